@@ -1,0 +1,216 @@
+//! One optimizer step of one weight in two passes over memory.
+//! Not here: which step length and which norm (the caller's rule decides, from three sums).
+//!
+//! # Contract
+//!
+//! ```text
+//! pass 1   g ← g + l2·w;  (state, d) ← base(state, g);  per group: ww = Σw², wd = Σw·d, dd = Σd²
+//! rule     (a, b) ← rule(group, ww, wd, dd)             the only place that knows lr, radius, constraint
+//! pass 2   w ← a·w + b·d
+//! ```
+//!
+//! Why three sums are enough: the norm of the result, a²·ww + 2ab·wd + b²·dd, is known before the
+//! weight is written, so projecting onto a sphere costs no pass of its own.
+//!
+//! Layout: every slice has the weight's length and order; [`Groups`] says which elements share a norm.
+//! Aliasing: none (Rust's own rules). Order of reduction: ascending index, in blocks of
+//! [`BLOCK`] elements, sums in `f64`. A NaN anywhere in a group makes that group's sums NaN.
+//!
+//! The gradient is scratch: where the direction is not already a state, it is written over it.
+
+mod direction;
+pub mod scalar;
+
+pub use direction::Base;
+
+/// Elements handled at a time: three slices of this length fit into a 32 KiB first-level cache, so
+/// the sums read what the direction has just written without going to memory again.
+pub const BLOCK: usize = 2048;
+
+/// Which elements of a weight share a norm.
+///
+/// Element `(o·count + c)·inner + i` belongs to group `c`: for output channels of a convolution
+/// weight `[c_out, c_in, kh, kw]` that is `count = c_out`, `inner = c_in·kh·kw`; for those of a
+/// linear weight `[d_in, d_out]`, `count = d_out`, `inner = 1`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Groups {
+    /// Number of groups.
+    pub count: usize,
+    /// Consecutive elements that belong to one group.
+    pub inner: usize,
+}
+
+impl Groups {
+    /// One group that holds all `len` elements.
+    pub fn whole(len: usize) -> Self {
+        Self {
+            count: 1,
+            inner: len,
+        }
+    }
+
+    /// One group for each index of dimension `axis` of a row-major tensor of this `shape`.
+    ///
+    /// # Panics
+    /// If `axis` is not a dimension of `shape`.
+    pub fn along(shape: &[usize], axis: usize) -> Self {
+        Self {
+            count: shape[axis],
+            inner: shape[axis + 1..].iter().product(),
+        }
+    }
+
+    /// Calls `run(group, start, end)` for each stretch of `range` that lies in one group.
+    fn for_each_run(self, range: std::ops::Range<usize>, mut run: impl FnMut(usize, usize, usize)) {
+        if self.count == 1 {
+            return run(0, range.start, range.end);
+        }
+        let mut start = range.start;
+        while start < range.end {
+            let block = start / self.inner;
+            let end = range.end.min((block + 1) * self.inner);
+            run(block % self.count, start, end);
+            start = end;
+        }
+    }
+}
+
+/// The inner products of a group that decide its step.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Moments {
+    /// Σ w², the squared norm before the step.
+    pub ww: f64,
+    /// Σ w·d.
+    pub wd: f64,
+    /// Σ d², the squared norm of the direction.
+    pub dd: f64,
+}
+
+/// The step of a group: `w ← a·w + b·d`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Coefficients {
+    /// Factor of the weight.
+    pub a: f64,
+    /// Factor of the direction, negative for a descent.
+    pub b: f64,
+}
+
+/// Updates `weight` and the states in `base`; `grad` is used up.
+///
+/// # Panics
+/// If the slices' lengths differ, or `groups` does not divide them evenly.
+pub fn update(
+    weight: &mut [f32],
+    grad: &mut [f32],
+    base: &mut Base<'_>,
+    l2: f32,
+    groups: Groups,
+    mut rule: impl FnMut(usize, Moments) -> Coefficients,
+) {
+    let len = weight.len();
+    check(len, grad.len(), base, groups);
+    let mut moments = vec![Moments::default(); groups.count];
+    for start in (0..len).step_by(BLOCK) {
+        let end = len.min(start + BLOCK);
+        base.advance(start, &weight[start..end], &mut grad[start..end], l2);
+        let direction = base.direction(grad);
+        groups.for_each_run(start..end, |group, s, e| {
+            accumulate(&mut moments[group], &weight[s..e], &direction[s..e]);
+        });
+    }
+    let coefficients: Vec<_> = moments
+        .iter()
+        .enumerate()
+        .map(|(group, &moments)| rule(group, moments))
+        .collect();
+    let direction = base.direction(grad);
+    groups.for_each_run(0..len, |group, s, e| {
+        combine(&mut weight[s..e], &direction[s..e], coefficients[group]);
+    });
+}
+
+/// Scales every group of `weight` to the norm that `radius(group)` gives, where it gives one.
+///
+/// A group whose norm is zero has no direction and stays as it is.
+pub fn project(
+    weight: &mut [f32],
+    groups: Groups,
+    mut radius: impl FnMut(usize, f64) -> Option<f64>,
+) {
+    let scales: Vec<_> = norms(weight, groups)
+        .into_iter()
+        .enumerate()
+        .map(|(group, norm)| match radius(group, norm) {
+            Some(radius) if norm > 0.0 => radius / norm,
+            _ => 1.0,
+        })
+        .collect();
+    groups.for_each_run(0..weight.len(), |group, s, e| {
+        let scale = scales[group];
+        if scale != 1.0 {
+            for w in &mut weight[s..e] {
+                *w = (f64::from(*w) * scale) as f32;
+            }
+        }
+    });
+}
+
+/// The norm of every group.
+pub fn norms(weight: &[f32], groups: Groups) -> Vec<f64> {
+    let mut squares = vec![0.0; groups.count];
+    groups.for_each_run(0..weight.len(), |group, s, e| {
+        squares[group] += dot(&weight[s..e], &weight[s..e]);
+    });
+    squares.into_iter().map(f64::sqrt).collect()
+}
+
+fn check(len: usize, grad: usize, base: &Base<'_>, groups: Groups) {
+    assert_eq!(grad, len, "gradient length differs from the weight's");
+    for state in base.lengths() {
+        assert_eq!(
+            state, len,
+            "optimizer state length differs from the weight's"
+        );
+    }
+    let block = groups.count * groups.inner;
+    assert!(
+        len == 0 || (block > 0 && len % block == 0),
+        "{groups:?} do not divide {len} elements"
+    );
+}
+
+fn accumulate(moments: &mut Moments, weight: &[f32], direction: &[f32]) {
+    moments.ww += dot(weight, weight);
+    moments.wd += dot(weight, direction);
+    moments.dd += dot(direction, direction);
+}
+
+/// Σ x·y in `f64`: a million `f32` squares drift past 1e-5, the bound that norms are held to.
+pub fn dot(x: &[f32], y: &[f32]) -> f64 {
+    // Eight independent sums: one chain of additions would wait for its own latency.
+    const LANES: usize = 8;
+    let mut sums = [0.0f64; LANES];
+    let (x_lanes, y_lanes) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
+    let tail: f64 = x_lanes
+        .remainder()
+        .iter()
+        .zip(y_lanes.remainder())
+        .map(|(&x, &y)| f64::from(x) * f64::from(y))
+        .sum();
+    for (x, y) in x_lanes.zip(y_lanes) {
+        for lane in 0..LANES {
+            sums[lane] += f64::from(x[lane]) * f64::from(y[lane]);
+        }
+    }
+    sums.iter().sum::<f64>() + tail
+}
+
+fn combine(weight: &mut [f32], direction: &[f32], Coefficients { a, b }: Coefficients) {
+    let (a, b) = (a as f32, b as f32);
+    for (w, &d) in weight.iter_mut().zip(direction) {
+        *w = a * *w + b * d;
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,33 @@
+# Short names for the commands of CONTRIBUTING.md. `just` alone lists them.
+
+# List the recipes.
+default:
+    @just --list
+
+# Format the workspace.
+fmt:
+    cargo fmt --all
+
+# Format check, clippy and docs; a warning is an error.
+lint:
+    cargo fmt --all --check
+    cargo clippy --release --workspace --all-targets -- -D warnings
+    RUSTDOCFLAGS="-D warnings" cargo doc --release --workspace --no-deps
+
+# Run the tests.
+test:
+    cargo test --release --workspace
+
+# Check licences, bans and sources of the dependencies (needs cargo-deny).
+deny:
+    cargo deny --locked check licenses bans sources
+
+# Regenerate the fixtures that PyTorch makes; `just python=.venv/bin/python fixtures` picks another one.
+fixtures:
+    for script in benches/peers/*_fixture.py; do {{ python }} "$script" || exit 1; done
+
+# Everything a change must pass, as on a clean machine.
+ci:
+    bash .ci/run
+
+python := "python3"
