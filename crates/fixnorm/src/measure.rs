@@ -1,0 +1,123 @@
+//! Norms, effective learning rates and angular updates of a running net.
+//!
+//! A [`WeightSnapshot`] is taken before a step and compared after it: it works with any optimizer,
+//! and costs one copy of the weights on the steps that are measured and nothing on the others.
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Tensor, TensorData};
+use fixnorm_kernels::update::dot;
+use serde::{Deserialize, Serialize};
+
+use crate::params::{Path, follow_path};
+use crate::role::{Role, Roles};
+
+/// One weight at one step.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct LayerMeasure {
+    /// Path of the weight.
+    pub path: String,
+    /// Its role.
+    pub role: Role,
+    /// ‖w_t‖, before the step.
+    pub norm: f64,
+    /// lr/‖w_t‖².
+    pub effective_lr: f64,
+    /// The angle between w_t and w_{t+1}, in radians.
+    pub angular_update: f64,
+}
+
+/// The weights of a model before a step.
+#[derive(Clone, Debug)]
+pub struct WeightSnapshot {
+    weights: Vec<(String, Role, Vec<f32>)>,
+}
+
+impl WeightSnapshot {
+    /// Copies the weights (not gains and biases) that `roles` lists.
+    pub fn take<M: Module>(model: &M, roles: &Roles) -> Self {
+        let mut visitor = Weights {
+            path: Path::default(),
+            roles,
+            found: vec![],
+        };
+        model.visit(&mut visitor);
+        Self {
+            weights: visitor.found,
+        }
+    }
+
+    /// Path and norm of every weight.
+    pub fn norms(&self) -> impl Iterator<Item = (&str, f64)> {
+        self.weights
+            .iter()
+            .map(|(path, _, w)| (path.as_str(), dot(w, w).sqrt()))
+    }
+
+    /// What the step from here to `after`, taken at the learning rate `lr`, did to each weight.
+    pub fn measure<M: Module>(&self, after: &M, roles: &Roles, lr: f64) -> Vec<LayerMeasure> {
+        let after = Self::take(after, roles);
+        let pairs = self.weights.iter().zip(&after.weights);
+        pairs
+            .map(|((path, role, before), (_, _, after))| {
+                let square = dot(before, before);
+                LayerMeasure {
+                    path: path.clone(),
+                    role: *role,
+                    norm: square.sqrt(),
+                    effective_lr: lr / square,
+                    angular_update: angle(before, after),
+                }
+            })
+            .collect()
+    }
+}
+
+/// The angle between two vectors in radians, by 2·atan2(‖û − v̂‖, ‖û + v̂‖): the arc cosine of a
+/// cosine near 1, the usual case here, would lose half of the digits.
+fn angle(u: &[f32], v: &[f32]) -> f64 {
+    let (nu, nv) = (dot(u, u).sqrt(), dot(v, v).sqrt());
+    let (mut apart, mut together) = (0.0, 0.0);
+    for (&u, &v) in u.iter().zip(v) {
+        let (u, v) = (f64::from(u) / nu, f64::from(v) / nv);
+        apart += (u - v) * (u - v);
+        together += (u + v) * (u + v);
+    }
+    2.0 * apart.sqrt().atan2(together.sqrt())
+}
+
+struct Weights<'a> {
+    path: Path,
+    roles: &'a Roles,
+    found: Vec<(String, Role, Vec<f32>)>,
+}
+
+impl ModuleVisitor for Weights<'_> {
+    follow_path!();
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let path = self.path.dotted();
+        if let Some(role) = self.roles.get(&path).filter(|role| role.is_weight()) {
+            let data: TensorData = param.val().into_data().convert::<f32>();
+            let values = data.try_into_vec().expect("converted to f32 above");
+            self.found.push((path, role.role, values));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn angle_is_exact_for_small_and_large_turns() {
+        for expected in [1e-6f64, 1e-3, 0.5, 3.0] {
+            let v = [expected.cos() as f32 * 2.0, expected.sin() as f32 * 2.0];
+            let found = angle(&[3.0, 0.0], &v);
+            assert!(
+                (found / expected - 1.0).abs() < 1e-6,
+                "{found} against {expected}"
+            );
+        }
+        assert_eq!(angle(&[1.0, 2.0], &[1.0, 2.0]), 0.0);
+    }
+}

@@ -1,0 +1,452 @@
+//! The contract every optimizer keeps, and the kernel against the composed step.
+
+use burn::module::{Module, Param};
+use burn::nn::conv::{Conv2d, Conv2dConfig};
+use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig};
+use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::tensor::{Distribution, Tensor};
+
+use super::*;
+use crate::{
+    DecayTarget, FixNormConfig, HeadControl, Probe, Radius, Role, Roles, Scope, SetupError,
+    WeightDecay, WeightSnapshot,
+};
+
+#[derive(Module, Debug)]
+struct Net {
+    conv: Conv2d,
+    norm: BatchNorm,
+    head: Linear,
+}
+
+impl Net {
+    fn new(device: &Device) -> Self {
+        Self {
+            conv: Conv2dConfig::new([2, 5], [3, 3])
+                .with_bias(false)
+                .init(device),
+            norm: BatchNormConfig::new(5).init(device),
+            head: LinearConfig::new(5, 3).init(device),
+        }
+    }
+
+    fn loss(&self, x: Tensor<4>) -> Tensor<1> {
+        let h = burn::tensor::activation::relu(self.norm.forward(self.conv.forward(x)));
+        let h: Tensor<2> = h.mean_dims(&[2, 3]).reshape([0, 5]);
+        let target = Tensor::<1>::from_floats([1.0, -1.0, 0.5], &h.device());
+        (self.head.forward(h) - target.unsqueeze())
+            .powi_scalar(2)
+            .mean()
+    }
+}
+
+fn batch(device: &Device) -> Tensor<4> {
+    let values: Vec<f32> = (0..8 * 2 * 6 * 7)
+        .map(|i| ((i * i % 97) as f32 / 48.0) - 1.0)
+        .collect();
+    Tensor::from_data(TensorData::new(values, [8, 2, 6, 7]), device)
+}
+
+fn setup() -> (Net, Tensor<4>, Roles) {
+    let device = Device::flex().autodiff();
+    let (net, x) = (Net::new(&device), batch(&device));
+    let roles = Probe::new().run(&net, |net| net.loss(x.clone())).unwrap();
+    (net, x, roles)
+}
+
+fn step(net: Net, optimizer: &mut ModuleOptimizer, x: &Tensor<4>, lr: f64) -> (Net, f64) {
+    let loss = net.loss(x.clone());
+    let value = loss.clone().into_scalar::<f64>();
+    let grads = GradientsParams::from_grads(loss.backward(), &net);
+    (optimizer.step(lr, net, grads), value)
+}
+
+fn bases() -> Vec<(BaseUpdate, f64)> {
+    vec![
+        (BaseUpdate::sgd(0.9), 0.02),
+        (BaseUpdate::sgd(0.0), 0.1),
+        (BaseUpdate::nesterov(0.9), 0.02),
+        (BaseUpdate::rmsprop(), 0.005),
+        (BaseUpdate::adamw(), 0.01),
+    ]
+}
+
+/// Every optimizer this crate can make, with a learning rate that suits it.
+fn configs() -> Vec<(FixNormConfig, f64)> {
+    let mut all = vec![];
+    for (base, lr) in bases() {
+        let fixnorm = FixNormConfig::new(base, 0.8);
+        for radius in [
+            Radius::Unit,
+            Radius::Init,
+            Radius::SqrtCOut,
+            Radius::Value(2.5),
+        ] {
+            for scope in [Scope::Tensor, Scope::OutputChannel] {
+                all.push((fixnorm.clone().with_radius(radius).with_scope(scope), lr));
+            }
+        }
+        all.push((fixnorm.clone().with_constraint(Constraint::Capped), lr));
+        all.push((fixnorm.clone().with_step_rule(StepRule::Normalized), 0.02));
+        all.push((fixnorm.clone().with_head(HeadControl::Capped(0.5)), lr));
+        all.push((
+            fixnorm.with_head(HeadControl::Decayed(1e-2, DecayKind::L2)),
+            lr,
+        ));
+        for kind in [DecayKind::L2, DecayKind::Decoupled] {
+            for target in [
+                DecayTarget::AllWeights,
+                DecayTarget::ScaleInvariant,
+                DecayTarget::Head,
+                DecayTarget::AllParameters,
+            ] {
+                let decay = WeightDecay {
+                    rate: 1e-3,
+                    kind,
+                    target,
+                };
+                all.push((FixNormConfig::decayed(base, decay), lr));
+            }
+        }
+    }
+    all
+}
+
+fn norm_of<const D: usize>(param: &Param<Tensor<D>>) -> f64 {
+    param.val().powi_scalar(2).sum().sqrt().into_scalar::<f64>()
+}
+
+#[test]
+fn every_optimizer_converges_and_keeps_its_norms() {
+    let (net, x, roles) = setup();
+    for (config, lr) in configs() {
+        let (mut net, mut optimizer) = config.init(net.valid().train(), &roles).unwrap();
+        let held = norm_of(&net.conv.weight);
+        let first = net.loss(x.clone()).into_scalar::<f64>();
+        let mut last = f64::NAN;
+        for _ in 0..60 {
+            (net, last) = step(net, &mut optimizer, &x, lr);
+        }
+        assert!(last < 0.9 * first, "{config:?}: {first} to {last}");
+        if config.constraint == Constraint::Fixed {
+            let norm = norm_of(&net.conv.weight);
+            assert!(
+                (norm / held - 1.0).abs() < 1e-5,
+                "{config:?}: {held} to {norm}"
+            );
+        }
+        let alpha = norm_of(&net.head.weight) / 3f64.sqrt();
+        match config.head {
+            HeadControl::Fixed(wanted) => {
+                assert!((alpha / wanted - 1.0).abs() < 1e-5, "{config:?}: {alpha}")
+            }
+            HeadControl::Capped(limit) => {
+                assert!(alpha < limit * (1.0 + 1e-5), "{config:?}: {alpha}")
+            }
+            _ => {}
+        }
+    }
+}
+
+#[test]
+fn radius_means_what_it_says() {
+    let (net, x, roles) = setup();
+    let initial = norm_of(&net.conv.weight);
+    for (radius, expected) in [
+        (Radius::Unit, 1.0),
+        (Radius::Init, initial),
+        (Radius::SqrtCOut, 5f64.sqrt()),
+        (Radius::Value(2.5), 2.5),
+    ] {
+        let config = FixNormConfig::new(BaseUpdate::sgd(0.9), 1.0).with_radius(radius);
+        let (mut net, mut optimizer) = config.init(net.valid().train(), &roles).unwrap();
+        for _ in 0..3 {
+            assert!(
+                (norm_of(&net.conv.weight) / expected - 1.0).abs() < 1e-6,
+                "{radius:?}"
+            );
+            (net, _) = step(net, &mut optimizer, &x, 0.05);
+        }
+    }
+    let config = FixNormConfig::new(BaseUpdate::sgd(0.9), 1.0).with_scope(Scope::OutputChannel);
+    let (net, mut optimizer) = config.init(net, &roles).unwrap();
+    let (net, _) = step(net, &mut optimizer, &x, 0.05);
+    let squares: Tensor<4> = net
+        .conv
+        .weight
+        .val()
+        .powi_scalar(2)
+        .sum_dim(1)
+        .sum_dim(2)
+        .sum_dim(3);
+    for square in squares.into_data().iter::<f64>() {
+        assert!((square - 1.0).abs() < 1e-5, "{square}");
+    }
+}
+
+#[test]
+fn save_load_step_equals_an_uninterrupted_run() {
+    let (net, x, roles) = setup();
+    for (config, lr) in configs() {
+        let (mut straight, mut optimizer) = config.init(net.valid().train(), &roles).unwrap();
+        for _ in 0..3 {
+            (straight, _) = step(straight, &mut optimizer, &x, lr);
+        }
+        let model_bytes = straight.valid().into_record().into_bytes().unwrap();
+        let optimizer_bytes = optimizer.into_bytes().unwrap();
+
+        // A new process: other weights, other parameter identities.
+        let fresh = Net::new(&Device::flex().autodiff());
+        let (fresh, empty) = config.init(fresh, &roles).unwrap();
+        let record = burn::store::ModuleRecord::from_bytes(model_bytes).unwrap();
+        let mut resumed = fresh.load_record(record);
+        let mut restored = empty.from_bytes(optimizer_bytes).unwrap();
+        for _ in 0..3 {
+            (straight, _) = step(straight, &mut optimizer, &x, lr);
+            (resumed, _) = step(resumed, &mut restored, &x, lr);
+        }
+        for (a, b) in [
+            (
+                straight.conv.weight.val().into_data(),
+                resumed.conv.weight.val().into_data(),
+            ),
+            (
+                straight.head.weight.val().into_data(),
+                resumed.head.weight.val().into_data(),
+            ),
+            (
+                straight.norm.gamma.val().into_data(),
+                resumed.norm.gamma.val().into_data(),
+            ),
+        ] {
+            assert_eq!(
+                a.as_slice::<f32>().unwrap(),
+                b.as_slice::<f32>().unwrap(),
+                "{config:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn radius_comes_from_the_record_after_loading() {
+    let (net, x, roles) = setup();
+    let config = FixNormConfig::new(BaseUpdate::sgd(0.9), 1.0).with_radius(Radius::Value(2.5));
+    let (net, mut optimizer) = config.init(net, &roles).unwrap();
+    let (net, _) = step(net, &mut optimizer, &x, 0.05);
+    // Another radius in the configuration does not move the one that the run began with.
+    let other = config.with_radius(Radius::Value(7.0));
+    let (_, empty) = other
+        .init(Net::new(&Device::flex().autodiff()), &roles)
+        .unwrap();
+    let mut restored = empty.load_record(optimizer.to_record());
+    let (net, _) = step(net, &mut restored, &x, 0.05);
+    assert!((norm_of(&net.conv.weight) / 2.5 - 1.0).abs() < 1e-6);
+}
+
+#[test]
+fn zero_gradient_moves_nothing() {
+    let (net, _, roles) = setup();
+    for (config, lr) in configs()
+        .into_iter()
+        .filter(|(config, _)| config.weight_decay.is_none())
+    {
+        if matches!(config.head, HeadControl::Decayed(..)) {
+            continue;
+        }
+        let (net, mut optimizer) = config.init(net.valid().train(), &roles).unwrap();
+        let before = net.conv.weight.val().into_data();
+        let mut grads = GradientsParams::new();
+        grads.register(
+            net.conv.weight.id,
+            net.conv.weight.val().inner().zeros_like(),
+        );
+        let net = optimizer.step(lr, net, grads);
+        assert_eq!(net.conv.weight.val().into_data(), before, "{config:?}");
+    }
+}
+
+/// One step of `optimizer` by both ways, from states that are not empty.
+fn both_ways<const D: usize>(optimizer: &NormOptimizer, shape: [usize; D], lr: f64) {
+    let device = Device::flex();
+    let random = |scale| Tensor::<D>::random(shape, Distribution::Normal(0.0, scale), &device);
+    let (w, g) = (random(1.0), random(0.5));
+    let mut state = optimizer.initial_state(&w);
+    state.first = random(0.3);
+    state.second = state
+        .second
+        .map(|_| random(0.3).powi_scalar(2).add_scalar(0.1));
+    state.steps = 3;
+    let (fast, fast_state) = optimizer.step_in_memory(lr, w.clone(), g.clone(), state.clone());
+    let (composed, composed_state) = optimizer.step_composed(lr, w, g, state);
+    let near = |a: Tensor<D>, b: Tensor<D>, what: &str| {
+        let far = (a - b.clone()).abs() / b.abs().add_scalar(1.0);
+        let far = far.max().into_scalar::<f64>();
+        assert!(far < 5e-6, "{what} {far} apart: {optimizer:?} {shape:?}");
+    };
+    near(fast, composed, "weights");
+    near(fast_state.first, composed_state.first, "first states");
+    if let (Some(a), Some(b)) = (fast_state.second, composed_state.second) {
+        near(a, b, "second states");
+    }
+}
+
+#[test]
+fn kernel_agrees_with_composed_step() {
+    for (base, lr) in bases() {
+        for rule in [StepRule::Raw, StepRule::Normalized] {
+            for constraint in [Constraint::Free, Constraint::Fixed, Constraint::Capped] {
+                for decay in [
+                    None,
+                    Some((0.05, DecayKind::L2)),
+                    Some((0.05, DecayKind::Decoupled)),
+                ] {
+                    for channel_axis in [None, Some(0), Some(1)] {
+                        let optimizer = |groups| NormOptimizer {
+                            base,
+                            rule,
+                            constraint,
+                            decay,
+                            channel_axis,
+                            radius: vec![1.5; groups],
+                        };
+                        let groups = |shape: &[usize]| channel_axis.map_or(1, |axis| shape[axis]);
+                        both_ways(&optimizer(groups(&[3, 5, 2, 7])), [3, 5, 2, 7], lr);
+                        both_ways(&optimizer(groups(&[11, 4])), [11, 4], lr);
+                    }
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn decay_spares_gains_and_biases_unless_asked() {
+    let (net, _, roles) = setup();
+    let zero_grads = |net: &Net| {
+        let mut grads = GradientsParams::new();
+        grads.register(
+            net.conv.weight.id,
+            net.conv.weight.val().inner().zeros_like(),
+        );
+        grads.register(net.norm.gamma.id, net.norm.gamma.val().inner().zeros_like());
+        grads.register(
+            net.head.weight.id,
+            net.head.weight.val().inner().zeros_like(),
+        );
+        grads
+    };
+    for (target, [conv, gain, head]) in [
+        (DecayTarget::AllWeights, [true, false, true]),
+        (DecayTarget::ScaleInvariant, [true, false, false]),
+        (DecayTarget::Head, [false, false, true]),
+        (DecayTarget::AllParameters, [true, true, true]),
+    ] {
+        for kind in [DecayKind::L2, DecayKind::Decoupled] {
+            let decay = WeightDecay {
+                rate: 0.5,
+                kind,
+                target,
+            };
+            let config = FixNormConfig::decayed(BaseUpdate::sgd(0.0), decay);
+            let (before, mut optimizer) = config.init(net.valid().train(), &roles).unwrap();
+            let after = optimizer.step(0.1, before.clone(), zero_grads(&before));
+            let shrunk = |a: f64, b: f64| {
+                assert!(
+                    (b / a - 1.0).abs() < 1e-6 || (b / a - 0.95).abs() < 1e-6,
+                    "{a} to {b}"
+                );
+                (b / a - 0.95).abs() < 1e-6
+            };
+            assert_eq!(
+                shrunk(norm_of(&before.conv.weight), norm_of(&after.conv.weight)),
+                conv
+            );
+            assert_eq!(
+                shrunk(norm_of(&before.norm.gamma), norm_of(&after.norm.gamma)),
+                gain
+            );
+            assert_eq!(
+                shrunk(norm_of(&before.head.weight), norm_of(&after.head.weight)),
+                head
+            );
+        }
+    }
+}
+
+#[test]
+fn measurement_sees_what_the_step_did() {
+    let (net, x, roles) = setup();
+    let config = FixNormConfig::new(BaseUpdate::sgd(0.0), 1.0).with_step_rule(StepRule::Normalized);
+    let (mut net, mut optimizer) = config.init(net, &roles).unwrap();
+    for _ in 0..3 {
+        let before = WeightSnapshot::take(&net, &roles);
+        (net, _) = step(net, &mut optimizer, &x, 0.01);
+        let measured = before.measure(&net, &roles, 0.01);
+        let conv = measured
+            .iter()
+            .find(|layer| layer.role == Role::ScaleInvariant)
+            .unwrap();
+        assert!((conv.norm / 5f64.sqrt() - 1.0).abs() < 1e-6);
+        assert!((conv.effective_lr / (0.01 / 5.0) - 1.0).abs() < 1e-5);
+        // The gradient is tangential, so a step of length lr·ρ turns by atan(lr).
+        assert!(
+            (conv.angular_update / 0.01f64.atan() - 1.0).abs() < 1e-3,
+            "{conv:?}"
+        );
+    }
+}
+
+#[test]
+fn setup_errors_come_before_the_first_step() {
+    let (net, _, roles) = setup();
+    let config = |alpha| FixNormConfig::new(BaseUpdate::sgd(0.9), alpha);
+    for alpha in [0.0, -1.0, f64::NAN, f64::INFINITY] {
+        let error = config(alpha).init(net.clone(), &roles).err().unwrap();
+        assert!(
+            matches!(error, SetupError::OutOfRange { name: "alpha", .. }),
+            "{error}"
+        );
+    }
+    let error = FixNormConfig::new(BaseUpdate::sgd(1.0), 1.0)
+        .init(net.clone(), &roles)
+        .err()
+        .unwrap();
+    assert!(
+        matches!(
+            error,
+            SetupError::OutOfRange {
+                name: "momentum",
+                ..
+            }
+        ),
+        "{error}"
+    );
+
+    let mut dead = net.clone();
+    dead.conv.weight = dead
+        .conv
+        .weight
+        .map(|w| Tensor::from_inner(w.inner().zeros_like()).require_grad());
+    let error = config(1.0).init(dead, &roles).err().unwrap();
+    assert_eq!(
+        error,
+        SetupError::ZeroNorm {
+            path: "conv.weight".to_owned()
+        }
+    );
+
+    let mut headless = roles.clone();
+    headless.set("head.weight", Role::Free).unwrap();
+    let error = config(1.0).init(net.clone(), &headless).err().unwrap();
+    assert!(matches!(error, SetupError::HeadNotFound { .. }), "{error}");
+    config(1.0)
+        .with_head(HeadControl::Free)
+        .init(net.clone(), &headless)
+        .unwrap();
+
+    let mut foreign = roles;
+    foreign.params.pop();
+    let error = config(1.0).init(net, &foreign).err().unwrap();
+    assert!(matches!(error, SetupError::RolesMismatch(_)), "{error}");
+}

@@ -1,0 +1,330 @@
+//! Finds each weight's role by scaling it and watching the loss.
+//! Not here: what is done with the roles (`config.rs`).
+//!
+//! # How
+//!
+//! 1. The model is copied, so that running statistics stay as they are, and moved to a *generic
+//!    point*: gains and biases get small random offsets, an all-zero weight random values. At
+//!    initialization biases are zero, and a convolution that merely feeds a ReLU would pass for
+//!    scale-invariant until its bias starts to move.
+//! 2. Each weight is scaled by 8·{½, 1, 2}. The factor 8 lifts the variance that a normalization
+//!    sees 64-fold, which takes its epsilon out of the picture; scale invariance does not depend on
+//!    where one starts.
+//! 3. The weight is scale-invariant when the losses agree within the tolerance *and* a random
+//!    change of its direction moves the loss at least ten times more, so that a weight nothing
+//!    depends on is not called scale-invariant.
+//! 4. Where the layer's layout is known, output channels are scaled by independent factors as well.
+
+use burn::module::{Module, ModuleMapper, Param, ParamId};
+use burn::tensor::{Tensor, TensorData};
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use rand_distr::{Distribution, StandardNormal};
+
+use crate::params::{Path, follow_path, trainable};
+use crate::role::{ParamRole, Role, Roles};
+use crate::{ParamInfo, SetupError};
+
+/// Where the scaling starts from, in units of the weight itself.
+const ANCHOR: f64 = 8.0;
+/// Standard deviation of the offsets that gains and biases get.
+const OFFSET: f64 = 0.25;
+/// A change of direction must move the loss at least this many times more than the scaling did.
+const CONTRAST: f64 = 10.0;
+
+/// Finds roles; see the [module](self) for how.
+#[derive(Clone, Debug)]
+pub struct Probe {
+    tolerance: f64,
+    seed: u64,
+    head: Option<String>,
+    overrides: Vec<(String, Role)>,
+}
+
+impl Default for Probe {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Probe {
+    /// A probe with a tolerance of 1e-3 that takes the last linear layer for the head.
+    pub fn new() -> Self {
+        Self {
+            tolerance: 1e-3,
+            seed: 0,
+            head: None,
+            overrides: vec![],
+        }
+    }
+
+    /// Largest relative change of the loss that still counts as none.
+    pub fn with_tolerance(mut self, tolerance: f64) -> Self {
+        self.tolerance = tolerance;
+        self
+    }
+
+    /// Names the head's weight by its path instead of taking the last linear layer.
+    pub fn with_head(mut self, path: impl Into<String>) -> Self {
+        self.head = Some(path.into());
+        self
+    }
+
+    /// Sets the role of all parameters whose path matches `pattern`, in which `*` stands for any
+    /// text. Later overrides win.
+    pub fn with_role(mut self, pattern: impl Into<String>, role: Role) -> Self {
+        self.overrides.push((pattern.into(), role));
+        self
+    }
+
+    /// Probes `model`, which must be on an autodiff device so that its normalizations use batch
+    /// statistics. `loss` computes the training loss on one fixed batch: any number of values;
+    /// one a sample is sharper than their mean.
+    ///
+    /// Costs about five forward passes a weight. The model, its running statistics included, is
+    /// left as it was.
+    ///
+    /// # Errors
+    /// A loss that is not finite or not repeatable, a head or an override that matches nothing,
+    /// one parameter at two places of the module.
+    pub fn run<M: Module>(
+        &self,
+        model: &M,
+        loss: impl Fn(&M) -> Tensor<1>,
+    ) -> Result<Roles, SetupError> {
+        let params = trainable(model)?;
+        // `valid` copies the running statistics, `train` puts the copy back onto the tape.
+        let generic = model.valid().train().map(&mut Edit {
+            path: Path::default(),
+            change: Change::ToGenericPoint,
+            rng: ChaCha8Rng::seed_from_u64(self.seed),
+        });
+        let run = Run {
+            generic,
+            loss,
+            seed: self.seed,
+        };
+        run.check_repeatable()?;
+        let mut rows = Vec::with_capacity(params.len());
+        for param in &params {
+            rows.push(self.row(param, &run));
+        }
+        let mut roles = Roles { params: rows };
+        self.assign_head(&params, &mut roles)?;
+        for (pattern, role) in &self.overrides {
+            roles.set(pattern, *role)?;
+        }
+        Ok(roles)
+    }
+
+    fn row<M: Module, L: Fn(&M) -> Tensor<1>>(
+        &self,
+        param: &ParamInfo,
+        run: &Run<M, L>,
+    ) -> ParamRole {
+        let channel_axis = param.channel_axis();
+        let (mut role, mut channel_invariant, mut deviation) = (Role::Free, false, None);
+        if param.is_weight() {
+            let whole = run.deviation(param.id, &[Change::scale(0.5), Change::scale(2.0)]);
+            let contrast = run.deviation(param.id, &[Change::Turn]);
+            let invariant = |found: f64| found <= self.tolerance && found * CONTRAST <= contrast;
+            deviation = Some(whole);
+            if invariant(whole) {
+                role = Role::ScaleInvariant;
+                channel_invariant = channel_axis.is_some_and(|axis| {
+                    let patterns = [0, 1].map(|parity| Change::ScaleChannels { axis, parity });
+                    invariant(run.deviation(param.id, &patterns))
+                });
+            }
+        }
+        ParamRole {
+            path: param.path.clone(),
+            shape: param.shape.clone(),
+            role,
+            channel_axis,
+            channel_invariant,
+            deviation,
+            overridden: false,
+        }
+    }
+
+    fn assign_head(&self, params: &[ParamInfo], roles: &mut Roles) -> Result<(), SetupError> {
+        let linear: Vec<_> = params
+            .iter()
+            .filter(|p| p.layer == "Linear" && p.is_weight())
+            .collect();
+        let not_found = |reason: String| SetupError::HeadNotFound {
+            reason,
+            candidates: match &linear[..] {
+                [] => "none".to_owned(),
+                some => some
+                    .iter()
+                    .map(|p| p.path.as_str())
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            },
+        };
+        let head = match &self.head {
+            Some(named) => params
+                .iter()
+                .find(|p| p.path == *named && p.is_weight())
+                .ok_or_else(|| not_found(format!("no weight has the path `{named}`")))?,
+            // A model without linear layers has no head; that is an error only for those who
+            // want one controlled.
+            None => match linear.last() {
+                Some(last) => last,
+                None => return Ok(()),
+            },
+        };
+        let Some(row) = roles.params.iter_mut().find(|row| row.path == head.path) else {
+            unreachable!("every parameter has a row");
+        };
+        if row.role == Role::ScaleInvariant {
+            return Err(not_found(format!(
+                "`{}` is scale-invariant, a normalization follows it",
+                head.path
+            )));
+        }
+        row.role = Role::Head;
+        Ok(())
+    }
+}
+
+/// The model at its generic point and the loss on the fixed batch.
+struct Run<M, L> {
+    generic: M,
+    loss: L,
+    seed: u64,
+}
+
+impl<M: Module, L: Fn(&M) -> Tensor<1>> Run<M, L> {
+    fn losses(&self, target: ParamId, change: &Change) -> Vec<f64> {
+        let model = self.generic.clone().map(&mut Edit {
+            path: Path::default(),
+            change: Change::Of(target, Box::new(change.clone())),
+            rng: ChaCha8Rng::seed_from_u64(self.seed + 1),
+        });
+        (self.loss)(&model).into_data().iter::<f64>().collect()
+    }
+
+    /// Largest difference from the anchored loss over all changes and values, relative to its size.
+    fn deviation(&self, target: ParamId, changes: &[Change]) -> f64 {
+        let anchored = self.losses(target, &Change::scale(1.0));
+        let size = anchored.iter().map(|l| l.abs()).sum::<f64>() / anchored.len() as f64;
+        let mut worst = 0.0f64;
+        for change in changes {
+            for (changed, anchored) in self.losses(target, change).iter().zip(&anchored) {
+                let deviation = (changed - anchored).abs() / size.max(f64::MIN_POSITIVE);
+                // A loss that overflowed has changed.
+                worst = worst.max(if deviation.is_nan() {
+                    f64::INFINITY
+                } else {
+                    deviation
+                });
+            }
+        }
+        worst
+    }
+
+    fn check_repeatable(&self) -> Result<(), SetupError> {
+        let mean = || {
+            let losses: Vec<f64> = (self.loss)(&self.generic).into_data().iter().collect();
+            losses.iter().sum::<f64>() / losses.len() as f64
+        };
+        let (first, second) = (mean(), mean());
+        if !first.is_finite() {
+            return Err(SetupError::NotFinite(first));
+        }
+        if (first - second).abs() > 1e-6 * first.abs() {
+            return Err(SetupError::NotRepeatable { first, second });
+        }
+        Ok(())
+    }
+}
+
+/// A change of the model's parameters.
+#[derive(Clone, Debug)]
+enum Change {
+    /// Offsets gains and biases, fills all-zero weights.
+    ToGenericPoint,
+    /// Only the parameter with this identity.
+    Of(ParamId, Box<Change>),
+    /// The whole tensor by anchor × factor.
+    Scale { factor: f64 },
+    /// Channels by the anchor times ½ or 2, in a fixed irregular pattern and its opposite.
+    ScaleChannels { axis: usize, parity: usize },
+    /// To the anchor, and half of the weight's length in a random direction.
+    Turn,
+}
+
+impl Change {
+    fn scale(factor: f64) -> Self {
+        Change::Scale { factor }
+    }
+
+    fn apply<const D: usize>(&self, tensor: Tensor<D>, rng: &mut ChaCha8Rng) -> Tensor<D> {
+        match self {
+            Change::Of(_, change) => change.apply(tensor, rng),
+            Change::ToGenericPoint if D < 2 => {
+                let offsets = normal_like(&tensor, rng).mul_scalar(OFFSET);
+                tensor + offsets
+            }
+            Change::ToGenericPoint => {
+                let random = normal_like(&tensor, rng);
+                if tensor.clone().abs().max().into_scalar::<f64>() == 0.0 {
+                    return random.mul_scalar(OFFSET);
+                }
+                tensor
+            }
+            Change::Scale { factor } => tensor.mul_scalar(ANCHOR * factor),
+            Change::ScaleChannels { axis, parity } => {
+                let mut shape = [1; D];
+                shape[*axis] = tensor.dims()[*axis];
+                // i·i/3 has no period that a group of channels could share.
+                let factors =
+                    (0..shape[*axis]).map(|i| [0.5f32, 2.0][(i * i / 3 + i + parity) % 2]);
+                let factors = TensorData::new(factors.collect::<Vec<_>>(), shape);
+                let factors = Tensor::<D>::from_data(factors, &tensor.device());
+                tensor.mul_scalar(ANCHOR) * factors
+            }
+            Change::Turn => {
+                let norm =
+                    |t: &Tensor<D>| t.clone().powi_scalar(2).sum().sqrt().into_scalar::<f64>();
+                let direction = normal_like(&tensor, rng);
+                let length = 0.5 * norm(&tensor) / norm(&direction).max(f64::MIN_POSITIVE);
+                (tensor + direction.mul_scalar(length)).mul_scalar(ANCHOR)
+            }
+        }
+    }
+}
+
+fn normal_like<const D: usize>(tensor: &Tensor<D>, rng: &mut ChaCha8Rng) -> Tensor<D> {
+    let values: Vec<f32> = (0..tensor.shape().num_elements())
+        .map(|_| StandardNormal.sample(rng))
+        .collect();
+    Tensor::from_data(TensorData::new(values, tensor.dims()), &tensor.device())
+}
+
+/// Applies a change to a module's trainable parameters.
+struct Edit {
+    path: Path,
+    change: Change,
+    rng: ChaCha8Rng,
+}
+
+impl ModuleMapper for Edit {
+    follow_path!();
+
+    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+        let concerned = match &self.change {
+            Change::Of(target, _) => param.id == *target,
+            _ => param.is_require_grad(),
+        };
+        if !concerned {
+            return param;
+        }
+        let (id, tensor, mapper) = param.consume();
+        let changed = Tensor::from_inner(self.change.apply(tensor.inner(), &mut self.rng));
+        Param::from_mapped_value(id, changed.require_grad(), mapper)
+    }
+}
