@@ -1,0 +1,83 @@
+//! fashion-mnist-mini, in the program itself. Where it comes from: `assets/fashion-mnist-mini`.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use crate::{DataError, DataSet, InMemory, idx, spec};
+
+macro_rules! part {
+    ($name:literal) => {
+        part(
+            concat!("embedded ", $name),
+            include_bytes!(concat!(
+                "../assets/fashion-mnist-mini/",
+                $name,
+                "-images-idx3-ubyte.gz"
+            )),
+            include_bytes!(concat!(
+                "../assets/fashion-mnist-mini/",
+                $name,
+                "-labels-idx1-ubyte.gz"
+            )),
+        )
+    };
+}
+
+fn part(name: &str, images: &[u8], labels: &[u8]) -> Result<InMemory, DataError> {
+    let file = Path::new(name);
+    let (images, labels) = (idx::parse(images, file)?, idx::parse(labels, file)?);
+    idx::pictures(
+        images,
+        labels,
+        [file, file],
+        Some(spec::FASHION_CLASSES.len()),
+    )
+}
+
+pub(crate) fn fashion_mnist_mini() -> Result<DataSet, DataError> {
+    let (train, val, test) = (part!("train")?, part!("val")?, part!("test")?);
+    Ok(DataSet {
+        name: "fashion-mnist-mini".to_owned(),
+        train: Arc::new(train),
+        val: Arc::new(val),
+        test: Some(Arc::new(test)),
+        shape: [28, 28, 1],
+        class_names: spec::FASHION_CLASSES.map(str::to_owned).to_vec(),
+        normalization: spec::fashion_normalization(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Source;
+    use std::collections::HashSet;
+
+    #[test]
+    fn parts_are_balanced_and_disjoint() {
+        let data = fashion_mnist_mini().unwrap();
+        let test = data.test.unwrap();
+        for (source, count) in [(&data.train, 6000), (&data.val, 1000), (&test, 1000)] {
+            assert_eq!(source.len(), count);
+            for class in 0..10 {
+                let own = (0..count).filter(|&i| source.label(i) == class).count();
+                assert_eq!(own, count / 10);
+            }
+        }
+        let all = |source: &Arc<dyn Source>| -> Vec<Vec<u8>> {
+            (0..source.len())
+                .map(|i| source.picture(i).unwrap().pixels)
+                .collect()
+        };
+        let train: HashSet<_> = all(&data.train).into_iter().collect();
+        // Fashion-MNIST has a few pictures twice, hence not exactly none.
+        let shared = all(&data.val)
+            .iter()
+            .filter(|pixels| train.contains(*pixels))
+            .count();
+        assert!(
+            shared <= 2,
+            "{shared} validation pictures are in the training set"
+        );
+    }
+}

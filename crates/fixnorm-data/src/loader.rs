@@ -1,0 +1,476 @@
+//! Batches of pictures in an order, and with changes, that depend on (seed, epoch, index) alone.
+//!
+//! Worker `w` of `W` makes batches w, w + W, w + 2W, … and sends each into a bounded channel of its
+//! own; the consumer takes from the channels in turn. So batches come in order, memory is bounded by
+//! workers · prefetch batches, and no result depends on the number of workers.
+
+use std::ops::Range;
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::thread::JoinHandle;
+
+use crate::rng::{Stream, shuffle, stream};
+use crate::{Augment, DataError, Normalization, Source};
+
+/// How a [`Loader`] works.
+#[derive(Clone, Debug)]
+pub struct LoaderConfig {
+    /// Pictures of a batch.
+    pub batch_size: usize,
+    /// Threads; 0 makes batches in the caller's.
+    pub workers: usize,
+    /// Batches that each worker makes ahead, at least 1.
+    pub prefetch: usize,
+    /// Decides order and changes.
+    pub seed: u64,
+    /// Another order every epoch.
+    pub shuffle: bool,
+    /// Leave out an incomplete last batch.
+    pub drop_last: bool,
+    /// Random changes.
+    pub augment: Option<Augment>,
+    /// From pixels to numbers.
+    pub normalization: Normalization,
+}
+
+/// Pictures with their labels.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Batch {
+    /// Normalized, `[n, h, w, c]` with the channel fastest.
+    pub pixels: Vec<f32>,
+    /// One a picture.
+    pub labels: Vec<u32>,
+    /// Which pictures of the source.
+    pub indices: Vec<usize>,
+    /// n, h, w, c.
+    pub shape: [usize; 4],
+}
+
+/// Makes batches of a source.
+#[derive(Clone)]
+pub struct Loader {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    source: Arc<dyn Source>,
+    shape: [usize; 3],
+    config: LoaderConfig,
+}
+
+impl Loader {
+    /// A loader of pictures of `shape`, height, width and channels.
+    ///
+    /// # Errors
+    /// Batches of no pictures, or none at all.
+    pub fn new(
+        source: Arc<dyn Source>,
+        shape: [usize; 3],
+        config: LoaderConfig,
+    ) -> Result<Self, DataError> {
+        let (size, count) = (config.batch_size, source.len());
+        let channels = [
+            config.normalization.mean.len(),
+            config.normalization.std.len(),
+        ];
+        let problem = if size == 0 {
+            "batch size must be at least 1".to_owned()
+        } else if count == 0 {
+            "there are no pictures".to_owned()
+        } else if config.drop_last && count < size {
+            format!("{count} pictures do not fill a batch of {size}")
+        } else if channels != [shape[2]; 2] {
+            format!(
+                "normalization of {channels:?} channels for pictures of {}",
+                shape[2]
+            )
+        } else {
+            let inner = Inner {
+                source,
+                shape,
+                config,
+            };
+            return Ok(Self {
+                inner: Arc::new(inner),
+            });
+        };
+        Err(DataError::Config(problem))
+    }
+
+    /// Batches of an epoch.
+    pub fn batches(&self) -> usize {
+        let (count, size) = (self.inner.source.len(), self.inner.config.batch_size);
+        match self.inner.config.drop_last {
+            true => count / size,
+            false => count.div_ceil(size),
+        }
+    }
+
+    /// Pictures of an epoch.
+    pub fn pictures(&self) -> usize {
+        self.inner
+            .source
+            .len()
+            .min(self.batches() * self.inner.config.batch_size)
+    }
+
+    /// The batches of an epoch.
+    pub fn epoch(&self, epoch: usize) -> Epoch {
+        self.epoch_from(epoch, 0)
+    }
+
+    /// The batches of an epoch from the `first` on, as [`epoch`](Self::epoch) would give them.
+    pub fn epoch_from(&self, epoch: usize, first: usize) -> Epoch {
+        let order = Arc::new(self.inner.order(epoch));
+        let left = first.min(self.batches())..self.batches();
+        let workers = self.inner.config.workers.min(left.len());
+        let threads = (0..workers).map(|worker| {
+            let (sender, receiver) = sync_channel(self.inner.config.prefetch.max(1));
+            let (inner, order) = (self.inner.clone(), order.clone());
+            let own = (left.start + worker..left.end).step_by(workers);
+            let handle = std::thread::spawn(move || {
+                for index in own {
+                    // The consumer has gone: nobody wants the rest.
+                    if sender.send(inner.batch(&order, epoch, index)).is_err() {
+                        return;
+                    }
+                }
+            });
+            Worker {
+                receiver: Some(receiver),
+                handle: Some(handle),
+            }
+        });
+        Epoch {
+            workers: threads.collect(),
+            inner: self.inner.clone(),
+            order,
+            epoch,
+            left,
+            turn: 0,
+        }
+    }
+}
+
+impl Inner {
+    fn order(&self, epoch: usize) -> Vec<usize> {
+        let mut order: Vec<usize> = (0..self.source.len()).collect();
+        if self.config.shuffle {
+            shuffle(
+                &mut order,
+                &mut stream(self.config.seed, Stream::Order, epoch as u64, 0),
+            );
+        }
+        order
+    }
+
+    fn batch(&self, order: &[usize], epoch: usize, batch: usize) -> Result<Batch, DataError> {
+        let size = self.config.batch_size;
+        let indices = order[batch * size..order.len().min((batch + 1) * size)].to_vec();
+        let [h, w, c] = self.shape;
+        let mut pixels = Vec::with_capacity(indices.len() * h * w * c);
+        for &index in &indices {
+            let mut picture = self.source.picture(index)?;
+            if [picture.height, picture.width, picture.channels] != self.shape {
+                return Err(DataError::Config(format!(
+                    "picture {index} is {}x{}x{}, expected {h}x{w}x{c}",
+                    picture.height, picture.width, picture.channels
+                )));
+            }
+            if let Some(augment) = &self.config.augment {
+                let mut random = stream(
+                    self.config.seed,
+                    Stream::Augment,
+                    epoch as u64,
+                    index as u64,
+                );
+                picture = augment.apply(&picture, &mut random);
+            }
+            self.config
+                .normalization
+                .apply(&picture.pixels, &mut pixels);
+        }
+        Ok(Batch {
+            labels: indices
+                .iter()
+                .map(|&index| self.source.label(index))
+                .collect(),
+            shape: [indices.len(), h, w, c],
+            pixels,
+            indices,
+        })
+    }
+}
+
+struct Worker {
+    receiver: Option<Receiver<Result<Batch, DataError>>>,
+    handle: Option<JoinHandle<()>>,
+}
+
+impl Worker {
+    fn next(&mut self) -> Result<Batch, DataError> {
+        let received = self
+            .receiver
+            .as_ref()
+            .and_then(|receiver| receiver.recv().ok());
+        received.unwrap_or_else(|| Err(DataError::Worker(self.cause_of_death())))
+    }
+
+    fn cause_of_death(&mut self) -> String {
+        let panic = self.handle.take().and_then(|handle| handle.join().err());
+        let text = panic.as_ref().and_then(|panic| {
+            let owned = panic.downcast_ref::<String>().map(String::as_str);
+            owned.or_else(|| panic.downcast_ref::<&str>().copied())
+        });
+        text.unwrap_or("it ended early").to_owned()
+    }
+}
+
+/// The batches of an epoch, in order. Dropping it ends its threads.
+pub struct Epoch {
+    workers: Vec<Worker>,
+    inner: Arc<Inner>,
+    order: Arc<Vec<usize>>,
+    epoch: usize,
+    left: Range<usize>,
+    turn: usize,
+}
+
+impl Iterator for Epoch {
+    type Item = Result<Batch, DataError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let index = self.left.next()?;
+        if self.workers.is_empty() {
+            return Some(self.inner.batch(&self.order, self.epoch, index));
+        }
+        let batch = self.workers[self.turn].next();
+        self.turn = (self.turn + 1) % self.workers.len();
+        if batch.is_err() {
+            self.left = 0..0;
+        }
+        Some(batch)
+    }
+}
+
+impl Drop for Epoch {
+    fn drop(&mut self) {
+        // Closing the channels first: a worker that waits to send then gives up.
+        self.workers
+            .iter_mut()
+            .for_each(|worker| drop(worker.receiver.take()));
+        for worker in &mut self.workers {
+            if let Some(handle) = worker.handle.take() {
+                // Its panic, if any, was its consumer's error already or is nobody's loss.
+                let _ = handle.join();
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{InMemory, Picture};
+
+    const SHAPE: [usize; 3] = [3, 4, 2];
+
+    fn config() -> LoaderConfig {
+        LoaderConfig {
+            batch_size: 7,
+            workers: 2,
+            prefetch: 1,
+            seed: 5,
+            shuffle: true,
+            drop_last: false,
+            augment: Some(Augment {
+                crop_padding: 2,
+                flip: true,
+            }),
+            normalization: Normalization {
+                mean: vec![0.5, 0.25],
+                std: vec![0.5, 0.2],
+            },
+        }
+    }
+
+    fn source(count: usize) -> Arc<dyn Source> {
+        let pixels = (0..count * 24).map(|i| (i * 7 % 251) as u8).collect();
+        Arc::new(InMemory::new(
+            SHAPE,
+            pixels,
+            (0..count).map(|i| (i % 5) as u32).collect(),
+        ))
+    }
+
+    fn batches(config: LoaderConfig, epoch: usize, first: usize) -> Vec<Batch> {
+        let loader = Loader::new(source(45), SHAPE, config).unwrap();
+        loader
+            .epoch_from(epoch, first)
+            .map(Result::unwrap)
+            .collect()
+    }
+
+    #[test]
+    fn workers_and_prefetch_change_nothing() {
+        let expected = batches(
+            LoaderConfig {
+                workers: 0,
+                ..config()
+            },
+            3,
+            0,
+        );
+        for (workers, prefetch) in [(1, 1), (1, 5), (2, 1), (3, 2), (16, 1)] {
+            let found = batches(
+                LoaderConfig {
+                    workers,
+                    prefetch,
+                    ..config()
+                },
+                3,
+                0,
+            );
+            assert_eq!(found, expected, "{workers} workers, {prefetch} ahead");
+        }
+    }
+
+    #[test]
+    fn resuming_within_an_epoch_skips_batches() {
+        let whole = batches(config(), 1, 0);
+        for first in 0..=8 {
+            assert_eq!(batches(config(), 1, first), whole[first.min(whole.len())..]);
+        }
+    }
+
+    #[test]
+    fn every_picture_comes_once_an_epoch_and_in_another_order_the_next() {
+        let order = |epoch| -> Vec<usize> {
+            batches(config(), epoch, 0)
+                .into_iter()
+                .flat_map(|batch| batch.indices)
+                .collect()
+        };
+        let (first, second) = (order(0), order(1));
+        assert_ne!(first, second);
+        for mut order in [first, second] {
+            order.sort_unstable();
+            assert_eq!(order, (0..45).collect::<Vec<_>>());
+        }
+    }
+
+    #[test]
+    fn incomplete_last_batch_is_counted_or_left_out() {
+        let loader = Loader::new(source(45), SHAPE, config()).unwrap();
+        assert_eq!((loader.batches(), loader.pictures()), (7, 45));
+        assert_eq!(batches(config(), 0, 0)[6].shape, [3, 3, 4, 2]);
+        let dropping = LoaderConfig {
+            drop_last: true,
+            ..config()
+        };
+        let loader = Loader::new(source(45), SHAPE, dropping.clone()).unwrap();
+        assert_eq!((loader.batches(), loader.pictures()), (6, 42));
+        assert_eq!(batches(dropping, 0, 0).len(), 6);
+    }
+
+    #[test]
+    fn changes_depend_on_seed_epoch_and_picture() {
+        let picture = |seed, epoch| {
+            let batches = batches(LoaderConfig { seed, ..config() }, epoch, 0);
+            let of_ten = |batch: &Batch| {
+                let place = batch.indices.iter().position(|&i| i == 10)?;
+                Some(batch.pixels[place * 24..][..24].to_vec())
+            };
+            batches.iter().find_map(of_ten).unwrap()
+        };
+        assert_eq!(picture(1, 2), picture(1, 2));
+        let others = (0..8)
+            .map(|epoch| picture(1, epoch))
+            .filter(|other| *other != picture(1, 2));
+        assert!(others.count() >= 5);
+    }
+
+    #[test]
+    fn dropping_an_epoch_early_ends_its_threads() {
+        for workers in [1, 3] {
+            let loader = Loader::new(
+                source(4000),
+                SHAPE,
+                LoaderConfig {
+                    workers,
+                    ..config()
+                },
+            )
+            .unwrap();
+            let mut epoch = loader.epoch(0);
+            epoch.next().unwrap().unwrap();
+            drop(epoch);
+        }
+    }
+
+    struct Broken;
+
+    impl Source for Broken {
+        fn len(&self) -> usize {
+            45
+        }
+        fn picture(&self, index: usize) -> Result<Picture, DataError> {
+            assert!(index != 20, "picture 20 is cursed");
+            source(45).picture(index)
+        }
+        fn label(&self, _: usize) -> u32 {
+            0
+        }
+    }
+
+    #[test]
+    fn panic_of_a_worker_is_an_error_and_not_a_hang() {
+        let still = LoaderConfig {
+            shuffle: false,
+            ..config()
+        };
+        let loader = Loader::new(Arc::new(Broken), SHAPE, still).unwrap();
+        let results: Vec<_> = loader.epoch(0).collect();
+        assert_eq!(results.len(), 3);
+        let error = results[2].as_ref().unwrap_err().to_string();
+        assert_eq!(error, "a loader thread failed: picture 20 is cursed");
+    }
+
+    #[test]
+    fn impossible_configurations_are_refused() {
+        for (config, part) in [
+            (
+                LoaderConfig {
+                    batch_size: 0,
+                    ..config()
+                },
+                "at least 1",
+            ),
+            (
+                LoaderConfig {
+                    batch_size: 46,
+                    drop_last: true,
+                    ..config()
+                },
+                "do not fill a batch",
+            ),
+            (
+                LoaderConfig {
+                    normalization: Normalization {
+                        mean: vec![0.5],
+                        std: vec![0.5],
+                    },
+                    ..config()
+                },
+                "channels",
+            ),
+        ] {
+            let error = Loader::new(source(45), SHAPE, config)
+                .err()
+                .unwrap()
+                .to_string();
+            assert!(error.contains(part), "{error}");
+        }
+        assert!(Loader::new(source(0), SHAPE, config()).is_err());
+    }
+}

@@ -1,0 +1,147 @@
+//! Labelled pictures, and data sets made of them.
+
+use std::sync::Arc;
+
+use crate::{DataError, Normalization};
+
+/// A picture in memory, `[height, width, channels]` with the channel fastest.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Picture {
+    /// Rows.
+    pub height: usize,
+    /// Columns.
+    pub width: usize,
+    /// 1 for grey, 3 for RGB.
+    pub channels: usize,
+    /// `height · width · channels` values.
+    pub pixels: Vec<u8>,
+}
+
+/// Labelled pictures that several threads can read.
+pub trait Source: Send + Sync {
+    /// Number of pictures.
+    fn len(&self) -> usize;
+
+    /// Whether there is none.
+    fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// One picture.
+    ///
+    /// # Errors
+    /// When it cannot be read or decoded.
+    fn picture(&self, index: usize) -> Result<Picture, DataError>;
+
+    /// Its label.
+    fn label(&self, index: usize) -> u32;
+}
+
+/// Pictures of one shape, all in memory.
+#[derive(Clone, Debug)]
+pub struct InMemory {
+    /// Height, width, channels.
+    shape: [usize; 3],
+    pixels: Arc<Vec<u8>>,
+    labels: Arc<Vec<u32>>,
+    /// Which of them, in which order.
+    indices: Vec<usize>,
+}
+
+impl InMemory {
+    /// # Panics
+    /// If there are not as many labels as pictures.
+    pub fn new(shape: [usize; 3], pixels: Vec<u8>, labels: Vec<u32>) -> Self {
+        assert_eq!(pixels.len(), labels.len() * shape.iter().product::<usize>());
+        Self {
+            shape,
+            indices: (0..labels.len()).collect(),
+            pixels: Arc::new(pixels),
+            labels: Arc::new(labels),
+        }
+    }
+
+    /// Some of the pictures; the memory is shared.
+    pub fn subset(&self, indices: Vec<usize>) -> Self {
+        Self {
+            indices: indices.into_iter().map(|i| self.indices[i]).collect(),
+            ..self.clone()
+        }
+    }
+
+    fn pixels(&self, index: usize) -> &[u8] {
+        let size: usize = self.shape.iter().product();
+        let start = self.indices[index] * size;
+        &self.pixels[start..start + size]
+    }
+
+    /// All labels in order.
+    pub fn labels(&self) -> Vec<u32> {
+        (0..self.len()).map(|i| self.label(i)).collect()
+    }
+
+    /// Mean and standard deviation of each channel, pixels in 0..1.
+    pub fn statistics(&self) -> Normalization {
+        let channels = self.shape[2];
+        let (mut sums, mut squares) = (vec![0.0f64; channels], vec![0.0f64; channels]);
+        for index in 0..self.len() {
+            for (i, &pixel) in self.pixels(index).iter().enumerate() {
+                let value = f64::from(pixel) / 255.0;
+                sums[i % channels] += value;
+                squares[i % channels] += value * value;
+            }
+        }
+        let count = (self.len() * self.shape[0] * self.shape[1]) as f64;
+        let mean: Vec<f64> = sums.iter().map(|sum| sum / count).collect();
+        let variance = squares
+            .iter()
+            .zip(&mean)
+            .map(|(square, mean)| square / count - mean * mean);
+        Normalization {
+            // A constant channel is left at its mean instead of being divided by zero.
+            std: variance
+                .map(|v| if v > 0.0 { v.sqrt() as f32 } else { 1.0 })
+                .collect(),
+            mean: mean.into_iter().map(|mean| mean as f32).collect(),
+        }
+    }
+}
+
+impl Source for InMemory {
+    fn len(&self) -> usize {
+        self.indices.len()
+    }
+
+    fn picture(&self, index: usize) -> Result<Picture, DataError> {
+        let [height, width, channels] = self.shape;
+        Ok(Picture {
+            height,
+            width,
+            channels,
+            pixels: self.pixels(index).to_vec(),
+        })
+    }
+
+    fn label(&self, index: usize) -> u32 {
+        self.labels[self.indices[index]]
+    }
+}
+
+/// A data set: choices are made on `val`; `test` is read once, at the end.
+#[derive(Clone)]
+pub struct DataSet {
+    /// Its name.
+    pub name: String,
+    /// For training.
+    pub train: Arc<dyn Source>,
+    /// For choices.
+    pub val: Arc<dyn Source>,
+    /// For the result.
+    pub test: Option<Arc<dyn Source>>,
+    /// Height, width and channels of a picture.
+    pub shape: [usize; 3],
+    /// In the order of the labels.
+    pub class_names: Vec<String>,
+    /// How pixels become numbers.
+    pub normalization: Normalization,
+}

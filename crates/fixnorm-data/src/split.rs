@@ -1,0 +1,96 @@
+//! A class-balanced validation set taken from a training set.
+
+use rand_chacha::rand_core::Rng;
+
+use crate::rng::{self, Stream};
+
+/// Indices for training and for validation, `val` of them, from pictures with these `labels`.
+///
+/// Each class gives its share of `val`, rounded down; what is missing then comes from the classes in
+/// order. Which pictures, is fixed: it does not depend on a run's seed, so that runs with different
+/// seeds are judged on the same pictures. Both lists are ascending.
+///
+/// # Panics
+/// If `val` is more than there are.
+pub fn balanced(labels: &[u32], val: usize) -> (Vec<usize>, Vec<usize>) {
+    assert!(val <= labels.len(), "{val} of {} pictures", labels.len());
+    let classes = labels.iter().max().map_or(0, |&label| label as usize + 1);
+    let mut by_class = vec![vec![]; classes];
+    for (index, &label) in labels.iter().enumerate() {
+        by_class[label as usize].push(index);
+    }
+    let mut random = rng::stream(0, Stream::Split, 0, 0);
+    let mut chosen = vec![];
+    let mut rest = vec![];
+    for own in &mut by_class {
+        rng::shuffle(own, &mut random);
+        let share = val * own.len() / labels.len();
+        chosen.extend(own.drain(..share));
+        rest.push(std::mem::take(own));
+    }
+    let missing = val - chosen.len();
+    let spare: Vec<usize> = (0..labels.len())
+        .flat_map(|round| rest.iter().filter_map(move |own| own.get(round).copied()))
+        .take(missing)
+        .collect();
+    chosen.extend(spare);
+    chosen.sort_unstable();
+    let mut is_val = vec![false; labels.len()];
+    chosen.iter().for_each(|&index| is_val[index] = true);
+    let train = (0..labels.len()).filter(|&index| !is_val[index]).collect();
+    (train, chosen)
+}
+
+/// A number below `bound`, every one as likely.
+pub(crate) fn below(bound: usize, random: &mut impl Rng) -> usize {
+    // Lemire's method with rejection, so that no value is favoured.
+    let bound = bound as u64;
+    loop {
+        let product = u128::from(random.next_u64()) * u128::from(bound);
+        if product as u64 >= bound.wrapping_neg() % bound {
+            return (product >> 64) as usize;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn split_is_balanced_disjoint_and_complete() {
+        let labels: Vec<u32> = (0..1200).map(|i| (i * 7 % 10) as u32).collect();
+        let (train, val) = balanced(&labels, 100);
+        assert_eq!((train.len(), val.len()), (1100, 100));
+        for class in 0..10 {
+            assert_eq!(val.iter().filter(|&&i| labels[i] == class).count(), 10);
+        }
+        let mut all: Vec<usize> = train.iter().chain(&val).copied().collect();
+        all.sort_unstable();
+        assert_eq!(all, (0..1200).collect::<Vec<_>>());
+        assert_eq!(balanced(&labels, 100), (train, val));
+    }
+
+    #[test]
+    fn uneven_classes_still_give_the_number_asked_for() {
+        let labels: Vec<u32> = (0..101)
+            .map(|i| u32::from(i % 3 == 0) + u32::from(i % 9 == 0))
+            .collect();
+        for val in [0, 1, 7, 100, 101] {
+            let (train, chosen) = balanced(&labels, val);
+            assert_eq!((train.len(), chosen.len()), (101 - val, val));
+        }
+    }
+
+    #[test]
+    fn below_reaches_every_value_and_none_beyond() {
+        let mut random = rng::stream(1, Stream::Split, 0, 0);
+        let mut seen = [0; 7];
+        (0..7000).for_each(|_| seen[below(7, &mut random)] += 1);
+        assert!(
+            seen.iter().all(|&count| (850..1150).contains(&count)),
+            "{seen:?}"
+        );
+        assert_eq!(below(1, &mut random), 0);
+    }
+}
