@@ -1,1 +1,29 @@
-fn main() {}
+//! The command `fixnorm`: arguments and printing, nothing else.
+
+mod args;
+mod commands;
+mod output;
+mod progress;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use args::{Cli, Command};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let format = cli.format;
+    let done = match cli.command {
+        Command::Train(args) => commands::train::run(&args, format),
+        Command::Eval(args) => commands::eval::run(&args, format),
+        Command::Predict(args) => commands::predict::run(&args, format),
+        Command::Models => commands::models::run(format),
+        Command::Inspect(args) => commands::inspect::run(&args, format),
+    };
+    done.unwrap_or_else(|error| {
+        // One line: causes are part of it, a backtrace is not.
+        eprintln!("error: {error:#}");
+        output::exit_code(&error)
+    })
+}

@@ -12,7 +12,7 @@ pub struct ModelSpec {
     pub name: &'static str,
     /// Side of the pictures it is made for, in pixels; others work as well.
     pub resolution: usize,
-    /// Channels and classes that [`models`] counts it with.
+    /// Channels and classes that [`count`](Self::count) takes.
     pub input: Input,
     build: fn(Input, &Device) -> Classifier,
     pub(crate) timm_name: fn(&str) -> String,
@@ -77,6 +77,12 @@ impl ModelSpec {
                     known: names().collect::<Vec<_>>().join(", "),
                 }
             })
+    }
+
+    /// Trainable parameters, and multiply-accumulates of one picture, counted from the model.
+    pub fn count(&self) -> (usize, u64) {
+        let model = (self.build)(self.input, &Device::flex().autodiff());
+        (model.params(), model.macs(self.resolution, self.resolution))
     }
 
     /// The model on `device`, initialized from `seed` alone (see [`init`](crate::init)).

@@ -1,1 +1,40 @@
-//! placeholder
+//! From recipe to plan to run.
+//!
+//! ```text
+//! recipe   what the user chose              recipe.rs, keys.rs
+//! plan     every value resolved, saved      plan.rs
+//! run      training, from start or resumed  run.rs, epoch.rs
+//!   run directory, checkpoints              run_dir.rs, checkpoint.rs
+//!   events, and the logs that record them   event.rs, logs.rs, tensorboard.rs
+//! after    evaluation, prediction, roles    evaluate.rs, bundle.rs, inspect.rs
+//! ```
+
+pub mod bundle;
+pub mod checkpoint;
+mod device;
+mod epoch;
+mod error;
+pub mod evaluate;
+pub mod event;
+pub mod inspect;
+pub mod keys;
+mod logs;
+pub mod plan;
+pub mod recipe;
+pub mod run;
+pub mod run_dir;
+pub mod tensorboard;
+
+pub use bundle::Bundle;
+pub use device::device;
+pub use error::TrainError;
+pub use evaluate::Evaluation;
+pub use event::{Event, Observer};
+pub use keys::{RecipeBuilder, RecipeError};
+pub use plan::{Plan, Provenance};
+pub use recipe::Recipe;
+pub use run::{Outcome, Stop, Summary};
+
+// What the command prints comes from here and nowhere else.
+pub use fixnorm;
+pub use fixnorm_nn::registry;

@@ -1,0 +1,127 @@
+//! The command line.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Train image classifiers by controlling the norms of their weights instead of decaying them.
+#[derive(Debug, Parser)]
+#[command(name = "fixnorm", version, propagate_version = true)]
+pub(crate) struct Cli {
+    /// What results on stdout look like.
+    #[arg(long, value_enum, default_value_t = Format::Text, global = true)]
+    pub(crate) format: Format,
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+/// What results on stdout look like.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum Format {
+    /// For people.
+    Text,
+    /// One JSON document.
+    Json,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Train a model; without flags, a small one on embedded pictures.
+    Train(TrainArgs),
+    /// Loss and accuracy of weights on validation pictures.
+    Eval(EvalArgs),
+    /// Classes of pictures.
+    Predict(PredictArgs),
+    /// The models, with their parameters and multiply-accumulates.
+    Models,
+    /// Role, norm and effective learning rate of every parameter.
+    Inspect(InspectArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct TrainArgs {
+    /// Recipe file (TOML); what it leaves out has defaults.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) recipe: Option<PathBuf>,
+    /// Model id; see `fixnorm models`.
+    #[arg(long, value_name = "ID")]
+    pub(crate) model: Option<String>,
+    /// fashion-mnist-mini (embedded), fashion-mnist[:DIR], idx:DIR or synthetic:CxHxW.
+    #[arg(long, value_name = "DATA")]
+    pub(crate) data: Option<String>,
+    /// Passes over the training pictures.
+    #[arg(long, value_name = "N")]
+    pub(crate) epochs: Option<usize>,
+    /// Decides initialization, order and augmentation.
+    #[arg(long, value_name = "N")]
+    pub(crate) seed: Option<u64>,
+    /// Where to compute.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub(crate) device: String,
+    /// Weights to start from (safetensors, or a finished run's directory).
+    #[arg(long, value_name = "WEIGHTS")]
+    pub(crate) init: Option<String>,
+    /// Run directory; a new one under runs/ if left out.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Go on with the run in --out from its last checkpoint.
+    #[arg(long, requires = "out")]
+    pub(crate) resume: bool,
+    /// Print the plan and every parameter's role, and stop.
+    #[arg(long)]
+    pub(crate) dry_run: bool,
+    /// Override a recipe key, for example optimizer.lr=0.2; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct EvalArgs {
+    /// Model id; the one that the weights name if left out.
+    #[arg(long, value_name = "ID")]
+    pub(crate) model: Option<String>,
+    /// Weights (safetensors, or a finished run's directory).
+    #[arg(long, value_name = "WEIGHTS")]
+    pub(crate) weights: PathBuf,
+    /// Data, as `train` takes it; its validation pictures are read.
+    #[arg(long, value_name = "DATA")]
+    pub(crate) data: String,
+    /// Where to compute.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub(crate) device: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct PredictArgs {
+    /// Model id; the one that the weights name if left out.
+    #[arg(long, value_name = "ID")]
+    pub(crate) model: Option<String>,
+    /// Weights (safetensors, or a finished run's directory).
+    #[arg(long, value_name = "WEIGHTS")]
+    pub(crate) weights: PathBuf,
+    /// How many classes to print for each picture.
+    #[arg(long, value_name = "N", default_value_t = 5)]
+    pub(crate) top: usize,
+    /// Print the logits as well (with --format json).
+    #[arg(long)]
+    pub(crate) logits: bool,
+    /// Where to compute.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub(crate) device: String,
+    /// Pictures, PNG or JPEG.
+    #[arg(required = true, value_name = "FILE")]
+    pub(crate) files: Vec<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct InspectArgs {
+    /// Model id; the one that the weights name if left out.
+    #[arg(long, value_name = "ID", required_unless_present = "weights")]
+    pub(crate) model: Option<String>,
+    /// Weights (safetensors, or a finished run's directory).
+    #[arg(long, value_name = "WEIGHTS")]
+    pub(crate) weights: Option<PathBuf>,
+    /// Where to compute.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub(crate) device: String,
+}

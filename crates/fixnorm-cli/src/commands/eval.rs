@@ -1,0 +1,27 @@
+//! `fixnorm eval`.
+
+use std::process::ExitCode;
+
+use fixnorm_train::Bundle;
+use serde_json::json;
+
+use crate::args::{EvalArgs, Format};
+use crate::output;
+
+pub(crate) fn run(args: &EvalArgs, format: Format) -> anyhow::Result<ExitCode> {
+    let bundle = Bundle::read(&args.weights)?;
+    let val = bundle.evaluate(args.model.as_deref(), &args.data, &args.device)?;
+    match format {
+        Format::Json => output::json(&json!({
+            "val_top1": val.top1,
+            "val_top5": val.top5,
+            "val_loss": val.loss,
+            "count": val.count,
+        }))?,
+        Format::Text => output::line(&format!(
+            "val top-1 {:.4}  top-5 {:.4}  loss {:.4}  on {} pictures",
+            val.top1, val.top5, val.loss, val.count
+        ))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

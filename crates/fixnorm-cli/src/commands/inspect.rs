@@ -1,0 +1,41 @@
+//! `fixnorm inspect`.
+
+use std::process::ExitCode;
+
+use fixnorm_train::Bundle;
+use fixnorm_train::inspect::{Inspection, inspect};
+
+use crate::args::{Format, InspectArgs};
+use crate::output;
+
+pub(crate) fn run(args: &InspectArgs, format: Format) -> anyhow::Result<ExitCode> {
+    let bundle = args.weights.as_deref().map(Bundle::read).transpose()?;
+    let found = inspect(args.model.as_deref(), bundle.as_ref(), &args.device)?;
+    match format {
+        Format::Json => output::json(&found)?,
+        Format::Text => text(&found)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn text(found: &Inspection) -> anyhow::Result<()> {
+    let head = ["parameter", "shape", "role", "scope", "norm", "effective lr", "deviation"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    let number = |value: Option<f64>, digits: usize| value.map_or_else(|| "-".to_owned(), |v| format!("{v:.digits$}"));
+    for row in &found.parameters {
+        rows.push(vec![
+            row.path.clone(),
+            row.shape.iter().map(ToString::to_string).collect::<Vec<_>>().join("x"),
+            row.role.name().to_owned(),
+            row.scope.unwrap_or("-").to_owned(),
+            number(row.norm, 6),
+            number(row.effective_lr, 6),
+            row.deviation.map_or_else(|| "-".to_owned(), |d| format!("{d:.1e}")),
+        ]);
+    }
+    output::table(&rows)?;
+    if let (Some(path), Some(alpha)) = (&found.head.path, found.head.alpha) {
+        output::line(&format!("head {path}: alpha {alpha:.6}"))?;
+    }
+    Ok(())
+}

@@ -1,0 +1,7 @@
+//! One file a command: from its arguments to its output.
+
+pub(crate) mod eval;
+pub(crate) mod inspect;
+pub(crate) mod models;
+pub(crate) mod predict;
+pub(crate) mod train;

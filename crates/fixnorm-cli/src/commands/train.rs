@@ -1,0 +1,156 @@
+//! `fixnorm train`.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use fixnorm_train::run::{Prepared, prepare, resume, start};
+use fixnorm_train::run_dir::read_plan;
+use fixnorm_train::{Outcome, Plan, Provenance, RecipeBuilder, Stop, Summary, TrainError};
+use serde_json::json;
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+use crate::args::{Format, TrainArgs};
+use crate::output;
+use crate::progress::Progress;
+
+pub(crate) fn run(args: &TrainArgs, format: Format) -> anyhow::Result<ExitCode> {
+    let builder = match (&args.out, args.resume) {
+        // A resumed run starts from what it was, so that nothing needs to be said again.
+        (Some(out), true) => {
+            let saved = read_plan(out)?;
+            RecipeBuilder::new().text(&saved.recipe.to_toml(), "plan")
+        }
+        _ => Ok(RecipeBuilder::new()),
+    };
+    let recipe = choices(args, builder.map_err(TrainError::from)?)?;
+    let made_by = Provenance {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        commit: env!("FIXNORM_COMMIT").to_owned(),
+        device: match args.device.as_str() {
+            "auto" => "cpu".to_owned(),
+            named => named.to_owned(),
+        },
+    };
+    let (plan, data) = Plan::resolve(recipe, made_by)?;
+    if args.dry_run {
+        dry_run(&plan, &prepare(&plan, &data, None)?, format)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    let stop = stop_on_signals()?;
+    let mut progress = Progress::new();
+    let outcome = match (&args.out, args.resume) {
+        (Some(out), true) => resume(&plan, &data, out, &mut progress, &stop)?,
+        (Some(out), false) => start(&plan, &data, out, &mut progress, &stop)?,
+        (None, _) => start(&plan, &data, &free_directory(&plan), &mut progress, &stop)?,
+    };
+    report(&outcome, args, format, &stop)
+}
+
+/// Recipe file, then flags, then `--set`: later ones win.
+fn choices(args: &TrainArgs, mut builder: RecipeBuilder) -> Result<fixnorm_train::Recipe, TrainError> {
+    if let Some(file) = &args.recipe {
+        builder = builder.file(file)?;
+    }
+    let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
+    if let Some(model) = &args.model {
+        builder = builder.set("model", model.as_str())?;
+    }
+    if let Some(data) = &args.data {
+        builder = builder.set("data", data.as_str())?;
+    }
+    if let Some(init) = &args.init {
+        builder = builder.set("init", init.as_str())?;
+    }
+    if let Some(epochs) = args.epochs {
+        builder = builder.set("train.epochs", whole(epochs as u64))?;
+    }
+    if let Some(seed) = args.seed {
+        builder = builder.set("train.seed", whole(seed))?;
+    }
+    for assignment in &args.overrides {
+        builder = builder.override_with(assignment)?;
+    }
+    Ok(builder.build()?)
+}
+
+/// The first of runs/MODEL-DATA-1, -2, … that is not there yet.
+fn free_directory(plan: &Plan) -> PathBuf {
+    let data = plan.recipe.data.split(':').next().unwrap_or_default();
+    let name = |number: usize| PathBuf::from(format!("runs/{}-{data}-{number}", plan.recipe.model));
+    let free = (1..).map(name).find(|path| !path.exists());
+    free.expect("there are more numbers than directories")
+}
+
+/// The first Ctrl-C or SIGTERM asks the run to stop, a second one ends the process at once.
+fn stop_on_signals() -> anyhow::Result<Stop> {
+    let stop = Arc::new(AtomicUsize::new(0));
+    let again = Arc::new(std::sync::atomic::AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_shutdown(signal, 128 + signal, again.clone())?;
+        flag::register(signal, again.clone())?;
+        flag::register_usize(signal, stop.clone(), signal as usize)?;
+    }
+    Ok(stop)
+}
+
+fn report(outcome: &Outcome, args: &TrainArgs, format: Format, stop: &Stop) -> anyhow::Result<ExitCode> {
+    match outcome {
+        Outcome::Finished(summary) => {
+            match format {
+                Format::Json => output::json(summary)?,
+                Format::Text => text(summary)?,
+            }
+            Ok(ExitCode::SUCCESS)
+        }
+        Outcome::Interrupted { step, steps, out } => {
+            eprintln!("stopped and saved after step {step} of {steps}; go on with:");
+            eprintln!("  {}", resume_command(out, args));
+            // As a shell says that a signal ended a program.
+            Ok(ExitCode::from(u8::try_from(128 + stop.load(Ordering::Relaxed)).unwrap_or(1)))
+        }
+    }
+}
+
+fn resume_command(out: &Path, args: &TrainArgs) -> String {
+    let device = match args.device.as_str() {
+        "auto" => String::new(),
+        device => format!(" --device {device}"),
+    };
+    format!("fixnorm train --resume --out {}{device}", out.display())
+}
+
+fn text(summary: &Summary) -> anyhow::Result<()> {
+    let test = summary.test_top1.map(|top1| format!("  test top-1 {top1:.4}")).unwrap_or_default();
+    let out = summary.out.display();
+    output::line(&format!(
+        "val top-1 {:.4}  top-5 {:.4}  loss {:.4}{test}  ({} steps, {:.0} s, {:.0} pictures/s)",
+        summary.val_top1, summary.val_top5, summary.val_loss, summary.steps, summary.seconds, summary.images_per_second
+    ))?;
+    output::line(&format!("run   {out}"))?;
+    output::line("next  see what the norms did, or use the weights:")?;
+    output::line(&format!("  fixnorm inspect --weights {out}"))?;
+    output::line(&format!("  fixnorm predict --weights {out} PICTURE.png"))?;
+    output::line(&format!("  tensorboard --logdir {out}"))
+}
+
+fn dry_run(plan: &Plan, prepared: &Prepared, format: Format) -> anyhow::Result<()> {
+    let roles = &prepared.roles;
+    if format == Format::Json {
+        return output::json(&json!({"plan": plan, "parameters": roles.params}));
+    }
+    output::line(plan.to_toml().trim_end())?;
+    output::line("")?;
+    let mut rows = vec![["parameter", "shape", "role", "deviation"].map(str::to_owned).to_vec()];
+    for param in &roles.params {
+        rows.push(vec![
+            param.path.clone(),
+            param.shape.iter().map(ToString::to_string).collect::<Vec<_>>().join("x"),
+            format!("{}{}", param.role.name(), if param.overridden { " (set)" } else { "" }),
+            param.deviation.map_or_else(|| "-".to_owned(), |d| format!("{d:.1e}")),
+        ]);
+    }
+    output::table(&rows)
+}

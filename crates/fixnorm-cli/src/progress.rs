@@ -1,0 +1,107 @@
+//! A run on the terminal: a progress bar where stderr is one, a line an epoch everywhere.
+
+use std::io::IsTerminal;
+use std::time::Instant;
+
+use fixnorm_train::{Event, Observer};
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
+
+/// Shows a run's events on stderr.
+pub(crate) struct Progress {
+    bar: ProgressBar,
+    on_terminal: bool,
+    epochs: usize,
+    steps_per_epoch: usize,
+    /// Since when, and from which step, this session counts its speed.
+    since: Instant,
+}
+
+impl Progress {
+    pub(crate) fn new() -> Self {
+        Self {
+            bar: ProgressBar::hidden(),
+            on_terminal: std::io::stderr().is_terminal(),
+            epochs: 0,
+            steps_per_epoch: 0,
+            since: Instant::now(),
+        }
+    }
+
+    /// A line above the bar.
+    fn say(&self, text: &str) {
+        self.bar.suspend(|| eprintln!("{text}"));
+    }
+
+    fn begin(&mut self, epochs: usize, steps_per_epoch: usize, step: usize) {
+        (self.epochs, self.steps_per_epoch) = (epochs, steps_per_epoch);
+        self.since = Instant::now();
+        if !self.on_terminal {
+            return;
+        }
+        let bar = ProgressBar::with_draw_target(Some((epochs * steps_per_epoch) as u64), ProgressDrawTarget::stderr());
+        let template = "{bar:28} {pos}/{len} steps  {msg}  {eta} left";
+        bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_position(step as u64);
+        bar.reset_eta();
+        self.bar = bar;
+    }
+}
+
+impl Observer for Progress {
+    fn event(&mut self, event: &Event) {
+        match event {
+            Event::Start {
+                model,
+                data,
+                params,
+                epochs,
+                steps_per_epoch,
+                step,
+                out,
+            } => {
+                let from = match step {
+                    0 => String::new(),
+                    step => format!(", from step {step}"),
+                };
+                self.say(&format!(
+                    "{model} ({params} parameters) on {data}, {epochs} epochs of {steps_per_epoch} steps{from}, into {}",
+                    out.display()
+                ));
+                self.begin(*epochs, *steps_per_epoch, *step);
+            }
+            Event::Step {
+                step,
+                epoch,
+                epoch_loss,
+                epoch_top1,
+                images_per_second,
+                ..
+            } => {
+                self.bar.set_position(*step as u64 + 1);
+                self.bar.set_message(format!(
+                    "epoch {}/{}  loss {epoch_loss:.3}  top-1 {epoch_top1:.3}  {images_per_second:.0} pictures/s",
+                    epoch + 1,
+                    self.epochs
+                ));
+            }
+            Event::Epoch {
+                epoch,
+                train_loss,
+                train_top1,
+                val_loss,
+                val_top1,
+                val_top5,
+                images_per_second,
+                ..
+            } => self.say(&format!(
+                "epoch {:>3}/{}  train loss {train_loss:.4}  top-1 {train_top1:.4}  val loss {val_loss:.4}  \
+                 top-1 {val_top1:.4}  top-5 {val_top5:.4}  {images_per_second:.0} pictures/s  {}s",
+                epoch + 1,
+                self.epochs,
+                self.since.elapsed().as_secs()
+            )),
+            Event::Measure { .. } | Event::Checkpoint { .. } => {}
+            Event::Interrupted { .. } | Event::End(_) => self.bar.finish_and_clear(),
+        }
+    }
+}

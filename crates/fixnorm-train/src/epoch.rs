@@ -1,0 +1,68 @@
+//! One training step, and the sums of an epoch.
+//! Not here: when to stop, save or validate (`run.rs`).
+
+use burn::nn::loss::{CrossEntropyLoss, CrossEntropyLossConfig};
+use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::tensor::Device;
+use fixnorm_data::Batch;
+use fixnorm_nn::Classifier;
+use serde::{Deserialize, Serialize};
+
+use crate::evaluate::{hits, labels, pictures};
+
+/// Loss and hits of an epoch so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub(crate) struct EpochSums {
+    loss: f64,
+    hits: usize,
+    pub(crate) pictures: usize,
+}
+
+impl EpochSums {
+    fn add(&mut self, loss: f64, hits: usize, pictures: usize) {
+        self.loss += loss * pictures as f64;
+        self.hits += hits;
+        self.pictures += pictures;
+    }
+
+    pub(crate) fn loss(&self) -> f64 {
+        self.loss / self.pictures as f64
+    }
+
+    pub(crate) fn top1(&self) -> f64 {
+        self.hits as f64 / self.pictures as f64
+    }
+}
+
+/// The training loss: cross-entropy with this much label smoothing.
+pub(crate) fn training_loss(label_smoothing: f64, device: &Device) -> CrossEntropyLoss {
+    let smoothing = (label_smoothing > 0.0).then_some(label_smoothing as f32);
+    CrossEntropyLossConfig::new().with_smoothing(smoothing).init(device)
+}
+
+/// Model and optimizer, which a step takes and gives back.
+pub(crate) struct Learner {
+    pub(crate) model: Classifier,
+    pub(crate) optimizer: ModuleOptimizer,
+    pub(crate) loss: CrossEntropyLoss,
+    /// With autodiff.
+    pub(crate) device: Device,
+}
+
+impl Learner {
+    /// Takes one step and returns the batch's loss. A loss that is not finite leaves everything as
+    /// it was.
+    pub(crate) fn step(mut self, mut batch: Batch, lr: f64, sums: &mut EpochSums) -> (Self, f64) {
+        let logits = self.model.forward(pictures(&mut batch, &self.device));
+        let loss = self.loss.forward(logits.clone(), labels(&batch, &self.device));
+        let value = loss.clone().into_scalar::<f64>();
+        if !value.is_finite() {
+            return (self, value);
+        }
+        let logits: Vec<f32> = logits.into_data().iter().collect();
+        sums.add(value, hits(&logits, &batch.labels).0, batch.labels.len());
+        let grads = GradientsParams::from_grads(loss.backward(), &self.model);
+        self.model = self.optimizer.step(lr, self.model, grads);
+        (self, value)
+    }
+}

@@ -1,0 +1,135 @@
+//! Loss and accuracy of a model on a set of pictures, every picture counted once.
+
+use std::sync::Arc;
+
+use burn::module::Module;
+use burn::tensor::{Device, Int, Tensor, TensorData, activation};
+use fixnorm_data::{Batch, Loader, LoaderConfig, Normalization, Source};
+use fixnorm_nn::Classifier;
+use serde::{Deserialize, Serialize};
+
+use crate::TrainError;
+use crate::recipe;
+
+/// What an evaluation came to.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    /// Mean cross-entropy, without label smoothing.
+    pub loss: f64,
+    /// Share of pictures whose likeliest class is theirs.
+    pub top1: f64,
+    /// Share of pictures whose class is among the five likeliest.
+    pub top5: f64,
+    /// Number of pictures.
+    pub count: usize,
+}
+
+/// A batch's pictures on `device`, `[n, h, w, c]`.
+pub(crate) fn pictures(batch: &mut Batch, device: &Device) -> Tensor<4> {
+    let pixels = std::mem::take(&mut batch.pixels);
+    Tensor::from_data(TensorData::new(pixels, batch.shape), device)
+}
+
+/// A batch's labels on `device`, `[n]`.
+pub(crate) fn labels(batch: &Batch, device: &Device) -> Tensor<1, Int> {
+    let labels: Vec<i64> = batch.labels.iter().map(|&label| i64::from(label)).collect();
+    let shape = [labels.len()];
+    Tensor::from_data(TensorData::new(labels, shape), device)
+}
+
+/// How often the label's logit is the largest, and among the five largest. A tie counts against the
+/// label: a model that tells nothing apart is not right.
+pub(crate) fn hits(logits: &[f32], labels: &[u32]) -> (usize, usize) {
+    let classes = logits.len() / labels.len().max(1);
+    let (mut top1, mut top5) = (0, 0);
+    for (row, &label) in logits.chunks_exact(classes.max(1)).zip(labels) {
+        let own = row[label as usize];
+        let rivals = row.iter().filter(|&&other| other >= own).count() - usize::from(!own.is_nan());
+        // Against a NaN nothing compares, which must not count as being ahead.
+        if !own.is_nan() {
+            top1 += usize::from(rivals < 1);
+            top5 += usize::from(rivals < 5);
+        }
+    }
+    (top1, top5)
+}
+
+/// A set of pictures to evaluate on, in order and unchanged.
+pub(crate) fn loader(
+    source: Arc<dyn Source>,
+    shape: [usize; 3],
+    normalization: Normalization,
+    batch_size: usize,
+    loader: &recipe::Loader,
+) -> Result<Loader, TrainError> {
+    let config = LoaderConfig {
+        batch_size,
+        workers: loader.workers,
+        prefetch: loader.prefetch,
+        seed: 0,
+        shuffle: false,
+        drop_last: false,
+        augment: None,
+        normalization,
+    };
+    Ok(Loader::new(source, shape, config)?)
+}
+
+/// Evaluates `model`, with running statistics, on all pictures of `loader`. `device` is without
+/// autodiff.
+///
+/// # Errors
+/// Pictures that cannot be read.
+pub fn evaluate(model: &Classifier, loader: &Loader, device: &Device) -> Result<Evaluation, TrainError> {
+    let model = model.valid();
+    let (mut loss, mut top1, mut top5, mut count) = (0.0, 0, 0, 0);
+    for batch in loader.epoch(0) {
+        let mut batch = batch?;
+        let logits = model.forward(pictures(&mut batch, device));
+        let labels = labels(&batch, device).reshape([-1, 1]);
+        let log_probabilities = activation::log_softmax(logits.clone(), 1).gather(1, labels);
+        loss -= log_probabilities.sum().into_scalar::<f64>();
+        let logits: Vec<f32> = logits.into_data().iter().collect();
+        let hit = hits(&logits, &batch.labels);
+        top1 += hit.0;
+        top5 += hit.1;
+        count += batch.labels.len();
+    }
+    let share = |hits: usize| hits as f64 / count as f64;
+    Ok(Evaluation {
+        loss: loss / count as f64,
+        top1: share(top1),
+        top5: share(top5),
+        count,
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::hits;
+
+    #[test]
+    fn hits_rank_the_label_and_ties_lose() {
+        #[rustfmt::skip]
+        let logits = [
+            0.0, 1.0, 2.0, 3.0, 4.0, 5.0,
+            0.0, 1.0, 2.0, 3.0, 4.0, 5.0,
+            0.0, 1.0, 2.0, 3.0, 4.0, 5.0,
+            7.0, 7.0, 0.0, 0.0, 0.0, 0.0,
+            1.0, 1.0, 1.0, 1.0, 1.0, 1.0,
+        ];
+        assert_eq!(hits(&logits[..6], &[5]), (1, 1));
+        assert_eq!(hits(&logits, &[5, 1, 0, 0, 3]), (1, 3));
+    }
+
+    #[test]
+    fn nan_is_no_hit() {
+        assert_eq!(hits(&[f32::NAN, 1.0], &[0]), (0, 0));
+        assert_eq!(hits(&[f32::NAN; 2], &[1]), (0, 0));
+    }
+
+    #[test]
+    fn fewer_than_five_classes_make_top5_certain() {
+        assert_eq!(hits(&[0.0, 1.0, 2.0], &[0]), (0, 1));
+    }
+}

@@ -1,0 +1,101 @@
+//! What happens in a run, in one enum; logs and progress bars are made from it.
+
+use std::path::PathBuf;
+
+use fixnorm::LayerMeasure;
+use serde::Serialize;
+
+use crate::run::Summary;
+
+/// Something that happened.
+#[derive(Clone, Debug, Serialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// Training begins, or goes on.
+    Start {
+        /// Model id.
+        model: String,
+        /// Data.
+        data: String,
+        /// Trainable parameters.
+        params: usize,
+        /// Epochs of the whole run.
+        epochs: usize,
+        /// Steps of an epoch.
+        steps_per_epoch: usize,
+        /// The next step; above 0 when resumed.
+        step: usize,
+        /// The run directory.
+        out: PathBuf,
+    },
+    /// A step was taken.
+    Step {
+        /// The step, counted from 0 over the whole run.
+        step: usize,
+        /// Its epoch, counted from 0.
+        epoch: usize,
+        /// Its learning rate.
+        lr: f64,
+        /// Loss of its batch.
+        loss: f64,
+        /// Mean loss of the epoch so far.
+        #[serde(skip)]
+        epoch_loss: f64,
+        /// Training accuracy of the epoch so far.
+        #[serde(skip)]
+        epoch_top1: f64,
+        /// Pictures a second in this step.
+        #[serde(skip)]
+        images_per_second: f64,
+    },
+    /// Every weight was measured around a step.
+    Measure {
+        /// The step.
+        step: usize,
+        /// One entry a weight.
+        layers: Vec<LayerMeasure>,
+    },
+    /// An epoch is over.
+    Epoch {
+        /// Counted from 0.
+        epoch: usize,
+        /// Steps taken so far.
+        step: usize,
+        /// Mean training loss over the epoch, while the weights moved.
+        train_loss: f64,
+        /// Training accuracy over the epoch, on augmented pictures.
+        train_top1: f64,
+        /// Validation loss, without label smoothing.
+        val_loss: f64,
+        /// Validation accuracy.
+        val_top1: f64,
+        /// Share of validation pictures whose class is among the five likeliest.
+        val_top5: f64,
+        /// Training pictures a second in this epoch.
+        images_per_second: f64,
+    },
+    /// A checkpoint was written.
+    Checkpoint {
+        /// Steps taken so far.
+        step: usize,
+        /// Where it lies.
+        path: PathBuf,
+    },
+    /// The run was stopped from outside and can be resumed.
+    Interrupted {
+        /// Steps taken so far.
+        step: usize,
+    },
+    /// The run is finished.
+    End(Summary),
+}
+
+/// Something that wants to know, such as a progress bar.
+pub trait Observer {
+    /// Called for every event, in order; every step has one.
+    fn event(&mut self, event: &Event);
+}
+
+impl Observer for () {
+    fn event(&mut self, _event: &Event) {}
+}

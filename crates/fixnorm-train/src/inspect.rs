@@ -1,0 +1,115 @@
+//! Roles, norms and effective learning rates of a model's parameters.
+
+use burn::tensor::{Tensor, TensorData};
+use fixnorm::{Role, WeightSnapshot};
+use fixnorm_nn::{Input, ModelSpec};
+use serde::Serialize;
+
+use crate::epoch::training_loss;
+use crate::{Bundle, TrainError};
+
+/// A model, parameter by parameter.
+#[derive(Clone, Debug, Serialize)]
+pub struct Inspection {
+    /// One row a parameter.
+    pub parameters: Vec<Row>,
+    /// The final linear layer.
+    pub head: HeadRow,
+}
+
+/// One parameter.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// Dotted path.
+    pub path: String,
+    /// Dimensions.
+    pub shape: Vec<usize>,
+    /// What it is.
+    pub role: Role,
+    /// What its norm can be taken over: `output_channel`, `tensor`, or none where it means nothing.
+    pub scope: Option<&'static str>,
+    /// Its norm, for weights.
+    pub norm: Option<f64>,
+    /// lr/‖w‖² at the run's peak learning rate, where it is known.
+    pub effective_lr: Option<f64>,
+    /// Largest relative change of the loss when it was scaled.
+    pub deviation: Option<f64>,
+}
+
+/// The final linear layer.
+#[derive(Clone, Debug, Serialize)]
+pub struct HeadRow {
+    /// Path of its weight.
+    pub path: Option<String>,
+    /// ‖W‖_F/√C, the RMS norm of a class's row.
+    pub alpha: Option<f64>,
+}
+
+/// Inspects a model, freshly initialized or with the weights of a file.
+///
+/// # Errors
+/// Unknown model, weights that do not fit.
+pub fn inspect(model: Option<&str>, weights: Option<&Bundle>, device: &str) -> Result<Inspection, TrainError> {
+    let spec = match (weights, model) {
+        (Some(bundle), model) => bundle.spec(model)?,
+        (None, Some(model)) => ModelSpec::find(model)?,
+        (None, None) => return Err(TrainError::Mismatch("name a model or weights".to_owned())),
+    };
+    let device = crate::device(device)?.autodiff();
+    let about = weights.and_then(Bundle::about);
+    let (shape, input) = match about {
+        Some(about) => {
+            let input = Input {
+                channels: about.picture[2],
+                classes: about.classes.len(),
+            };
+            (about.picture, input)
+        }
+        None => ([spec.resolution, spec.resolution, spec.input.channels], spec.input),
+    };
+    let mut model = spec.init(input, 0, &device);
+    if let Some(bundle) = weights {
+        model = bundle.load_into(model, spec)?;
+    }
+    // Roles do not depend on what is in the pictures, only on how the model is wired.
+    let [h, w, c] = shape;
+    const PICTURES: usize = 16;
+    let noise = |i: usize| ((i as u32).wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0;
+    let pixels: Vec<f32> = (0..PICTURES * h * w * c).map(noise).collect();
+    let x = Tensor::<4>::from_data(TensorData::new(pixels, [PICTURES, h, w, c]), &device);
+    let labels: Vec<i64> = (0..PICTURES).map(|i| (i % input.classes) as i64).collect();
+    let labels = Tensor::from_data(TensorData::new(labels, [PICTURES]), &device);
+    let loss = training_loss(0.0, &device);
+    let probe = fixnorm::Probe::new();
+    let roles = probe.run(&model, |model| loss.forward(model.forward(x.clone()), labels.clone()))?;
+
+    let norms: Vec<(String, f64)> = {
+        let snapshot = WeightSnapshot::take(&model, &roles);
+        snapshot.norms().map(|(path, norm)| (path.to_owned(), norm)).collect()
+    };
+    let norm_of = |path: &str| norms.iter().find(|(known, _)| known == path).map(|(_, norm)| *norm);
+    let rows = roles.params.iter().map(|param| {
+        let norm = norm_of(&param.path);
+        Row {
+            path: param.path.clone(),
+            shape: param.shape.clone(),
+            role: param.role,
+            scope: match (param.role, param.channel_invariant) {
+                (Role::ScaleInvariant, true) => Some("output_channel"),
+                (Role::ScaleInvariant, false) | (Role::Head, _) => Some("tensor"),
+                (Role::Free, _) => None,
+            },
+            norm,
+            effective_lr: about.zip(norm).map(|(about, norm)| about.lr / (norm * norm)),
+            deviation: param.deviation,
+        }
+    });
+    let head = roles.head().map(|head| head.path.clone());
+    Ok(Inspection {
+        parameters: rows.collect(),
+        head: HeadRow {
+            alpha: head.as_deref().and_then(norm_of).map(|norm| norm / (input.classes as f64).sqrt()),
+            path: head,
+        },
+    })
+}

@@ -1,0 +1,304 @@
+//! From recipe files and `key=value` overrides to a [`Recipe`]; unknown keys are refused.
+//! Not here: what the keys mean (`recipe.rs`).
+
+use std::path::{Path, PathBuf};
+
+use toml::{Table, Value};
+
+use crate::recipe::Recipe;
+
+/// A recipe that cannot be read.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum RecipeError {
+    /// The file cannot be read.
+    #[error("recipe {}: {source}", path.display())]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: std::io::Error,
+    },
+    /// Not TOML.
+    #[error("recipe {origin}: {message}")]
+    Syntax {
+        /// File or flag.
+        origin: String,
+        /// Where and what.
+        message: String,
+    },
+    /// A key that no recipe has.
+    #[error("{origin}: unknown key `{key}`; did you mean `{nearest}`?")]
+    UnknownKey {
+        /// File or flag.
+        origin: String,
+        /// The key as given.
+        key: String,
+        /// The known key most like it.
+        nearest: String,
+    },
+    /// A value that does not fit its key.
+    #[error("{key} = {value}: {message}")]
+    Value {
+        /// The key.
+        key: String,
+        /// The value as given.
+        value: String,
+        /// What is wrong with it.
+        message: String,
+    },
+    /// Not of the form `key=value`.
+    #[error("`{0}` is not of the form key=value, for example optimizer.lr=0.2")]
+    Override(String),
+}
+
+/// Collects what differs from the defaults, later values winning.
+#[derive(Clone, Debug, Default)]
+pub struct RecipeBuilder {
+    values: Table,
+}
+
+impl RecipeBuilder {
+    /// Everything at its default.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Adds a recipe file.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is not TOML, or has keys or values that no recipe has.
+    pub fn file(self, path: &Path) -> Result<Self, RecipeError> {
+        let text = std::fs::read_to_string(path).map_err(|source| RecipeError::Read {
+            path: path.to_owned(),
+            source,
+        })?;
+        self.text(&text, &path.display().to_string())
+    }
+
+    /// Adds a recipe's text; `origin` names it in errors.
+    ///
+    /// # Errors
+    /// As [`file`](Self::file).
+    pub fn text(mut self, text: &str, origin: &str) -> Result<Self, RecipeError> {
+        let table: Table = text.parse().map_err(|error: toml::de::Error| RecipeError::Syntax {
+            origin: origin.to_owned(),
+            message: error.to_string().trim_end().to_owned(),
+        })?;
+        for (key, value) in leaves(&table, "") {
+            self.insert(&key, value, origin)?;
+        }
+        Ok(self)
+    }
+
+    /// Sets one key, named by its dotted path.
+    ///
+    /// # Errors
+    /// An unknown key or a value that does not fit it.
+    pub fn set(mut self, key: &str, value: impl Into<Value>) -> Result<Self, RecipeError> {
+        self.insert(key, value.into(), "recipe")?;
+        Ok(self)
+    }
+
+    /// Adds one `key=value`, as the command's `--set` takes it. A value that is not TOML is a string.
+    ///
+    /// # Errors
+    /// Another form, an unknown key or a value that does not fit it.
+    pub fn override_with(mut self, assignment: &str) -> Result<Self, RecipeError> {
+        let (key, text) = assignment
+            .split_once('=')
+            .ok_or_else(|| RecipeError::Override(assignment.to_owned()))?;
+        let parsed = format!("value = {text}").parse::<Table>();
+        let value = parsed.ok().and_then(|mut table| table.remove("value"));
+        let value = value.unwrap_or_else(|| Value::String(text.trim().to_owned()));
+        self.insert(key.trim(), value, "--set")?;
+        Ok(self)
+    }
+
+    /// The recipe.
+    ///
+    /// # Errors
+    /// None that the other methods have not found already.
+    pub fn build(&self) -> Result<Recipe, RecipeError> {
+        Recipe::deserialize_from(self.values.clone())
+    }
+
+    /// The keys that were given.
+    pub fn keys(&self) -> Vec<String> {
+        leaves(&self.values, "").into_iter().map(|(key, _)| key).collect()
+    }
+
+    fn insert(&mut self, key: &str, value: Value, origin: &str) -> Result<(), RecipeError> {
+        check_key(key, origin)?;
+        let value = as_float_where_needed(key, value);
+        // One value alone, so that an error is about it.
+        let mut alone = Table::new();
+        put(&mut alone, key, value.clone());
+        Recipe::deserialize_from(alone).map_err(|error| RecipeError::Value {
+            key: key.to_owned(),
+            value: value.to_string(),
+            message: match error {
+                RecipeError::Syntax { message, .. } => message,
+                other => other.to_string(),
+            },
+        })?;
+        put(&mut self.values, key, value);
+        Ok(())
+    }
+}
+
+impl Recipe {
+    fn deserialize_from(table: Table) -> Result<Recipe, RecipeError> {
+        table.try_into().map_err(|error: toml::de::Error| RecipeError::Syntax {
+            origin: "values".to_owned(),
+            message: first_line(&error.to_string()),
+        })
+    }
+
+    /// Every key with its value, in the order of the sections.
+    pub fn entries(&self) -> Vec<(String, Value)> {
+        let table = Table::try_from(self).expect("a recipe is a table of plain values");
+        leaves(&table, "")
+    }
+
+    /// The recipe as a file's text.
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a recipe is a table of plain values")
+    }
+}
+
+/// The path before the last dot is a section; `roles.` takes any key, dots included.
+fn put(table: &mut Table, key: &str, value: Value) {
+    match key.split_once('.') {
+        None => {
+            table.insert(key.to_owned(), value);
+        }
+        Some((section, leaf)) => {
+            let section = table.entry(section).or_insert_with(|| Value::Table(Table::new()));
+            if let Value::Table(section) = section {
+                section.insert(leaf.to_owned(), value);
+            }
+        }
+    }
+}
+
+fn leaves(table: &Table, prefix: &str) -> Vec<(String, Value)> {
+    let mut found = vec![];
+    for (name, value) in table {
+        let key = match prefix {
+            "" => name.clone(),
+            prefix => format!("{prefix}.{name}"),
+        };
+        match value {
+            Value::Table(inner) => found.extend(leaves(inner, &key)),
+            value => found.push((key, value.clone())),
+        }
+    }
+    found
+}
+
+fn check_key(key: &str, origin: &str) -> Result<(), RecipeError> {
+    let known: Vec<String> = Recipe::default().entries().into_iter().map(|(key, _)| key).collect();
+    if key.starts_with("roles.") || known.iter().any(|known| known == key) {
+        return Ok(());
+    }
+    Err(RecipeError::UnknownKey {
+        origin: origin.to_owned(),
+        key: key.to_owned(),
+        nearest: nearest(key, &known),
+    })
+}
+
+/// The known key most like `key`: its last part counts as much as its section.
+fn nearest(key: &str, known: &[String]) -> String {
+    let leaf = |key: &str| key.rsplit('.').next().unwrap_or(key).to_owned();
+    let alike = |candidate: &String| {
+        strsim::jaro_winkler(key, candidate) + strsim::jaro_winkler(&leaf(key), &leaf(candidate))
+    };
+    let best = known.iter().max_by(|a, b| alike(a).total_cmp(&alike(b)));
+    best.cloned().unwrap_or_default()
+}
+
+/// `lr = 1` means 1.0: a whole number where the default is a float.
+fn as_float_where_needed(key: &str, value: Value) -> Value {
+    let defaults = Recipe::default().entries();
+    let default = defaults.iter().find(|(known, _)| known == key).map(|(_, value)| value);
+    match (default, value) {
+        (Some(Value::Float(_)), Value::Integer(whole)) => Value::Float(whole as f64),
+        (_, value) => value,
+    }
+}
+
+fn first_line(text: &str) -> String {
+    text.lines().next().unwrap_or_default().trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use fixnorm::Role;
+
+    #[test]
+    fn defaults_survive_a_round_trip() {
+        let recipe = Recipe::default();
+        let read = RecipeBuilder::new().text(&recipe.to_toml(), "test").unwrap().build().unwrap();
+        assert_eq!(read, recipe);
+    }
+
+    #[test]
+    fn later_values_win_and_types_are_kept() {
+        let text = "model = \"resnet20\"\n[optimizer]\nlr = 1\nradius = 3\n[schedule]\nmilestones = [1, 2.5]\n";
+        let recipe = RecipeBuilder::new()
+            .text(text, "test")
+            .unwrap()
+            .override_with("optimizer.lr=0.25")
+            .unwrap()
+            .override_with("schedule.shape=sqrt_cosine")
+            .unwrap()
+            .override_with("roles.stages.*.weight=free")
+            .unwrap()
+            .build()
+            .unwrap();
+        assert_eq!((recipe.model.as_str(), recipe.optimizer.lr), ("resnet20", 0.25));
+        assert_eq!(recipe.schedule.shape, crate::recipe::ShapeName::SqrtCosine);
+        assert_eq!(recipe.schedule.milestones, [1.0, 2.5]);
+        assert_eq!(recipe.roles["stages.*.weight"], Role::Free);
+        assert_eq!(recipe.optimizer_config().radius, fixnorm::Radius::Value(3.0));
+    }
+
+    #[test]
+    fn unknown_keys_name_the_nearest_known_one() {
+        for (key, expected) in [
+            ("optimizer.learning_rate", "optimizer.lr"),
+            ("train.epoch", "train.epochs"),
+            ("lr", "optimizer.lr"),
+            ("head.alhpa", "head.alpha"),
+            ("optimiser.momentum", "optimizer.momentum"),
+            ("modle", "model"),
+        ] {
+            let error = RecipeBuilder::new().override_with(&format!("{key}=1")).unwrap_err();
+            let RecipeError::UnknownKey { nearest, .. } = &error else {
+                panic!("{error}");
+            };
+            assert_eq!(nearest, expected, "for {key}");
+        }
+        let error = RecipeBuilder::new().text("[trian]\nepochs = 3\n", "my.toml").unwrap_err();
+        assert_eq!(error.to_string(), "my.toml: unknown key `trian.epochs`; did you mean `train.epochs`?");
+    }
+
+    #[test]
+    fn bad_values_name_the_key() {
+        for (assignment, part) in [
+            ("schedule.shape=cosinus", "unknown variant `cosinus`"),
+            ("train.epochs=many", "train.epochs = \"many\""),
+            ("optimizer.radius=big", "optimizer.radius"),
+            ("train.epochs=-1", "train.epochs = -1"),
+        ] {
+            let error = RecipeBuilder::new().override_with(assignment).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+            assert!(!error.contains('\n'), "{error}");
+        }
+        assert!(RecipeBuilder::new().override_with("train.epochs").is_err());
+        assert!(RecipeBuilder::new().text("a = = 2", "x.toml").is_err());
+    }
+}

@@ -1,0 +1,147 @@
+//! The logs of a run, `metrics.jsonl` and TensorBoard events, made from its events.
+//!
+//! Both only ever grow; a checkpoint keeps their lengths, and a resumed run cuts them there, so that
+//! nothing is logged twice.
+
+use std::fs::{File, OpenOptions};
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::TrainError;
+use crate::event::Event;
+use crate::run_dir::RunDir;
+use crate::tensorboard::EventWriter;
+
+/// How long the logs were at a checkpoint.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct LogLengths {
+    metrics: u64,
+    /// The event file's name and length.
+    events: Option<(String, u64)>,
+}
+
+/// The open logs.
+pub(crate) struct Logs {
+    metrics: File,
+    metrics_path: PathBuf,
+    metrics_length: u64,
+    events: EventWriter,
+    every_steps: usize,
+}
+
+impl Logs {
+    /// Opens the logs of a run, cut to `lengths`.
+    pub(crate) fn open(run: &RunDir, lengths: &LogLengths, every_steps: usize) -> Result<Self, TrainError> {
+        let path = run.metrics();
+        let open = OpenOptions::new().create(true).append(true).open(&path);
+        let metrics = open.map_err(TrainError::io("open", &path))?;
+        metrics.set_len(lengths.metrics).map_err(TrainError::io("truncate", &path))?;
+        let root = run.root();
+        let events = match &lengths.events {
+            Some((name, length)) => EventWriter::resume(&root.join(name), *length),
+            None => {
+                remove_events(root).map_err(TrainError::io("clean", root))?;
+                EventWriter::create(root)
+            }
+        };
+        Ok(Self {
+            metrics,
+            metrics_path: path,
+            metrics_length: lengths.metrics,
+            events: events.map_err(TrainError::io("write events in", root))?,
+            every_steps,
+        })
+    }
+
+    /// Records an event; of steps only every k-th.
+    pub(crate) fn record(&mut self, event: &Event) -> Result<(), TrainError> {
+        if matches!(event, Event::Step { step, .. } if step % self.every_steps != 0) {
+            return Ok(());
+        }
+        let mut line = serde_json::to_vec(event).map_err(|e| TrainError::corrupt(&self.metrics_path, e))?;
+        line.push(b'\n');
+        // One write a line: a kill leaves whole lines, but for the very last.
+        self.metrics.write_all(&line).map_err(TrainError::io("write", &self.metrics_path))?;
+        self.metrics_length += line.len() as u64;
+        let path = self.events.path().to_owned();
+        self.scalars(event).map_err(TrainError::io("write", &path))
+    }
+
+    fn scalars(&mut self, event: &Event) -> std::io::Result<()> {
+        match event {
+            Event::Step { step, lr, loss, .. } => {
+                let values = [("train/loss", *loss as f32), ("train/lr", *lr as f32)];
+                self.events.scalars(*step as i64, &values)
+            }
+            Event::Measure { step, layers } => {
+                let tags: Vec<_> = layers
+                    .iter()
+                    .flat_map(|layer| {
+                        [
+                            (format!("norm/{}", layer.path), layer.norm as f32),
+                            (format!("effective_lr/{}", layer.path), layer.effective_lr as f32),
+                            (format!("angular_update/{}", layer.path), layer.angular_update as f32),
+                        ]
+                    })
+                    .collect();
+                let values: Vec<_> = tags.iter().map(|(tag, value)| (tag.as_str(), *value)).collect();
+                self.events.scalars(*step as i64, &values)
+            }
+            Event::Epoch {
+                epoch,
+                step,
+                train_loss,
+                train_top1,
+                val_loss,
+                val_top1,
+                val_top5,
+                images_per_second,
+            } => {
+                let values = [
+                    ("epoch/number", *epoch as f32),
+                    ("epoch/train_loss", *train_loss as f32),
+                    ("epoch/train_top1", *train_top1 as f32),
+                    ("val/loss", *val_loss as f32),
+                    ("val/top1", *val_top1 as f32),
+                    ("val/top5", *val_top5 as f32),
+                    ("epoch/images_per_second", *images_per_second as f32),
+                ];
+                // The last step of the epoch, so that its curves end where the step curves do.
+                self.events.scalars(*step as i64 - 1, &values)?;
+                self.events.flush()
+            }
+            Event::End(summary) => {
+                if let Some(top1) = summary.test_top1 {
+                    self.events.scalar("test/top1", top1 as f32, summary.steps as i64 - 1)?;
+                }
+                self.events.flush()
+            }
+            Event::Start { .. } | Event::Checkpoint { .. } | Event::Interrupted { .. } => self.events.flush(),
+        }
+    }
+
+    /// The lengths to keep in a checkpoint; everything up to them is on the disk.
+    pub(crate) fn lengths(&mut self) -> Result<LogLengths, TrainError> {
+        self.metrics.sync_data().map_err(TrainError::io("write", &self.metrics_path))?;
+        let path = self.events.path().to_owned();
+        let length = self.events.length().map_err(TrainError::io("write", &path))?;
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        Ok(LogLengths {
+            metrics: self.metrics_length,
+            events: Some((name, length)),
+        })
+    }
+}
+
+/// Removes what a run that had not reached its first checkpoint left.
+fn remove_events(root: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(root)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with("events.out.tfevents.") {
+            std::fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}

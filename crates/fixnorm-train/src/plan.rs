@@ -1,0 +1,179 @@
+//! The plan: a recipe with everything that follows from it, saved with the run.
+//! Not here: carrying it out (`run.rs`).
+
+use fixnorm::LrSchedule;
+use fixnorm_data::{DataSet, DataSpec, Normalization};
+use fixnorm_nn::{Input, ModelSpec};
+use serde::{Deserialize, Serialize};
+use toml::Table;
+
+use crate::TrainError;
+use crate::recipe::Recipe;
+
+/// Which program made a run.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Provenance {
+    /// Version of fixnorm.
+    pub version: String,
+    /// Commit it was built from.
+    pub commit: String,
+    /// Device as the user named it.
+    pub device: String,
+}
+
+/// Numbers that follow from model and data.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Derived {
+    /// Height, width and channels of a picture.
+    pub picture: [usize; 3],
+    /// Class names in the order of the labels.
+    pub classes: Vec<String>,
+    /// Mean of each channel, pixels in 0..1.
+    pub mean: Vec<f32>,
+    /// Standard deviation of each channel.
+    pub std: Vec<f32>,
+    /// Training pictures.
+    pub train_pictures: usize,
+    /// Validation pictures, on which choices are made.
+    pub val_pictures: usize,
+    /// Test pictures, read once at the end.
+    pub test_pictures: usize,
+    /// Steps of an epoch.
+    pub steps_per_epoch: usize,
+    /// Steps of the run.
+    pub steps: usize,
+    /// Trainable parameters.
+    pub params: usize,
+    /// Multiply-accumulates of one picture.
+    pub macs: u64,
+}
+
+/// A run with every value resolved.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Plan {
+    /// Which program made it.
+    pub made_by: Provenance,
+    /// What follows from model and data.
+    pub derived: Derived,
+    /// What was chosen, or is the default.
+    pub recipe: Recipe,
+}
+
+impl Plan {
+    /// Resolves a recipe; the data set is loaded on the way.
+    ///
+    /// # Errors
+    /// Unknown model or data, data that cannot be read, values out of range.
+    pub fn resolve(recipe: Recipe, made_by: Provenance) -> Result<(Self, DataSet), TrainError> {
+        recipe.validate()?;
+        let spec = ModelSpec::find(&recipe.model)?;
+        let device = crate::device(&made_by.device)?;
+        let data = recipe.data.parse::<DataSpec>()?.load()?;
+        let train_pictures = data.train.len();
+        if train_pictures < recipe.train.batch_size {
+            return Err(TrainError::Mismatch(format!(
+                "train.batch_size = {} is more than the {train_pictures} training pictures of {}",
+                recipe.train.batch_size, recipe.data
+            )));
+        }
+        // An incomplete last batch is left out: its batch statistics would be another net's.
+        let steps_per_epoch = train_pictures / recipe.train.batch_size;
+        let [height, width, channels] = data.shape;
+        let input = Input {
+            channels,
+            classes: data.class_names.len(),
+        };
+        let model = spec.init(input, 0, &device.autodiff());
+        let derived = Derived {
+            picture: data.shape,
+            classes: data.class_names.clone(),
+            mean: data.normalization.mean.clone(),
+            std: data.normalization.std.clone(),
+            train_pictures,
+            val_pictures: data.val.len(),
+            test_pictures: data.test.as_ref().map_or(0, |test| test.len()),
+            steps_per_epoch,
+            steps: steps_per_epoch * recipe.train.epochs,
+            params: model.params(),
+            macs: model.macs(height, width),
+        };
+        let plan = Self {
+            made_by,
+            derived,
+            recipe,
+        };
+        Ok((plan, data))
+    }
+
+    /// What the model takes and gives.
+    pub fn input(&self) -> Input {
+        Input {
+            channels: self.derived.picture[2],
+            classes: self.derived.classes.len(),
+        }
+    }
+
+    /// The model.
+    ///
+    /// # Errors
+    /// [`TrainError::Model`] if the plan comes from a version that had other models.
+    pub fn spec(&self) -> Result<&'static ModelSpec, TrainError> {
+        Ok(ModelSpec::find(&self.recipe.model)?)
+    }
+
+    /// The learning rate of every step.
+    pub fn lr_schedule(&self) -> LrSchedule {
+        self.recipe.lr_schedule(self.derived.steps_per_epoch)
+    }
+
+    /// How pictures become numbers.
+    pub fn normalization(&self) -> Normalization {
+        Normalization {
+            mean: self.derived.mean.clone(),
+            std: self.derived.std.clone(),
+        }
+    }
+
+    /// Key, old and new value of everything that would change the result of a run.
+    pub fn changes(&self, new: &Plan) -> Vec<String> {
+        // These sections change no weight.
+        let harmless = ["loader.", "log.", "checkpoint."];
+        let (old_entries, new_entries) = (self.recipe.entries(), new.recipe.entries());
+        let value = |entries: &[(String, toml::Value)], key: &str| {
+            let entry = entries.iter().find(|(known, _)| known == key);
+            entry.map_or_else(|| "unset".to_owned(), |(_, value)| value.to_string())
+        };
+        let mut keys: Vec<&String> = old_entries.iter().chain(&new_entries).map(|(key, _)| key).collect();
+        keys.sort();
+        keys.dedup();
+        keys.retain(|key| !harmless.iter().any(|section| key.starts_with(section)));
+        let mut changes: Vec<String> = keys
+            .into_iter()
+            .map(|key| (key, value(&old_entries, key), value(&new_entries, key)))
+            .filter(|(_, old, new)| old != new)
+            .map(|(key, old, new)| format!("{key} was {old}, is {new}"))
+            .collect();
+        if changes.is_empty() && self.derived != new.derived {
+            changes.push(format!("the data of {} are others now", self.recipe.data));
+        }
+        if self.made_by.device != new.made_by.device {
+            changes.push(format!("device was {}, is {}", self.made_by.device, new.made_by.device));
+        }
+        changes
+    }
+
+    /// The plan as a file's text.
+    pub fn to_toml(&self) -> String {
+        let table = Table::try_from(self).expect("a plan is a table of plain values");
+        format!("# Every value of this run, resolved. Read by --resume.\n{table}")
+    }
+
+    /// Reads what [`to_toml`](Self::to_toml) wrote.
+    ///
+    /// # Errors
+    /// A one-line description of what does not parse.
+    pub fn from_toml(text: &str) -> Result<Self, String> {
+        let plan = toml::from_str(text);
+        plan.map_err(|error| error.message().to_owned())
+    }
+}

@@ -1,0 +1,447 @@
+//! What a user can choose: the recipe, one struct a section, every key with a default.
+//! Not here: reading and overriding it (`keys.rs`), what follows from it (`plan.rs`).
+
+use std::collections::BTreeMap;
+
+use fixnorm::{
+    BaseUpdate, Constraint, DecayKind, DecayTarget, FixNormConfig, HeadControl, LrSchedule, Probe,
+    Radius, Role, ScheduleShape, Scope, SetupError, StepRule, WeightDecay,
+};
+use serde::{Deserialize, Serialize};
+
+/// A training run, as its user describes it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Recipe {
+    /// Model id.
+    pub model: String,
+    /// Data, as `fixnorm_data::DataSpec` reads it.
+    pub data: String,
+    /// Weights to start from; empty for a fresh initialization.
+    pub init: String,
+    /// Length and loss.
+    pub train: Train,
+    /// Update, norms of scale-invariant weights, decay.
+    pub optimizer: Optimizer,
+    /// Norm of the final linear layer.
+    pub head: Head,
+    /// Learning rate over time.
+    pub schedule: Schedule,
+    /// Random changes of training pictures.
+    pub augment: Augment,
+    /// How pictures are made ready.
+    pub loader: Loader,
+    /// What is recorded.
+    pub log: Log,
+    /// What is kept.
+    pub checkpoint: Checkpoint,
+    /// Roles set by hand: path, in which `*` stands for any text, to role.
+    pub roles: BTreeMap<String, Role>,
+}
+
+/// Length and loss.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Train {
+    /// Passes over the training pictures.
+    pub epochs: usize,
+    /// Pictures a step.
+    pub batch_size: usize,
+    /// Decides initialization, order and augmentation.
+    pub seed: u64,
+    /// Share of the target spread evenly over all classes.
+    pub label_smoothing: f64,
+}
+
+/// The base update by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Base {
+    /// SGD with momentum.
+    Sgd,
+    /// SGD with Nesterov momentum.
+    Nesterov,
+    /// RMSProp in TensorFlow's form.
+    Rmsprop,
+    /// Adam; with decoupled decay AdamW.
+    Adamw,
+}
+
+/// Update, norms of scale-invariant weights, decay.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Optimizer {
+    /// How a gradient becomes a direction.
+    pub base: Base,
+    /// Peak learning rate; with a held norm the effective learning rate is `lr`/ρ².
+    pub lr: f64,
+    /// Of `sgd`, `nesterov` and `rmsprop`.
+    pub momentum: f64,
+    /// Decay of the squared gradient's average, of `rmsprop`.
+    pub alpha: f64,
+    /// Of `adamw`.
+    pub beta1: f64,
+    /// Of `adamw`.
+    pub beta2: f64,
+    /// Of `rmsprop` (inside the root; 1e-3 is usual) and `adamw`.
+    pub epsilon: f64,
+    /// What holds the norm of scale-invariant weights: `fixed`, `capped` or `free`.
+    pub constraint: Constraint,
+    /// Their norm: `unit`, `init`, `sqrt_c_out` or a number.
+    pub radius: RadiusName,
+    /// What a norm is taken over: `tensor` or `output_channel`.
+    pub scope: Scope,
+    /// How a direction becomes a step: `raw` or `normalized`.
+    pub step_rule: StepRule,
+    /// For baselines.
+    pub weight_decay: f64,
+    /// `l2` or `decoupled`.
+    pub decay_kind: DecayKind,
+    /// `all_weights`, `scale_invariant`, `head` or `all_parameters`.
+    pub decay_target: DecayTarget,
+}
+
+/// A radius in a recipe: a name or a number.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum RadiusName {
+    /// The norm itself.
+    Value(f64),
+    /// A whole number for the norm.
+    Whole(i64),
+    /// `unit`, `init` or `sqrt_c_out`.
+    Name(RadiusKind),
+}
+
+/// The radii that have names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RadiusKind {
+    /// 1.
+    Unit,
+    /// The norm at the start of the run.
+    Init,
+    /// √c_out.
+    SqrtCOut,
+}
+
+/// What holds the head's norm, by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum HeadMode {
+    /// At α·√C.
+    Fixed,
+    /// At most α·√C.
+    Capped,
+    /// Nothing.
+    Free,
+    /// Weight decay on the head alone.
+    Decayed,
+}
+
+/// Norm of the final linear layer.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Head {
+    /// `fixed`, `capped`, `free` or `decayed`.
+    pub control: HeadMode,
+    /// RMS norm of a class's row, for `fixed` and `capped`.
+    pub alpha: f64,
+    /// For `decayed`.
+    pub weight_decay: f64,
+    /// Path of its weight; empty for the last linear layer.
+    pub path: String,
+}
+
+/// The curve by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ShapeName {
+    /// Flat.
+    Constant,
+    /// A straight line.
+    Linear,
+    /// Times `gamma` at each milestone.
+    Step,
+    /// Half a cosine.
+    Cosine,
+    /// Square root of a cosine.
+    SqrtCosine,
+}
+
+/// Learning rate over time.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Schedule {
+    /// `constant`, `linear`, `step`, `cosine` or `sqrt_cosine`.
+    pub shape: ShapeName,
+    /// Linear rise before the shape begins.
+    pub warmup_epochs: f64,
+    /// Where the shape ends, as a share of `lr`.
+    pub final_factor: f64,
+    /// Of `step`, in epochs.
+    pub milestones: Vec<f64>,
+    /// Of `step`.
+    pub gamma: f64,
+    /// Hold the learning rate within an epoch.
+    pub per_epoch: bool,
+}
+
+/// Random changes of training pictures.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Augment {
+    /// Pixels added on each side before a random crop to the original size.
+    pub crop_padding: usize,
+    /// Mirror half of the pictures.
+    pub flip: bool,
+}
+
+/// How pictures are made ready; changes no result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Loader {
+    /// Threads; 0 makes batches in the training thread.
+    pub workers: usize,
+    /// Batches a worker makes ahead.
+    pub prefetch: usize,
+}
+
+/// What is recorded; changes no result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Log {
+    /// Steps between two records of loss and learning rate.
+    pub every_steps: usize,
+    /// Steps between two measurements of every weight; 0 for none.
+    pub measure_every_steps: usize,
+}
+
+/// What is kept; changes no result.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Checkpoint {
+    /// Checkpoints kept besides the best one.
+    pub keep_last: usize,
+    /// Steps between two checkpoints within an epoch; 0 for one an epoch.
+    pub every_steps: usize,
+}
+
+impl Default for Recipe {
+    fn default() -> Self {
+        Self {
+            model: "resnet8".to_owned(),
+            data: "fashion-mnist-mini".to_owned(),
+            init: String::new(),
+            train: Train::default(),
+            optimizer: Optimizer::default(),
+            head: Head::default(),
+            schedule: Schedule::default(),
+            augment: Augment::default(),
+            loader: Loader::default(),
+            log: Log::default(),
+            checkpoint: Checkpoint::default(),
+            roles: BTreeMap::new(),
+        }
+    }
+}
+
+impl Default for Train {
+    fn default() -> Self {
+        Self {
+            epochs: 7,
+            batch_size: 64,
+            seed: 0,
+            label_smoothing: 0.1,
+        }
+    }
+}
+
+impl Default for Optimizer {
+    fn default() -> Self {
+        Self {
+            base: Base::Sgd,
+            lr: 0.1,
+            momentum: 0.9,
+            alpha: 0.9,
+            beta1: 0.9,
+            beta2: 0.999,
+            epsilon: 1e-3,
+            constraint: Constraint::Fixed,
+            radius: RadiusName::Name(RadiusKind::SqrtCOut),
+            scope: Scope::Tensor,
+            step_rule: StepRule::Raw,
+            weight_decay: 0.0,
+            decay_kind: DecayKind::L2,
+            decay_target: DecayTarget::AllWeights,
+        }
+    }
+}
+
+impl Default for Head {
+    fn default() -> Self {
+        Self {
+            control: HeadMode::Fixed,
+            alpha: 1.0,
+            weight_decay: 0.0,
+            path: String::new(),
+        }
+    }
+}
+
+impl Default for Schedule {
+    fn default() -> Self {
+        Self {
+            shape: ShapeName::Cosine,
+            warmup_epochs: 0.0,
+            final_factor: 0.0,
+            milestones: vec![],
+            gamma: 0.1,
+            per_epoch: false,
+        }
+    }
+}
+
+impl Default for Augment {
+    fn default() -> Self {
+        Self {
+            crop_padding: 2,
+            flip: true,
+        }
+    }
+}
+
+impl Default for Loader {
+    fn default() -> Self {
+        Self {
+            workers: 1,
+            prefetch: 4,
+        }
+    }
+}
+
+impl Default for Log {
+    fn default() -> Self {
+        Self {
+            every_steps: 10,
+            measure_every_steps: 10,
+        }
+    }
+}
+
+impl Default for Checkpoint {
+    fn default() -> Self {
+        Self {
+            keep_last: 2,
+            every_steps: 0,
+        }
+    }
+}
+
+impl Recipe {
+    /// The optimizer's configuration.
+    pub fn optimizer_config(&self) -> FixNormConfig {
+        let optimizer = &self.optimizer;
+        let momentum = optimizer.momentum;
+        let base = match optimizer.base {
+            Base::Sgd => BaseUpdate::sgd(momentum),
+            Base::Nesterov => BaseUpdate::nesterov(momentum),
+            Base::Rmsprop => BaseUpdate::RmsProp {
+                alpha: optimizer.alpha,
+                momentum,
+                epsilon: optimizer.epsilon,
+            },
+            Base::Adamw => BaseUpdate::AdamW {
+                betas: (optimizer.beta1, optimizer.beta2),
+                epsilon: optimizer.epsilon,
+            },
+        };
+        FixNormConfig {
+            base,
+            step_rule: optimizer.step_rule,
+            constraint: optimizer.constraint,
+            radius: match optimizer.radius {
+                RadiusName::Value(radius) => Radius::Value(radius),
+                RadiusName::Whole(radius) => Radius::Value(radius as f64),
+                RadiusName::Name(RadiusKind::Unit) => Radius::Unit,
+                RadiusName::Name(RadiusKind::Init) => Radius::Init,
+                RadiusName::Name(RadiusKind::SqrtCOut) => Radius::SqrtCOut,
+            },
+            scope: optimizer.scope,
+            head: match self.head.control {
+                HeadMode::Fixed => HeadControl::Fixed(self.head.alpha),
+                HeadMode::Capped => HeadControl::Capped(self.head.alpha),
+                HeadMode::Free => HeadControl::Free,
+                HeadMode::Decayed => {
+                    HeadControl::Decayed(self.head.weight_decay, optimizer.decay_kind)
+                }
+            },
+            weight_decay: (optimizer.weight_decay != 0.0).then_some(WeightDecay {
+                rate: optimizer.weight_decay,
+                kind: optimizer.decay_kind,
+                target: optimizer.decay_target,
+            }),
+        }
+    }
+
+    /// The learning rate of every step.
+    pub fn lr_schedule(&self, steps_per_epoch: usize) -> LrSchedule {
+        let shape = match self.schedule.shape {
+            ShapeName::Constant => ScheduleShape::Constant,
+            ShapeName::Linear => ScheduleShape::Linear,
+            ShapeName::Step => ScheduleShape::Step {
+                epochs: self.schedule.milestones.clone(),
+                gamma: self.schedule.gamma,
+            },
+            ShapeName::Cosine => ScheduleShape::Cosine,
+            ShapeName::SqrtCosine => ScheduleShape::SqrtCosine,
+        };
+        let epochs = self.train.epochs as f64;
+        let schedule = LrSchedule::new(self.optimizer.lr, shape, epochs, steps_per_epoch)
+            .with_warmup(self.schedule.warmup_epochs)
+            .with_final_factor(self.schedule.final_factor);
+        match self.schedule.per_epoch {
+            true => schedule.per_epoch(),
+            false => schedule,
+        }
+    }
+
+    /// The probe that finds the roles, with the roles set by hand.
+    pub fn probe(&self) -> Probe {
+        let probe = match self.head.path.as_str() {
+            "" => Probe::new(),
+            path => Probe::new().with_head(path),
+        };
+        let overrides = self.roles.iter();
+        overrides.fold(probe, |probe, (pattern, role)| probe.with_role(pattern, *role))
+    }
+
+    /// Checks the values that no other part checks.
+    ///
+    /// # Errors
+    /// [`SetupError::OutOfRange`] names the key.
+    pub fn validate(&self) -> Result<(), SetupError> {
+        let check = |fine: bool, name, expected, value| match fine {
+            true => Ok(()),
+            false => Err(SetupError::OutOfRange {
+                name,
+                expected,
+                value,
+            }),
+        };
+        let (train, schedule) = (&self.train, &self.schedule);
+        let lr = self.optimizer.lr;
+        check(train.epochs > 0, "train.epochs", "at least 1", 0.0)?;
+        check(train.batch_size > 1, "train.batch_size", "at least 2 (batch norm needs them)", train.batch_size as f64)?;
+        let smoothing = train.label_smoothing;
+        check((0.0..1.0).contains(&smoothing), "train.label_smoothing", "at least 0 and below 1", smoothing)?;
+        check(lr > 0.0 && lr.is_finite(), "optimizer.lr", "above 0 and finite", lr)?;
+        let warmup = schedule.warmup_epochs;
+        check((0.0..=train.epochs as f64).contains(&warmup), "schedule.warmup_epochs", "between 0 and train.epochs", warmup)?;
+        let end = schedule.final_factor;
+        check((0.0..=1.0).contains(&end), "schedule.final_factor", "between 0 and 1", end)?;
+        check(schedule.gamma > 0.0, "schedule.gamma", "above 0", schedule.gamma)?;
+        check(self.log.every_steps > 0, "log.every_steps", "at least 1", 0.0)?;
+        check(self.checkpoint.keep_last > 0, "checkpoint.keep_last", "at least 1", 0.0)
+    }
+}
