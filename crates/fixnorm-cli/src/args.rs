@@ -38,7 +38,9 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
 }
 
+// A flag given twice counts as given last, so that scripts can append.
 #[derive(Debug, Args)]
+#[command(args_override_self = true)]
 pub(crate) struct TrainArgs {
     /// Recipe file (TOML); what it leaves out has defaults.
     #[arg(long, value_name = "FILE")]

@@ -38,9 +38,14 @@ impl Progress {
         if !self.on_terminal {
             return;
         }
-        let bar = ProgressBar::with_draw_target(Some((epochs * steps_per_epoch) as u64), ProgressDrawTarget::stderr());
+        let bar = ProgressBar::with_draw_target(
+            Some((epochs * steps_per_epoch) as u64),
+            ProgressDrawTarget::stderr(),
+        );
         let template = "{bar:28} {pos}/{len} steps  {msg}  {eta} left";
-        bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
+        bar.set_style(
+            ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()),
+        );
         bar.set_position(step as u64);
         bar.reset_eta();
         self.bar = bar;

@@ -12,16 +12,12 @@ use crate::{DataError, Picture};
 /// # Errors
 /// A file that cannot be read, or is not such a picture.
 pub fn read_picture(path: &Path) -> Result<Picture, DataError> {
-    let unreadable = |source| DataError::Read {
-        path: path.to_owned(),
-        source,
-    };
+    let unreadable = |source| DataError::Read { path: path.to_owned(), source };
     if path.is_dir() {
         return Err(unreadable(std::io::ErrorKind::IsADirectory.into()));
     }
-    let reader = ImageReader::open(path)
-        .and_then(ImageReader::with_guessed_format)
-        .map_err(unreadable)?;
+    let reader =
+        ImageReader::open(path).and_then(ImageReader::with_guessed_format).map_err(unreadable)?;
     let decoded = reader.decode().map_err(|error| DataError::NotAPicture {
         path: path.to_owned(),
         message: error.to_string(),
@@ -56,12 +52,7 @@ pub fn fit(picture: &Picture, shape: [usize; 3]) -> Picture {
         true => recoloured,
         false => resize(recoloured, picture, shape),
     };
-    Picture {
-        height,
-        width,
-        channels,
-        pixels,
-    }
+    Picture { height, width, channels, pixels }
 }
 
 /// Rounded as PIL's conversion to `L` rounds.
@@ -79,9 +70,7 @@ fn resize(pixels: Vec<u8>, from: &Picture, [height, width, channels]: [usize; 3]
         _ => image::RgbImage::from_raw(w, h, pixels).map(DynamicImage::ImageRgb8),
     };
     let image = image.expect("the buffer has height · width · channels bytes");
-    image
-        .resize_exact(size(width), size(height), FilterType::Triangle)
-        .into_bytes()
+    image.resize_exact(size(width), size(height), FilterType::Triangle).into_bytes()
 }
 
 #[cfg(test)]
@@ -93,8 +82,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let grey = image::GrayImage::from_fn(5, 3, |x, y| image::Luma([(x * 40 + y) as u8]));
         let path = dir.path().join("grey.jpg");
-        grey.save_with_format(&path, image::ImageFormat::Png)
-            .unwrap();
+        grey.save_with_format(&path, image::ImageFormat::Png).unwrap();
         let read = read_picture(&path).unwrap();
         assert_eq!((read.height, read.width, read.channels), (3, 5, 1));
         assert_eq!(read.pixels, grey.into_raw());
@@ -118,10 +106,7 @@ mod tests {
             matches!(error, DataError::NotAPicture { .. })
                 && error.to_string().contains("notes.png")
         );
-        assert!(matches!(
-            read_picture(dir.path()).unwrap_err(),
-            DataError::Read { .. }
-        ));
+        assert!(matches!(read_picture(dir.path()).unwrap_err(), DataError::Read { .. }));
         assert!(matches!(
             read_picture(&dir.path().join("none")).unwrap_err(),
             DataError::Read { .. }
@@ -130,21 +115,11 @@ mod tests {
 
     #[test]
     fn fitting_keeps_what_fits() {
-        let picture = Picture {
-            height: 2,
-            width: 3,
-            channels: 1,
-            pixels: vec![10, 20, 30, 40, 50, 60],
-        };
+        let picture =
+            Picture { height: 2, width: 3, channels: 1, pixels: vec![10, 20, 30, 40, 50, 60] };
         assert_eq!(fit(&picture, [2, 3, 1]), picture);
-        assert_eq!(
-            fit(&picture, [2, 3, 3]).pixels[..6],
-            [10, 10, 10, 20, 20, 20]
-        );
-        let flat = Picture {
-            pixels: vec![77; 6],
-            ..picture
-        };
+        assert_eq!(fit(&picture, [2, 3, 3]).pixels[..6], [10, 10, 10, 20, 20, 20]);
+        let flat = Picture { pixels: vec![77; 6], ..picture };
         assert_eq!(fit(&flat, [5, 4, 3]).pixels, [77; 60]);
     }
 }

@@ -7,10 +7,7 @@ use std::path::PathBuf;
 #[non_exhaustive]
 pub enum DataError {
     /// A data set that is not known.
-    #[error(
-        "unknown data `{given}`; did you mean `{nearest}`? Data: {}",
-        crate::spec::FORMS
-    )]
+    #[error("unknown data `{given}`; did you mean `{nearest}`? Data: {}", crate::spec::FORMS)]
     UnknownData {
         /// As given.
         given: String,

@@ -29,10 +29,7 @@ const GZIP: [u8; 2] = [0x1f, 0x8b];
 /// A file that is missing, truncated, too long, or of another type.
 pub fn read(path: &Path) -> Result<Idx, DataError> {
     let file = existing(path);
-    let bytes = fs::read(&file).map_err(|source| DataError::Read {
-        path: file.clone(),
-        source,
-    })?;
+    let bytes = fs::read(&file).map_err(|source| DataError::Read { path: file.clone(), source })?;
     parse(&bytes, &file)
 }
 
@@ -82,13 +79,10 @@ pub fn parse(bytes: &[u8], path: &Path) -> Result<Idx, DataError> {
         ));
     }
     let (header, values) = rest.split_at(4 * rank);
-    let dimensions = header
-        .chunks_exact(4)
-        .map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]));
+    let dimensions = header.chunks_exact(4).map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]));
     let shape: Vec<usize> = dimensions.map(|dimension| dimension as usize).collect();
-    let expected = shape
-        .iter()
-        .try_fold(1usize, |product, &dimension| product.checked_mul(dimension));
+    let expected =
+        shape.iter().try_fold(1usize, |product, &dimension| product.checked_mul(dimension));
     if expected != Some(values.len()) {
         let expected = expected.map_or_else(|| "more".to_owned(), |expected| expected.to_string());
         return Err(wrong(
@@ -97,10 +91,7 @@ pub fn parse(bytes: &[u8], path: &Path) -> Result<Idx, DataError> {
             values.len(),
         ));
     }
-    Ok(Idx {
-        shape,
-        values: values.to_vec(),
-    })
+    Ok(Idx { shape, values: values.to_vec() })
 }
 
 fn wrong(path: &Path, expected: impl ToString, found: impl ToString) -> DataError {
@@ -114,10 +105,7 @@ fn wrong(path: &Path, expected: impl ToString, found: impl ToString) -> DataErro
 fn start_of(bytes: &[u8]) -> String {
     match bytes {
         [] => "an empty file".to_owned(),
-        bytes => format!(
-            "a file that starts with {:02x?}",
-            &bytes[..bytes.len().min(4)]
-        ),
+        bytes => format!("a file that starts with {:02x?}", &bytes[..bytes.len().min(4)]),
     }
 }
 
@@ -143,15 +131,8 @@ pub fn pictures(
     };
     let count = images.shape[0];
     if labels.shape != [count] {
-        let expected = format!(
-            "a label for each of {count} pictures in {}",
-            image_file.display()
-        );
-        return Err(wrong(
-            label_file,
-            expected,
-            format!("dimensions {:?}", labels.shape),
-        ));
+        let expected = format!("a label for each of {count} pictures in {}", image_file.display());
+        return Err(wrong(label_file, expected, format!("dimensions {:?}", labels.shape)));
     }
     if count == 0 {
         return Err(wrong(image_file, "pictures", "none"));
@@ -196,10 +177,7 @@ mod tests {
     #[test]
     fn plain_and_gzipped_give_the_same() {
         let bytes = file(&[2, 3, 1], &[1, 2, 3, 4, 5, 6]);
-        let expected = Idx {
-            shape: vec![2, 3, 1],
-            values: vec![1, 2, 3, 4, 5, 6],
-        };
+        let expected = Idx { shape: vec![2, 3, 1], values: vec![1, 2, 3, 4, 5, 6] };
         assert_eq!(parse(&bytes, Path::new("x")).unwrap(), expected);
         assert_eq!(parse(&gzip(&bytes), Path::new("x")).unwrap(), expected);
         let dir = tempfile::tempdir().unwrap();
@@ -212,16 +190,10 @@ mod tests {
         let bytes = file(&[2, 3], &[1, 2, 3, 4, 5, 6]);
         let zipped = gzip(&bytes);
         for length in 0..bytes.len() {
-            assert!(
-                error(&bytes[..length]).starts_with("x-idx: expected "),
-                "{length}"
-            );
+            assert!(error(&bytes[..length]).starts_with("x-idx: expected "), "{length}");
         }
         for length in 2..zipped.len() {
-            assert!(
-                error(&zipped[..length]).starts_with("x-idx: expected "),
-                "{length} zipped"
-            );
+            assert!(error(&zipped[..length]).starts_with("x-idx: expected "), "{length} zipped");
         }
         assert!(
             error(&bytes[..bytes.len() - 1])
@@ -247,24 +219,15 @@ mod tests {
             shape: shape.to_vec(),
             values: vec![7; shape.iter().product()],
         };
-        let labels = |values: &[u8]| Idx {
-            shape: vec![values.len()],
-            values: values.to_vec(),
-        };
+        let labels = |values: &[u8]| Idx { shape: vec![values.len()], values: values.to_vec() };
         let good = pictures(images(&[2, 3, 4, 3]), labels(&[0, 9]), files, Some(10)).unwrap();
         assert_eq!((good.len(), good.label(1)), (2, 9));
         assert_eq!(good.picture(0).unwrap().pixels.len(), 36);
 
-        let fail = |images, labels| {
-            pictures(images, labels, files, Some(10))
-                .unwrap_err()
-                .to_string()
-        };
+        let fail =
+            |images, labels| pictures(images, labels, files, Some(10)).unwrap_err().to_string();
         let text = fail(images(&[2, 3, 4]), labels(&[0, 10]));
-        assert_eq!(
-            text,
-            "labels: label 10 of picture 1 is out of range, there are 10 classes"
-        );
+        assert_eq!(text, "labels: label 10 of picture 1 is out of range, there are 10 classes");
         assert!(fail(images(&[2, 3, 4]), labels(&[0])).contains("a label for each of 2 pictures"));
         assert!(fail(images(&[2, 3]), labels(&[0, 1])).contains("found [2, 3]"));
         assert!(fail(images(&[2, 3, 4, 2]), labels(&[0, 1])).contains("1 or 3"));

@@ -69,10 +69,7 @@ impl Loader {
         config: LoaderConfig,
     ) -> Result<Self, DataError> {
         let (size, count) = (config.batch_size, source.len());
-        let channels = [
-            config.normalization.mean.len(),
-            config.normalization.std.len(),
-        ];
+        let channels = [config.normalization.mean.len(), config.normalization.std.len()];
         let problem = if size == 0 {
             "batch size must be at least 1".to_owned()
         } else if count == 0 {
@@ -80,19 +77,10 @@ impl Loader {
         } else if config.drop_last && count < size {
             format!("{count} pictures do not fill a batch of {size}")
         } else if channels != [shape[2]; 2] {
-            format!(
-                "normalization of {channels:?} channels for pictures of {}",
-                shape[2]
-            )
+            format!("normalization of {channels:?} channels for pictures of {}", shape[2])
         } else {
-            let inner = Inner {
-                source,
-                shape,
-                config,
-            };
-            return Ok(Self {
-                inner: Arc::new(inner),
-            });
+            let inner = Inner { source, shape, config };
+            return Ok(Self { inner: Arc::new(inner) });
         };
         Err(DataError::Config(problem))
     }
@@ -108,10 +96,7 @@ impl Loader {
 
     /// Pictures of an epoch.
     pub fn pictures(&self) -> usize {
-        self.inner
-            .source
-            .len()
-            .min(self.batches() * self.inner.config.batch_size)
+        self.inner.source.len().min(self.batches() * self.inner.config.batch_size)
     }
 
     /// The batches of an epoch.
@@ -136,19 +121,9 @@ impl Loader {
                     }
                 }
             });
-            Worker {
-                receiver: Some(receiver),
-                handle: Some(handle),
-            }
+            Worker { receiver: Some(receiver), handle: Some(handle) }
         });
-        Epoch {
-            workers: threads.collect(),
-            inner: self.inner.clone(),
-            order,
-            epoch,
-            left,
-            turn: 0,
-        }
+        Epoch { workers: threads.collect(), inner: self.inner.clone(), order, epoch, left, turn: 0 }
     }
 }
 
@@ -156,10 +131,7 @@ impl Inner {
     fn order(&self, epoch: usize) -> Vec<usize> {
         let mut order: Vec<usize> = (0..self.source.len()).collect();
         if self.config.shuffle {
-            shuffle(
-                &mut order,
-                &mut stream(self.config.seed, Stream::Order, epoch as u64, 0),
-            );
+            shuffle(&mut order, &mut stream(self.config.seed, Stream::Order, epoch as u64, 0));
         }
         order
     }
@@ -178,23 +150,14 @@ impl Inner {
                 )));
             }
             if let Some(augment) = &self.config.augment {
-                let mut random = stream(
-                    self.config.seed,
-                    Stream::Augment,
-                    epoch as u64,
-                    index as u64,
-                );
+                let mut random =
+                    stream(self.config.seed, Stream::Augment, epoch as u64, index as u64);
                 picture = augment.apply(&picture, &mut random);
             }
-            self.config
-                .normalization
-                .apply(&picture.pixels, &mut pixels);
+            self.config.normalization.apply(&picture.pixels, &mut pixels);
         }
         Ok(Batch {
-            labels: indices
-                .iter()
-                .map(|&index| self.source.label(index))
-                .collect(),
+            labels: indices.iter().map(|&index| self.source.label(index)).collect(),
             shape: [indices.len(), h, w, c],
             pixels,
             indices,
@@ -209,10 +172,7 @@ struct Worker {
 
 impl Worker {
     fn next(&mut self) -> Result<Batch, DataError> {
-        let received = self
-            .receiver
-            .as_ref()
-            .and_then(|receiver| receiver.recv().ok());
+        let received = self.receiver.as_ref().and_then(|receiver| receiver.recv().ok());
         received.unwrap_or_else(|| Err(DataError::Worker(self.cause_of_death())))
     }
 
@@ -256,9 +216,7 @@ impl Iterator for Epoch {
 impl Drop for Epoch {
     fn drop(&mut self) {
         // Closing the channels first: a worker that waits to send then gives up.
-        self.workers
-            .iter_mut()
-            .for_each(|worker| drop(worker.receiver.take()));
+        self.workers.iter_mut().for_each(|worker| drop(worker.receiver.take()));
         for worker in &mut self.workers {
             if let Some(handle) = worker.handle.take() {
                 // Its panic, if any, was its consumer's error already or is nobody's loss.
@@ -283,54 +241,26 @@ mod tests {
             seed: 5,
             shuffle: true,
             drop_last: false,
-            augment: Some(Augment {
-                crop_padding: 2,
-                flip: true,
-            }),
-            normalization: Normalization {
-                mean: vec![0.5, 0.25],
-                std: vec![0.5, 0.2],
-            },
+            augment: Some(Augment { crop_padding: 2, flip: true }),
+            normalization: Normalization { mean: vec![0.5, 0.25], std: vec![0.5, 0.2] },
         }
     }
 
     fn source(count: usize) -> Arc<dyn Source> {
         let pixels = (0..count * 24).map(|i| (i * 7 % 251) as u8).collect();
-        Arc::new(InMemory::new(
-            SHAPE,
-            pixels,
-            (0..count).map(|i| (i % 5) as u32).collect(),
-        ))
+        Arc::new(InMemory::new(SHAPE, pixels, (0..count).map(|i| (i % 5) as u32).collect()))
     }
 
     fn batches(config: LoaderConfig, epoch: usize, first: usize) -> Vec<Batch> {
         let loader = Loader::new(source(45), SHAPE, config).unwrap();
-        loader
-            .epoch_from(epoch, first)
-            .map(Result::unwrap)
-            .collect()
+        loader.epoch_from(epoch, first).map(Result::unwrap).collect()
     }
 
     #[test]
     fn workers_and_prefetch_change_nothing() {
-        let expected = batches(
-            LoaderConfig {
-                workers: 0,
-                ..config()
-            },
-            3,
-            0,
-        );
+        let expected = batches(LoaderConfig { workers: 0, ..config() }, 3, 0);
         for (workers, prefetch) in [(1, 1), (1, 5), (2, 1), (3, 2), (16, 1)] {
-            let found = batches(
-                LoaderConfig {
-                    workers,
-                    prefetch,
-                    ..config()
-                },
-                3,
-                0,
-            );
+            let found = batches(LoaderConfig { workers, prefetch, ..config() }, 3, 0);
             assert_eq!(found, expected, "{workers} workers, {prefetch} ahead");
         }
     }
@@ -346,10 +276,7 @@ mod tests {
     #[test]
     fn every_picture_comes_once_an_epoch_and_in_another_order_the_next() {
         let order = |epoch| -> Vec<usize> {
-            batches(config(), epoch, 0)
-                .into_iter()
-                .flat_map(|batch| batch.indices)
-                .collect()
+            batches(config(), epoch, 0).into_iter().flat_map(|batch| batch.indices).collect()
         };
         let (first, second) = (order(0), order(1));
         assert_ne!(first, second);
@@ -364,10 +291,7 @@ mod tests {
         let loader = Loader::new(source(45), SHAPE, config()).unwrap();
         assert_eq!((loader.batches(), loader.pictures()), (7, 45));
         assert_eq!(batches(config(), 0, 0)[6].shape, [3, 3, 4, 2]);
-        let dropping = LoaderConfig {
-            drop_last: true,
-            ..config()
-        };
+        let dropping = LoaderConfig { drop_last: true, ..config() };
         let loader = Loader::new(source(45), SHAPE, dropping.clone()).unwrap();
         assert_eq!((loader.batches(), loader.pictures()), (6, 42));
         assert_eq!(batches(dropping, 0, 0).len(), 6);
@@ -384,24 +308,15 @@ mod tests {
             batches.iter().find_map(of_ten).unwrap()
         };
         assert_eq!(picture(1, 2), picture(1, 2));
-        let others = (0..8)
-            .map(|epoch| picture(1, epoch))
-            .filter(|other| *other != picture(1, 2));
+        let others = (0..8).map(|epoch| picture(1, epoch)).filter(|other| *other != picture(1, 2));
         assert!(others.count() >= 5);
     }
 
     #[test]
     fn dropping_an_epoch_early_ends_its_threads() {
         for workers in [1, 3] {
-            let loader = Loader::new(
-                source(4000),
-                SHAPE,
-                LoaderConfig {
-                    workers,
-                    ..config()
-                },
-            )
-            .unwrap();
+            let loader =
+                Loader::new(source(4000), SHAPE, LoaderConfig { workers, ..config() }).unwrap();
             let mut epoch = loader.epoch(0);
             epoch.next().unwrap().unwrap();
             drop(epoch);
@@ -425,10 +340,7 @@ mod tests {
 
     #[test]
     fn panic_of_a_worker_is_an_error_and_not_a_hang() {
-        let still = LoaderConfig {
-            shuffle: false,
-            ..config()
-        };
+        let still = LoaderConfig { shuffle: false, ..config() };
         let loader = Loader::new(Arc::new(Broken), SHAPE, still).unwrap();
         let results: Vec<_> = loader.epoch(0).collect();
         assert_eq!(results.len(), 3);
@@ -439,36 +351,17 @@ mod tests {
     #[test]
     fn impossible_configurations_are_refused() {
         for (config, part) in [
+            (LoaderConfig { batch_size: 0, ..config() }, "at least 1"),
+            (LoaderConfig { batch_size: 46, drop_last: true, ..config() }, "do not fill a batch"),
             (
                 LoaderConfig {
-                    batch_size: 0,
-                    ..config()
-                },
-                "at least 1",
-            ),
-            (
-                LoaderConfig {
-                    batch_size: 46,
-                    drop_last: true,
-                    ..config()
-                },
-                "do not fill a batch",
-            ),
-            (
-                LoaderConfig {
-                    normalization: Normalization {
-                        mean: vec![0.5],
-                        std: vec![0.5],
-                    },
+                    normalization: Normalization { mean: vec![0.5], std: vec![0.5] },
                     ..config()
                 },
                 "channels",
             ),
         ] {
-            let error = Loader::new(source(45), SHAPE, config)
-                .err()
-                .unwrap()
-                .to_string();
+            let error = Loader::new(source(45), SHAPE, config).err().unwrap().to_string();
             assert!(error.contains(part), "{error}");
         }
         assert!(Loader::new(source(0), SHAPE, config()).is_err());

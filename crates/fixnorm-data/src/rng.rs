@@ -22,10 +22,7 @@ pub(crate) enum Stream {
 /// independent without any mixing of ours.
 pub(crate) fn stream(seed: u64, purpose: Stream, epoch: u64, index: u64) -> ChaCha8Rng {
     let mut key = [0; 32];
-    for (bytes, number) in key
-        .chunks_exact_mut(8)
-        .zip([seed, purpose as u64, epoch, index])
-    {
+    for (bytes, number) in key.chunks_exact_mut(8).zip([seed, purpose as u64, epoch, index]) {
         bytes.copy_from_slice(&number.to_le_bytes());
     }
     ChaCha8Rng::from_seed(key)

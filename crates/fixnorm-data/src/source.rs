@@ -63,10 +63,7 @@ impl InMemory {
 
     /// Some of the pictures; the memory is shared.
     pub fn subset(&self, indices: Vec<usize>) -> Self {
-        Self {
-            indices: indices.into_iter().map(|i| self.indices[i]).collect(),
-            ..self.clone()
-        }
+        Self { indices: indices.into_iter().map(|i| self.indices[i]).collect(), ..self.clone() }
     }
 
     fn pixels(&self, index: usize) -> &[u8] {
@@ -93,15 +90,10 @@ impl InMemory {
         }
         let count = (self.len() * self.shape[0] * self.shape[1]) as f64;
         let mean: Vec<f64> = sums.iter().map(|sum| sum / count).collect();
-        let variance = squares
-            .iter()
-            .zip(&mean)
-            .map(|(square, mean)| square / count - mean * mean);
+        let variance = squares.iter().zip(&mean).map(|(square, mean)| square / count - mean * mean);
         Normalization {
             // A constant channel is left at its mean instead of being divided by zero.
-            std: variance
-                .map(|v| if v > 0.0 { v.sqrt() as f32 } else { 1.0 })
-                .collect(),
+            std: variance.map(|v| if v > 0.0 { v.sqrt() as f32 } else { 1.0 }).collect(),
             mean: mean.into_iter().map(|mean| mean as f32).collect(),
         }
     }
@@ -114,12 +106,7 @@ impl Source for InMemory {
 
     fn picture(&self, index: usize) -> Result<Picture, DataError> {
         let [height, width, channels] = self.shape;
-        Ok(Picture {
-            height,
-            width,
-            channels,
-            pixels: self.pixels(index).to_vec(),
-        })
+        Ok(Picture { height, width, channels, pixels: self.pixels(index).to_vec() })
     }
 
     fn label(&self, index: usize) -> u32 {

@@ -58,29 +58,23 @@ impl FromStr for DataSpec {
             Some((name, argument)) => (name, Some(argument)),
             None => (given, None),
         };
-        let wrong = |expected| DataError::Spec {
-            given: given.to_owned(),
-            expected,
-        };
+        let wrong = |expected| DataError::Spec { given: given.to_owned(), expected };
         match (name, argument) {
             ("fashion-mnist-mini", None) => Ok(DataSpec::FashionMnistMini),
-            ("fashion-mnist-mini", Some(_)) => Err(wrong(
-                "fashion-mnist-mini, without a directory: it is embedded",
-            )),
+            ("fashion-mnist-mini", Some(_)) => {
+                Err(wrong("fashion-mnist-mini, without a directory: it is embedded"))
+            }
             ("fashion-mnist", None) => Ok(DataSpec::FashionMnist { dir: None }),
-            ("fashion-mnist", Some(dir)) if !dir.is_empty() => Ok(DataSpec::FashionMnist {
-                dir: Some(dir.into()),
-            }),
+            ("fashion-mnist", Some(dir)) if !dir.is_empty() => {
+                Ok(DataSpec::FashionMnist { dir: Some(dir.into()) })
+            }
             ("idx", Some(dir)) if !dir.is_empty() => Ok(DataSpec::Idx { dir: dir.into() }),
             ("fashion-mnist", _) => Err(wrong("fashion-mnist or fashion-mnist:DIR")),
             ("idx", _) => Err(wrong("idx:DIR")),
             ("synthetic", argument) => {
                 let form = || wrong("synthetic:CxHxW, for example synthetic:3x224x224");
                 let sizes = argument.ok_or_else(form)?.split('x').map(str::parse);
-                match sizes
-                    .collect::<Result<Vec<usize>, _>>()
-                    .map_err(|_| form())?[..]
-                {
+                match sizes.collect::<Result<Vec<usize>, _>>().map_err(|_| form())?[..] {
                     [c, h, w] if c > 0 && h > 0 && w > 0 => {
                         Ok(DataSpec::Synthetic { shape: [h, w, c] })
                     }
@@ -88,12 +82,7 @@ impl FromStr for DataSpec {
                 }
             }
             _ => {
-                let names = [
-                    "fashion-mnist-mini",
-                    "fashion-mnist",
-                    "idx:DIR",
-                    "synthetic:CxHxW",
-                ];
+                let names = ["fashion-mnist-mini", "fashion-mnist", "idx:DIR", "synthetic:CxHxW"];
                 let alike = |known: &&str| strsim::jaro_winkler(name, known);
                 Err(DataError::UnknownData {
                     given: given.to_owned(),
@@ -150,24 +139,15 @@ impl DataSpec {
 
 /// Mean and standard deviation of Fashion-MNIST's training pictures.
 pub(crate) fn fashion_normalization() -> Normalization {
-    Normalization {
-        mean: vec![0.2860],
-        std: vec![0.3530],
-    }
+    Normalization { mean: vec![0.2860], std: vec![0.3530] }
 }
 
 fn find_fashion_mnist() -> Result<PathBuf, DataError> {
     let root = std::env::var_os("FIXNORM_DATA").map(PathBuf::from);
-    let from_root = root
-        .into_iter()
-        .flat_map(|root| [root.join("fashion-mnist"), root]);
-    let looked: Vec<PathBuf> = from_root
-        .chain([PathBuf::from("data/fashion-mnist")])
-        .collect();
+    let from_root = root.into_iter().flat_map(|root| [root.join("fashion-mnist"), root]);
+    let looked: Vec<PathBuf> = from_root.chain([PathBuf::from("data/fashion-mnist")]).collect();
     let has_files = |dir: &&PathBuf| {
-        ["", ".gz"]
-            .iter()
-            .any(|suffix| dir.join(format!("{TRAIN_IMAGES}{suffix}")).exists())
+        ["", ".gz"].iter().any(|suffix| dir.join(format!("{TRAIN_IMAGES}{suffix}")).exists())
     };
     match looked.iter().find(has_files) {
         Some(dir) => Ok(dir.clone()),
@@ -198,9 +178,8 @@ fn load_idx(dir: &Path, class_names: Option<Vec<String>>) -> Result<DataSet, Dat
         let classes = labels.iter().max().map_or(0, |&label| label + 1);
         (0..classes).map(|class| class.to_string()).collect()
     });
-    let has_test = ["", ".gz"]
-        .iter()
-        .any(|suffix| dir.join(format!("{TEST_IMAGES}{suffix}")).exists());
+    let has_test =
+        ["", ".gz"].iter().any(|suffix| dir.join(format!("{TEST_IMAGES}{suffix}")).exists());
     let test = match has_test {
         false => None,
         true => {
@@ -253,12 +232,7 @@ impl Source for Noise {
         let [height, width, channels] = self.shape;
         let mut pixels = vec![0; height * width * channels];
         stream(0, Stream::Synthetic, 0, self.first + index as u64).fill_bytes(&mut pixels);
-        Ok(Picture {
-            height,
-            width,
-            channels,
-            pixels,
-        })
+        Ok(Picture { height, width, channels, pixels })
     }
 
     fn label(&self, index: usize) -> u32 {
@@ -274,13 +248,8 @@ fn synthetic(shape: [usize; 3], name: String) -> DataSet {
         val: part(2048, 256),
         test: None,
         shape,
-        class_names: (0..SYNTHETIC_CLASSES)
-            .map(|class| class.to_string())
-            .collect(),
-        normalization: Normalization {
-            mean: vec![0.5; shape[2]],
-            std: vec![0.25; shape[2]],
-        },
+        class_names: (0..SYNTHETIC_CLASSES).map(|class| class.to_string()).collect(),
+        normalization: Normalization { mean: vec![0.5; shape[2]], std: vec![0.25; shape[2]] },
     }
 }
 
@@ -316,10 +285,7 @@ mod tests {
             ("fashion-mnist-mini:x", "embedded"),
         ] {
             let error = name.parse::<DataSpec>().unwrap_err();
-            assert!(
-                error.is_usage() && error.to_string().contains(part),
-                "{error}"
-            );
+            assert!(error.is_usage() && error.to_string().contains(part), "{error}");
         }
     }
 
@@ -333,10 +299,9 @@ mod tests {
     /// A directory of `train` and `test` pictures of 2×3 in `classes` classes.
     fn directory(train: u32, test: u32, classes: u32) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
-        for (count, images, labels) in [
-            (train, TRAIN_IMAGES, TRAIN_LABELS),
-            (test, TEST_IMAGES, TEST_LABELS),
-        ] {
+        for (count, images, labels) in
+            [(train, TRAIN_IMAGES, TRAIN_LABELS), (test, TEST_IMAGES, TEST_LABELS)]
+        {
             if count > 0 {
                 let pixels: Vec<u8> = (0..count * 6).map(|i| (i % 251) as u8).collect();
                 write_idx(&dir.path().join(images), &[count, 2, 3], &pixels);
@@ -365,11 +330,7 @@ mod tests {
     #[test]
     fn test_labels_that_training_never_saw_are_refused() {
         let dir = directory(240, 12, 4);
-        write_idx(
-            &dir.path().join(TEST_LABELS),
-            &[12],
-            &[0, 1, 2, 3, 0, 1, 2, 9, 0, 1, 2, 3],
-        );
+        write_idx(&dir.path().join(TEST_LABELS), &[12], &[0, 1, 2, 3, 0, 1, 2, 9, 0, 1, 2, 3]);
         let error = load(&dir).err().unwrap().to_string();
         assert!(
             error.ends_with("label 9 of picture 7 is out of range, there are 4 classes"),
@@ -382,21 +343,14 @@ mod tests {
         let dir = directory(240, 12, 4);
         fs::remove_file(dir.path().join(TRAIN_LABELS)).unwrap();
         let error = load(&dir).err().unwrap().to_string();
-        assert!(
-            error.starts_with("cannot read") && error.contains(TRAIN_LABELS),
-            "{error}"
-        );
+        assert!(error.starts_with("cannot read") && error.contains(TRAIN_LABELS), "{error}");
         let error = load(&directory(5, 0, 2)).err().unwrap().to_string();
         assert!(error.contains("at least 12 pictures"), "{error}");
     }
 
     #[test]
     fn noise_is_repeatable_and_differs_between_pictures() {
-        let data = "synthetic:3x4x5"
-            .parse::<DataSpec>()
-            .unwrap()
-            .load()
-            .unwrap();
+        let data = "synthetic:3x4x5".parse::<DataSpec>().unwrap().load().unwrap();
         let first = data.train.picture(0).unwrap();
         assert_eq!(first, data.train.picture(0).unwrap());
         assert_ne!(first, data.train.picture(1).unwrap());

@@ -73,9 +73,8 @@ mod tests {
 
     #[test]
     fn uneven_classes_still_give_the_number_asked_for() {
-        let labels: Vec<u32> = (0..101)
-            .map(|i| u32::from(i % 3 == 0) + u32::from(i % 9 == 0))
-            .collect();
+        let labels: Vec<u32> =
+            (0..101).map(|i| u32::from(i % 3 == 0) + u32::from(i % 9 == 0)).collect();
         for val in [0, 1, 7, 100, 101] {
             let (train, chosen) = balanced(&labels, val);
             assert_eq!((train.len(), chosen.len()), (101 - val, val));
@@ -87,10 +86,7 @@ mod tests {
         let mut random = rng::stream(1, Stream::Split, 0, 0);
         let mut seen = [0; 7];
         (0..7000).for_each(|_| seen[below(7, &mut random)] += 1);
-        assert!(
-            seen.iter().all(|&count| (850..1150).contains(&count)),
-            "{seen:?}"
-        );
+        assert!(seen.iter().all(|&count| (850..1150).contains(&count)), "{seen:?}");
         assert_eq!(below(1, &mut random), 0);
     }
 }

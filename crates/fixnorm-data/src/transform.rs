@@ -27,12 +27,7 @@ impl Augment {
 
 /// The window at (`top`, `left`) of the picture padded by `padding` with black, mirrored or not.
 fn crop(picture: &Picture, top: usize, left: usize, padding: usize, mirrored: bool) -> Picture {
-    let Picture {
-        height,
-        width,
-        channels,
-        ref pixels,
-    } = *picture;
+    let Picture { height, width, channels, ref pixels } = *picture;
     let mut out = vec![0; pixels.len()];
     for y in 0..height {
         let Some(from_y) = (y + top).checked_sub(padding).filter(|&from| from < height) else {
@@ -43,17 +38,11 @@ fn crop(picture: &Picture, top: usize, left: usize, padding: usize, mirrored: bo
                 continue;
             };
             let to_x = if mirrored { width - 1 - x } else { x };
-            let (from, to) = (
-                (from_y * width + from_x) * channels,
-                (y * width + to_x) * channels,
-            );
+            let (from, to) = ((from_y * width + from_x) * channels, (y * width + to_x) * channels);
             out[to..to + channels].copy_from_slice(&pixels[from..from + channels]);
         }
     }
-    Picture {
-        pixels: out,
-        ..*picture
-    }
+    Picture { pixels: out, ..*picture }
 }
 
 /// How pixels become numbers: `(pixel/255 − mean)/std`, by channel.
@@ -68,12 +57,8 @@ pub struct Normalization {
 impl Normalization {
     /// Appends the numbers of a picture's `pixels`, channel fastest.
     pub fn apply(&self, pixels: &[u8], out: &mut Vec<f32>) {
-        let scales: Vec<(f32, f32)> = self
-            .mean
-            .iter()
-            .zip(&self.std)
-            .map(|(m, s)| (1.0 / (255.0 * s), m / s))
-            .collect();
+        let scales: Vec<(f32, f32)> =
+            self.mean.iter().zip(&self.std).map(|(m, s)| (1.0 / (255.0 * s), m / s)).collect();
         for pixel in pixels.chunks_exact(scales.len()) {
             out.extend(
                 pixel
@@ -91,12 +76,7 @@ mod tests {
     use crate::rng::{Stream, stream};
 
     fn picture() -> Picture {
-        Picture {
-            height: 4,
-            width: 5,
-            channels: 3,
-            pixels: (1..=60).collect(),
-        }
+        Picture { height: 4, width: 5, channels: 3, pixels: (1..=60).collect() }
     }
 
     /// The slow way: pad, cut, mirror.
@@ -147,39 +127,25 @@ mod tests {
 
     #[test]
     fn every_window_and_both_sides_occur() {
-        let augment = Augment {
-            crop_padding: 1,
-            flip: true,
-        };
+        let augment = Augment { crop_padding: 1, flip: true };
         let mut seen = std::collections::HashSet::new();
         for index in 0..400 {
             seen.insert(
-                augment
-                    .apply(&picture(), &mut stream(3, Stream::Augment, 0, index))
-                    .pixels,
+                augment.apply(&picture(), &mut stream(3, Stream::Augment, 0, index)).pixels,
             );
         }
         assert_eq!(seen.len(), 3 * 3 * 2);
         let still = Augment::default();
-        assert_eq!(
-            still.apply(&picture(), &mut stream(3, Stream::Augment, 0, 0)),
-            picture()
-        );
+        assert_eq!(still.apply(&picture(), &mut stream(3, Stream::Augment, 0, 0)), picture());
     }
 
     #[test]
     fn normalization_is_by_channel() {
-        let normalization = Normalization {
-            mean: vec![0.5, 0.0],
-            std: vec![0.25, 1.0],
-        };
+        let normalization = Normalization { mean: vec![0.5, 0.0], std: vec![0.25, 1.0] };
         let mut out = vec![];
         normalization.apply(&[255, 255, 0, 51], &mut out);
         for (found, expected) in out.iter().zip([2.0, 1.0, -2.0, 0.2]) {
-            assert!(
-                (found - expected).abs() < 1e-6,
-                "{found} against {expected}"
-            );
+            assert!((found - expected).abs() < 1e-6, "{found} against {expected}");
         }
     }
 }

@@ -44,13 +44,7 @@ pub struct ConvBnActConfig {
 impl ConvBnActConfig {
     /// A convolution of stride 1 followed by batch norm and ReLU.
     pub fn new(c_in: usize, c_out: usize, kernel: usize) -> Self {
-        Self {
-            c_in,
-            c_out,
-            kernel,
-            stride: 1,
-            activation: Activation::Relu,
-        }
+        Self { c_in, c_out, kernel, stride: 1, activation: Activation::Relu }
     }
 
     /// Replaces the stride.
@@ -71,9 +65,7 @@ impl ConvBnActConfig {
         ConvBnAct {
             conv: Conv2dConfig::new([self.c_in, self.c_out], [self.kernel; 2])
                 .with_stride([self.stride; 2])
-                .with_padding(PaddingConfig2d::Explicit(
-                    padding, padding, padding, padding,
-                ))
+                .with_padding(PaddingConfig2d::Explicit(padding, padding, padding, padding))
                 .with_bias(false)
                 .init(device),
             norm: BatchNormConfig::new(self.c_out).init(device),
@@ -108,10 +100,7 @@ impl ConvBnAct {
     /// Multiplications of one picture of `h × w`, and the size that comes out.
     pub(crate) fn macs(&self, h: usize, w: usize) -> (u64, usize, usize) {
         let [c_out, c_in, kh, kw] = self.conv.weight.lazy_shape().dims();
-        let [h, w] = [
-            h.div_ceil(self.conv.stride[0]),
-            w.div_ceil(self.conv.stride[1]),
-        ];
+        let [h, w] = [h.div_ceil(self.conv.stride[0]), w.div_ceil(self.conv.stride[1])];
         ((c_out * c_in * kh * kw * h * w) as u64, h, w)
     }
 }

@@ -34,11 +34,7 @@ impl Classifier {
         input: Input,
         device: &Device,
     ) -> Self {
-        Self {
-            stem,
-            stages,
-            fc: LinearConfig::new(features, input.classes).init(device),
-        }
+        Self { stem, stages, fc: LinearConfig::new(features, input.classes).init(device) }
     }
 
     /// Logits of a batch.

@@ -12,12 +12,7 @@ use rand_distr::{Distribution, Normal, Uniform};
 
 /// `module` with new values in its linear and convolution layers.
 pub fn seeded<M: Module>(module: M, seed: u64) -> M {
-    module.map(&mut Init {
-        seed,
-        names: vec![],
-        layers: vec![],
-        linear_fan_in: 0,
-    })
+    module.map(&mut Init { seed, names: vec![], layers: vec![], linear_fan_in: 0 })
 }
 
 struct Init {
@@ -33,11 +28,7 @@ impl Init {
         // FNV-1a: any fixed hash will do, and this one is two lines.
         let mix =
             |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        let path = self
-            .names
-            .join(".")
-            .bytes()
-            .fold(0xcbf2_9ce4_8422_2325, mix);
+        let path = self.names.join(".").bytes().fold(0xcbf2_9ce4_8422_2325, mix);
         let mut key = [0; 32];
         key[..8].copy_from_slice(&self.seed.to_le_bytes());
         key[8..16].copy_from_slice(&path.to_le_bytes());
@@ -85,10 +76,7 @@ impl ModuleMapper for Init {
             return param;
         };
         let device = param.lazy_device();
-        replace(
-            param,
-            Tensor::from_data(TensorData::new(values, shape), &device),
-        )
+        replace(param, Tensor::from_data(TensorData::new(values, shape), &device))
     }
 }
 
@@ -114,10 +102,7 @@ mod tests {
     #[test]
     fn depends_on_the_seed_and_on_nothing_else() {
         let device = Device::flex().autodiff();
-        let input = Input {
-            channels: 1,
-            classes: 7,
-        };
+        let input = Input { channels: 1, classes: 7 };
         let spec = ModelSpec::find("resnet8").unwrap();
         let bytes = |seed| {
             weights::to_safetensors(&spec.init(input, seed, &device), spec, &Metadata::new())

@@ -18,10 +18,7 @@ pub struct ModelSpec {
     pub(crate) timm_name: fn(&str) -> String,
 }
 
-const CIFAR: Input = Input {
-    channels: 3,
-    classes: 10,
-};
+const CIFAR: Input = Input { channels: 3, classes: 10 };
 
 static MODELS: [ModelSpec; 2] = [
     ModelSpec {
@@ -63,20 +60,15 @@ impl ModelSpec {
     /// # Errors
     /// [`UnknownModel`] names the nearest one.
     pub fn find(name: &str) -> Result<&'static ModelSpec, UnknownModel> {
-        MODELS
-            .iter()
-            .find(|model| model.name == name)
-            .ok_or_else(|| {
-                let names = || MODELS.iter().map(|model| model.name);
-                let alike = |model: &&str| strsim::jaro_winkler(name, model);
-                UnknownModel {
-                    name: name.to_owned(),
-                    nearest: names()
-                        .max_by(|a, b| alike(a).total_cmp(&alike(b)))
-                        .unwrap_or_default(),
-                    known: names().collect::<Vec<_>>().join(", "),
-                }
-            })
+        MODELS.iter().find(|model| model.name == name).ok_or_else(|| {
+            let names = || MODELS.iter().map(|model| model.name);
+            let alike = |model: &&str| strsim::jaro_winkler(name, model);
+            UnknownModel {
+                name: name.to_owned(),
+                nearest: names().max_by(|a, b| alike(a).total_cmp(&alike(b))).unwrap_or_default(),
+                known: names().collect::<Vec<_>>().join(", "),
+            }
+        })
     }
 
     /// Trainable parameters, and multiply-accumulates of one picture, counted from the model.
@@ -103,10 +95,7 @@ mod tests {
         assert_eq!(resnet20.params(), 269_722);
         // By hand: 9·(3·16 + 6·16²)·32² + 9·(16·32 + 5·32²)·16² + 9·(32·64 + 5·64²)·8² + 640.
         assert_eq!(resnet20.macs(32, 32), 40_551_040);
-        let grey = Input {
-            channels: 1,
-            classes: 10,
-        };
+        let grey = Input { channels: 1, classes: 10 };
         let resnet8 = ModelSpec::find("resnet8").unwrap().init(grey, 0, &device);
         // By hand: 9·(16 + 2·16² + 16·32 + 32² + 32·64 + 64²) + 2·(3·16 + 2·32 + 2·64) + 65·10.
         assert_eq!(resnet8.params(), 75_002);

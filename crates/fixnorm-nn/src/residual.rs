@@ -20,10 +20,7 @@ impl BasicBlock {
     /// # Panics
     /// If `c_out` is smaller than `c_in`.
     pub fn new(c_in: usize, c_out: usize, stride: usize, device: &Device) -> Self {
-        assert!(
-            c_in <= c_out,
-            "a shortcut cannot drop channels: {c_in} to {c_out}"
-        );
+        assert!(c_in <= c_out, "a shortcut cannot drop channels: {c_in} to {c_out}");
         let conv1 = ConvBnActConfig::new(c_in, c_out, 3).with_stride(stride);
         Self {
             conv1: conv1.init(device),
@@ -36,8 +33,7 @@ impl BasicBlock {
     /// # Shapes
     /// `x`: `[n, h, w, c_in]` to `[n, ⌈h/stride⌉, ⌈w/stride⌉, c_out]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        self.conv2
-            .forward_add(self.conv1.forward(x.clone()), self.shortcut(x))
+        self.conv2.forward_add(self.conv1.forward(x.clone()), self.shortcut(x))
     }
 
     fn shortcut(&self, x: Tensor<4>) -> Tensor<4> {

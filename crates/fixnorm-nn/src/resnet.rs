@@ -37,9 +37,8 @@ pub(crate) fn timm_name(path: &str) -> String {
         ["stem", "conv"] => format!("conv1.{leaf}"),
         ["stem", _] => format!("bn1.{leaf}"),
         ["stages", stage, block, _, conv, part] => {
-            let stage = stage
-                .parse::<usize>()
-                .map_or_else(|_| stage.to_owned(), |s| (s + 1).to_string());
+            let stage =
+                stage.parse::<usize>().map_or_else(|_| stage.to_owned(), |s| (s + 1).to_string());
             let number = conv.trim_start_matches("conv");
             let kind = if part == "conv" { "conv" } else { "bn" };
             format!("layer{stage}.{block}.{kind}{number}.{leaf}")
@@ -57,15 +56,9 @@ mod tests {
         for (path, name) in [
             ("stem.conv.weight", "conv1.weight"),
             ("stem.norm.gamma", "bn1.weight"),
-            (
-                "stages.1.0.Basic.conv2.conv.weight",
-                "layer2.0.conv2.weight",
-            ),
+            ("stages.1.0.Basic.conv2.conv.weight", "layer2.0.conv2.weight"),
             ("stages.1.0.Basic.conv2.norm.beta", "layer2.0.bn2.bias"),
-            (
-                "stages.2.1.Basic.conv1.norm.running_var",
-                "layer3.1.bn1.running_var",
-            ),
+            ("stages.2.1.Basic.conv1.norm.running_var", "layer3.1.bn1.running_var"),
             ("fc.weight", "fc.weight"),
             ("fc.bias", "fc.bias"),
         ] {

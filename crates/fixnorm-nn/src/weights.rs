@@ -45,15 +45,10 @@ pub enum WeightsError {
 }
 
 fn list(missing: &[String], unexpected: &[String], misshapen: &[String]) -> String {
-    let sections = [
-        ("missing", missing),
-        ("unexpected", unexpected),
-        ("of another shape", misshapen),
-    ];
+    let sections =
+        [("missing", missing), ("unexpected", unexpected), ("of another shape", misshapen)];
     let sections = sections.iter().filter(|(_, names)| !names.is_empty());
-    sections
-        .map(|(kind, names)| format!(" {kind}: {};", names.join(", ")))
-        .collect()
+    sections.map(|(kind, names)| format!(" {kind}: {};", names.join(", "))).collect()
 }
 
 /// The file's bytes. The same weights and metadata give the same bytes.
@@ -66,10 +61,7 @@ pub fn to_safetensors(
     metadata: &Metadata,
 ) -> Result<Vec<u8>, WeightsError> {
     // `valid` brings the running statistics up to date: Burn keeps the last update aside.
-    let mut tensors = Tensors {
-        walk: Walk::new(spec),
-        found: vec![],
-    };
+    let mut tensors = Tensors { walk: Walk::new(spec), found: vec![] };
     model.valid().visit(&mut tensors);
     let views = tensors.found.iter().map(|(name, shape, bytes)| {
         let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
@@ -94,10 +86,7 @@ const METADATA_KEY: &str = "fixnorm";
 /// [`WeightsError::Format`] if the bytes are not a safetensors file.
 pub fn metadata(bytes: &[u8]) -> Result<Metadata, WeightsError> {
     let (_, header) = SafeTensors::read_metadata(bytes).map_err(format_error)?;
-    let entry = header
-        .metadata()
-        .as_ref()
-        .and_then(|entries| entries.get(METADATA_KEY));
+    let entry = header.metadata().as_ref().and_then(|entries| entries.get(METADATA_KEY));
     entry.map_or_else(|| Ok(Metadata::new()), |json| from_json(json))
 }
 
@@ -159,11 +148,7 @@ struct Walk {
 
 impl Walk {
     fn new(spec: &ModelSpec) -> Self {
-        Self {
-            names: vec![],
-            containers: vec![],
-            timm_name: spec.timm_name,
-        }
+        Self { names: vec![], containers: vec![], timm_name: spec.timm_name }
     }
 
     fn enter(&mut self, name: &str, container: &str) {
@@ -181,11 +166,7 @@ impl Walk {
     }
 
     fn is_transposed<const D: usize>(&self) -> bool {
-        D == 2
-            && self
-                .containers
-                .last()
-                .is_some_and(|container| container == "Struct:Linear")
+        D == 2 && self.containers.last().is_some_and(|container| container == "Struct:Linear")
     }
 }
 
@@ -232,10 +213,8 @@ impl Loader<'_> {
             return None;
         };
         if view.shape() != expected {
-            self.misshapen.push(format!(
-                "{name} (expected {expected:?}, found {:?})",
-                view.shape()
-            ));
+            self.misshapen
+                .push(format!("{name} (expected {expected:?}, found {:?})", view.shape()));
             return None;
         }
         if view.dtype() != Dtype::F32 {
@@ -243,11 +222,7 @@ impl Loader<'_> {
             return None;
         }
         let floats = view.data().chunks_exact(4);
-        Some(
-            floats
-                .map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-                .collect(),
-        )
+        Some(floats.map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect())
     }
 }
 
@@ -286,10 +261,7 @@ mod tests {
     use crate::classifier::Input;
     use burn::tensor::{Device, Distribution};
 
-    const INPUT: Input = Input {
-        channels: 1,
-        classes: 5,
-    };
+    const INPUT: Input = Input { channels: 1, classes: 5 };
 
     fn pictures(device: &Device) -> Tensor<4> {
         Tensor::random([3, 9, 11, 1], Distribution::Default, device)
@@ -318,20 +290,11 @@ mod tests {
     fn mismatch_names_every_tensor() {
         let device = Device::flex();
         let [small, large] = ["resnet8", "resnet20"].map(|name| ModelSpec::find(name).unwrap());
-        let other = Input {
-            channels: 3,
-            classes: 4,
-        };
+        let other = Input { channels: 3, classes: 4 };
         let bytes =
             to_safetensors(&large.init(other, 1, &device), large, &Metadata::new()).unwrap();
         let error = from_safetensors(small.init(INPUT, 1, &device), small, &bytes).unwrap_err();
-        let WeightsError::Mismatch {
-            missing,
-            unexpected,
-            misshapen,
-            ..
-        } = &error
-        else {
+        let WeightsError::Mismatch { missing, unexpected, misshapen, .. } = &error else {
             panic!("{error}");
         };
         assert!(missing.is_empty());
@@ -350,12 +313,7 @@ mod tests {
         let device = Device::flex();
         let spec = ModelSpec::find("resnet8").unwrap();
         let bytes = to_safetensors(&spec.init(INPUT, 1, &device), spec, &Metadata::new()).unwrap();
-        for bad in [
-            &bytes[..bytes.len() - 1],
-            &bytes[..5],
-            b"PK\x03\x04 not this",
-            b"",
-        ] {
+        for bad in [&bytes[..bytes.len() - 1], &bytes[..5], b"PK\x03\x04 not this", b""] {
             let error = from_safetensors(spec.init(INPUT, 1, &device), spec, bad).unwrap_err();
             assert!(matches!(error, WeightsError::Format(_)), "{error}");
         }

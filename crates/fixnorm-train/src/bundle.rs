@@ -75,18 +75,12 @@ impl Bundle {
             lr: plan.recipe.optimizer.lr,
         };
         let path = PathBuf::from("model.safetensors");
-        let json = serde_json::to_string(&about).map_err(|error| TrainError::corrupt(&path, error))?;
+        let json =
+            serde_json::to_string(&about).map_err(|error| TrainError::corrupt(&path, error))?;
         let metadata = Metadata::from([("about".to_owned(), json)]);
         let bytes = weights::to_safetensors(model, plan.spec()?, &metadata);
-        let bytes = bytes.map_err(|source| TrainError::Weights {
-            path: path.clone(),
-            source,
-        })?;
-        Ok(Self {
-            path,
-            bytes,
-            about: Some(about),
-        })
+        let bytes = bytes.map_err(|source| TrainError::Weights { path: path.clone(), source })?;
+        Ok(Self { path, bytes, about: Some(about) })
     }
 
     /// Reads a weights file, or the finished weights of a run directory.
@@ -99,13 +93,13 @@ impl Bundle {
             false => path.to_owned(),
         };
         let bytes = std::fs::read(&path).map_err(TrainError::io("read", &path))?;
-        let metadata = weights::metadata(&bytes).map_err(|source| TrainError::Weights {
-            path: path.clone(),
-            source,
-        })?;
+        let metadata = weights::metadata(&bytes)
+            .map_err(|source| TrainError::Weights { path: path.clone(), source })?;
         let about = match metadata.get("about") {
             None => None,
-            Some(json) => Some(serde_json::from_str(json).map_err(|error| TrainError::corrupt(&path, error))?),
+            Some(json) => Some(
+                serde_json::from_str(json).map_err(|error| TrainError::corrupt(&path, error))?,
+            ),
         };
         Ok(Self { path, bytes, about })
     }
@@ -144,23 +138,22 @@ impl Bundle {
     /// Weights that do not fit.
     pub fn load_into(&self, model: Classifier, spec: &ModelSpec) -> Result<Classifier, TrainError> {
         let loaded = weights::from_safetensors(model, spec, &self.bytes);
-        loaded.map_err(|source| TrainError::Weights {
-            path: self.path.clone(),
-            source,
-        })
+        loaded.map_err(|source| TrainError::Weights { path: self.path.clone(), source })
     }
 
     /// Loss and accuracy on the validation pictures of a data set.
     ///
     /// # Errors
     /// Data that cannot be read, weights that do not fit it.
-    pub fn evaluate(&self, model: Option<&str>, data: &str, device: &str) -> Result<Evaluation, TrainError> {
+    pub fn evaluate(
+        &self,
+        model: Option<&str>,
+        data: &str,
+        device: &str,
+    ) -> Result<Evaluation, TrainError> {
         let (spec, device) = (self.spec(model)?, crate::device(device)?);
         let data: DataSet = data.parse::<DataSpec>()?.load()?;
-        let input = Input {
-            channels: data.shape[2],
-            classes: data.class_names.len(),
-        };
+        let input = Input { channels: data.shape[2], classes: data.class_names.len() };
         let model = self.load_into(spec.init(input, 0, &device), spec)?;
         // Pictures are normalized as they were in training, whatever the data set's own statistics.
         let normalization = self.normalization().unwrap_or(data.normalization);
@@ -169,10 +162,9 @@ impl Bundle {
     }
 
     fn normalization(&self) -> Option<Normalization> {
-        self.about.as_ref().map(|about| Normalization {
-            mean: about.mean.clone(),
-            std: about.std.clone(),
-        })
+        self.about
+            .as_ref()
+            .map(|about| Normalization { mean: about.mean.clone(), std: about.std.clone() })
     }
 
     /// The likeliest classes of pictures, in the order of `files`.
@@ -194,10 +186,7 @@ impl Bundle {
                 self.path.display()
             )));
         };
-        let input = Input {
-            channels: about.picture[2],
-            classes: about.classes.len(),
-        };
+        let input = Input { channels: about.picture[2], classes: about.classes.len() };
         let model = self.load_into(spec.init(input, 0, &device), spec)?.valid();
         let mut predictions = Vec::with_capacity(files.len());
         for files in files.chunks(64) {
@@ -215,12 +204,15 @@ impl Bundle {
         Ok(predictions)
     }
 
-    fn logits(&self, model: &Classifier, about: &About, read: &[Picture], device: &Device) -> Vec<Vec<f32>> {
+    fn logits(
+        &self,
+        model: &Classifier,
+        about: &About,
+        read: &[Picture],
+        device: &Device,
+    ) -> Vec<Vec<f32>> {
         let [h, w, c] = about.picture;
-        let normalization = Normalization {
-            mean: about.mean.clone(),
-            std: about.std.clone(),
-        };
+        let normalization = Normalization { mean: about.mean.clone(), std: about.std.clone() };
         let mut pixels = Vec::with_capacity(read.len() * h * w * c);
         for picture in read {
             normalization.apply(&picture.pixels, &mut pixels);
@@ -245,11 +237,7 @@ fn guesses(logits: &[f32], classes: &[String], top: usize) -> Vec<Guess> {
         .iter()
         .zip(classes)
         .enumerate()
-        .map(|(class, (exp, name))| Guess {
-            class,
-            name: name.clone(),
-            probability: exp / sum,
-        })
+        .map(|(class, (exp, name))| Guess { class, name: name.clone(), probability: exp / sum })
         .collect();
     guesses.sort_by(|a, b| b.probability.total_cmp(&a.probability));
     guesses.truncate(top);

@@ -170,17 +170,20 @@ impl Checkpoints {
     }
 
     /// Remembers `path` as the best checkpoint if its validation accuracy is the highest so far.
-    pub(crate) fn note_best(&self, path: &Path, epoch: usize, val_top1: f64) -> Result<(), TrainError> {
+    pub(crate) fn note_best(
+        &self,
+        path: &Path,
+        epoch: usize,
+        val_top1: f64,
+    ) -> Result<(), TrainError> {
         let best: Option<Best> = read_json(&self.dir.join(BEST))?;
-        if best.is_some_and(|best| best.val_top1 >= val_top1 && self.dir.join(&best.checkpoint).exists()) {
+        if best.is_some_and(|best| {
+            best.val_top1 >= val_top1 && self.dir.join(&best.checkpoint).exists()
+        }) {
             return Ok(());
         }
         let checkpoint = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        let best = Best {
-            checkpoint,
-            epoch,
-            val_top1,
-        };
+        let best = Best { checkpoint, epoch, val_top1 };
         write_json(&self.dir.join(BEST), &best)
     }
 

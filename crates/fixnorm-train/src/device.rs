@@ -11,8 +11,6 @@ use crate::TrainError;
 pub fn device(name: &str) -> Result<Device, TrainError> {
     match name {
         "cpu" | "auto" => Ok(Device::flex()),
-        _ => Err(TrainError::NoDevice {
-            name: name.to_owned(),
-        }),
+        _ => Err(TrainError::NoDevice { name: name.to_owned() }),
     }
 }

@@ -79,7 +79,9 @@ pub enum TrainError {
         message: String,
     },
     /// The loss or a weight is not a number any more.
-    #[error("diverged at step {step}: {what}; weight norms: {norms}; {kept}. Try a smaller optimizer.lr")]
+    #[error(
+        "diverged at step {step}: {what}; weight norms: {norms}; {kept}. Try a smaller optimizer.lr"
+    )]
     Diverged {
         /// The step, counted from 0.
         step: usize,
@@ -99,17 +101,10 @@ impl TrainError {
     /// Maps an I/O error on `path`.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
-        move |source| TrainError::Io {
-            action,
-            path,
-            source,
-        }
+        move |source| TrainError::Io { action, path, source }
     }
 
     pub(crate) fn corrupt(path: &Path, message: impl ToString) -> Self {
-        TrainError::Corrupt {
-            path: path.to_owned(),
-            message: message.to_string(),
-        }
+        TrainError::Corrupt { path: path.to_owned(), message: message.to_string() }
     }
 }

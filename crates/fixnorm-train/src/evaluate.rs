@@ -80,7 +80,11 @@ pub(crate) fn loader(
 ///
 /// # Errors
 /// Pictures that cannot be read.
-pub fn evaluate(model: &Classifier, loader: &Loader, device: &Device) -> Result<Evaluation, TrainError> {
+pub fn evaluate(
+    model: &Classifier,
+    loader: &Loader,
+    device: &Device,
+) -> Result<Evaluation, TrainError> {
     let model = model.valid();
     let (mut loss, mut top1, mut top5, mut count) = (0.0, 0, 0, 0);
     for batch in loader.epoch(0) {
@@ -96,12 +100,7 @@ pub fn evaluate(model: &Classifier, loader: &Loader, device: &Device) -> Result<
         count += batch.labels.len();
     }
     let share = |hits: usize| hits as f64 / count as f64;
-    Ok(Evaluation {
-        loss: loss / count as f64,
-        top1: share(top1),
-        top5: share(top5),
-        count,
-    })
+    Ok(Evaluation { loss: loss / count as f64, top1: share(top1), top5: share(top5), count })
 }
 
 #[cfg(test)]

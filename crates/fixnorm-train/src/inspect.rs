@@ -49,7 +49,11 @@ pub struct HeadRow {
 ///
 /// # Errors
 /// Unknown model, weights that do not fit.
-pub fn inspect(model: Option<&str>, weights: Option<&Bundle>, device: &str) -> Result<Inspection, TrainError> {
+pub fn inspect(
+    model: Option<&str>,
+    weights: Option<&Bundle>,
+    device: &str,
+) -> Result<Inspection, TrainError> {
     let spec = match (weights, model) {
         (Some(bundle), model) => bundle.spec(model)?,
         (None, Some(model)) => ModelSpec::find(model)?,
@@ -59,10 +63,7 @@ pub fn inspect(model: Option<&str>, weights: Option<&Bundle>, device: &str) -> R
     let about = weights.and_then(Bundle::about);
     let (shape, input) = match about {
         Some(about) => {
-            let input = Input {
-                channels: about.picture[2],
-                classes: about.classes.len(),
-            };
+            let input = Input { channels: about.picture[2], classes: about.classes.len() };
             (about.picture, input)
         }
         None => ([spec.resolution, spec.resolution, spec.input.channels], spec.input),
@@ -74,14 +75,16 @@ pub fn inspect(model: Option<&str>, weights: Option<&Bundle>, device: &str) -> R
     // Roles do not depend on what is in the pictures, only on how the model is wired.
     let [h, w, c] = shape;
     const PICTURES: usize = 16;
-    let noise = |i: usize| ((i as u32).wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0;
+    let noise =
+        |i: usize| ((i as u32).wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0;
     let pixels: Vec<f32> = (0..PICTURES * h * w * c).map(noise).collect();
     let x = Tensor::<4>::from_data(TensorData::new(pixels, [PICTURES, h, w, c]), &device);
     let labels: Vec<i64> = (0..PICTURES).map(|i| (i % input.classes) as i64).collect();
     let labels = Tensor::from_data(TensorData::new(labels, [PICTURES]), &device);
     let loss = training_loss(0.0, &device);
     let probe = fixnorm::Probe::new();
-    let roles = probe.run(&model, |model| loss.forward(model.forward(x.clone()), labels.clone()))?;
+    let roles =
+        probe.run(&model, |model| loss.forward(model.forward(x.clone()), labels.clone()))?;
 
     let norms: Vec<(String, f64)> = {
         let snapshot = WeightSnapshot::take(&model, &roles);
@@ -108,7 +111,10 @@ pub fn inspect(model: Option<&str>, weights: Option<&Bundle>, device: &str) -> R
     Ok(Inspection {
         parameters: rows.collect(),
         head: HeadRow {
-            alpha: head.as_deref().and_then(norm_of).map(|norm| norm / (input.classes as f64).sqrt()),
+            alpha: head
+                .as_deref()
+                .and_then(norm_of)
+                .map(|norm| norm / (input.classes as f64).sqrt()),
             path: head,
         },
     })

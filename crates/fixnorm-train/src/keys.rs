@@ -69,10 +69,8 @@ impl RecipeBuilder {
     /// # Errors
     /// A file that cannot be read, is not TOML, or has keys or values that no recipe has.
     pub fn file(self, path: &Path) -> Result<Self, RecipeError> {
-        let text = std::fs::read_to_string(path).map_err(|source| RecipeError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
+        let text = std::fs::read_to_string(path)
+            .map_err(|source| RecipeError::Read { path: path.to_owned(), source })?;
         self.text(&text, &path.display().to_string())
     }
 
@@ -209,11 +207,12 @@ fn check_key(key: &str, origin: &str) -> Result<(), RecipeError> {
     })
 }
 
-/// The known key most like `key`: its last part counts as much as its section.
+/// The known key most like `key`: its last part counts twice, for sections are easily left out.
 fn nearest(key: &str, known: &[String]) -> String {
     let leaf = |key: &str| key.rsplit('.').next().unwrap_or(key).to_owned();
     let alike = |candidate: &String| {
-        strsim::jaro_winkler(key, candidate) + strsim::jaro_winkler(&leaf(key), &leaf(candidate))
+        strsim::jaro_winkler(key, candidate)
+            + 2.0 * strsim::jaro_winkler(&leaf(key), &leaf(candidate))
     };
     let best = known.iter().max_by(|a, b| alike(a).total_cmp(&alike(b)));
     best.cloned().unwrap_or_default()
@@ -283,7 +282,10 @@ mod tests {
             assert_eq!(nearest, expected, "for {key}");
         }
         let error = RecipeBuilder::new().text("[trian]\nepochs = 3\n", "my.toml").unwrap_err();
-        assert_eq!(error.to_string(), "my.toml: unknown key `trian.epochs`; did you mean `train.epochs`?");
+        assert_eq!(
+            error.to_string(),
+            "my.toml: unknown key `trian.epochs`; did you mean `train.epochs`?"
+        );
     }
 
     #[test]

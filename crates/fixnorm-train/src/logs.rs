@@ -33,7 +33,11 @@ pub(crate) struct Logs {
 
 impl Logs {
     /// Opens the logs of a run, cut to `lengths`.
-    pub(crate) fn open(run: &RunDir, lengths: &LogLengths, every_steps: usize) -> Result<Self, TrainError> {
+    pub(crate) fn open(
+        run: &RunDir,
+        lengths: &LogLengths,
+        every_steps: usize,
+    ) -> Result<Self, TrainError> {
         let path = run.metrics();
         let open = OpenOptions::new().create(true).append(true).open(&path);
         let metrics = open.map_err(TrainError::io("open", &path))?;
@@ -60,7 +64,8 @@ impl Logs {
         if matches!(event, Event::Step { step, .. } if step % self.every_steps != 0) {
             return Ok(());
         }
-        let mut line = serde_json::to_vec(event).map_err(|e| TrainError::corrupt(&self.metrics_path, e))?;
+        let mut line =
+            serde_json::to_vec(event).map_err(|e| TrainError::corrupt(&self.metrics_path, e))?;
         line.push(b'\n');
         // One write a line: a kill leaves whole lines, but for the very last.
         self.metrics.write_all(&line).map_err(TrainError::io("write", &self.metrics_path))?;
@@ -86,7 +91,8 @@ impl Logs {
                         ]
                     })
                     .collect();
-                let values: Vec<_> = tags.iter().map(|(tag, value)| (tag.as_str(), *value)).collect();
+                let values: Vec<_> =
+                    tags.iter().map(|(tag, value)| (tag.as_str(), *value)).collect();
                 self.events.scalars(*step as i64, &values)
             }
             Event::Epoch {
@@ -118,7 +124,9 @@ impl Logs {
                 }
                 self.events.flush()
             }
-            Event::Start { .. } | Event::Checkpoint { .. } | Event::Interrupted { .. } => self.events.flush(),
+            Event::Start { .. } | Event::Checkpoint { .. } | Event::Interrupted { .. } => {
+                self.events.flush()
+            }
         }
     }
 
@@ -128,10 +136,7 @@ impl Logs {
         let path = self.events.path().to_owned();
         let length = self.events.length().map_err(TrainError::io("write", &path))?;
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
-        Ok(LogLengths {
-            metrics: self.metrics_length,
-            events: Some((name, length)),
-        })
+        Ok(LogLengths { metrics: self.metrics_length, events: Some((name, length)) })
     }
 }
 

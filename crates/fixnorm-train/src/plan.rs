@@ -65,6 +65,7 @@ impl Plan {
     /// # Errors
     /// Unknown model or data, data that cannot be read, values out of range.
     pub fn resolve(recipe: Recipe, made_by: Provenance) -> Result<(Self, DataSet), TrainError> {
+        let recipe = recipe.resolved();
         recipe.validate()?;
         let spec = ModelSpec::find(&recipe.model)?;
         let device = crate::device(&made_by.device)?;
@@ -79,10 +80,7 @@ impl Plan {
         // An incomplete last batch is left out: its batch statistics would be another net's.
         let steps_per_epoch = train_pictures / recipe.train.batch_size;
         let [height, width, channels] = data.shape;
-        let input = Input {
-            channels,
-            classes: data.class_names.len(),
-        };
+        let input = Input { channels, classes: data.class_names.len() };
         let model = spec.init(input, 0, &device.autodiff());
         let derived = Derived {
             picture: data.shape,
@@ -97,20 +95,13 @@ impl Plan {
             params: model.params(),
             macs: model.macs(height, width),
         };
-        let plan = Self {
-            made_by,
-            derived,
-            recipe,
-        };
+        let plan = Self { made_by, derived, recipe };
         Ok((plan, data))
     }
 
     /// What the model takes and gives.
     pub fn input(&self) -> Input {
-        Input {
-            channels: self.derived.picture[2],
-            classes: self.derived.classes.len(),
-        }
+        Input { channels: self.derived.picture[2], classes: self.derived.classes.len() }
     }
 
     /// The model.
@@ -128,10 +119,7 @@ impl Plan {
 
     /// How pictures become numbers.
     pub fn normalization(&self) -> Normalization {
-        Normalization {
-            mean: self.derived.mean.clone(),
-            std: self.derived.std.clone(),
-        }
+        Normalization { mean: self.derived.mean.clone(), std: self.derived.std.clone() }
     }
 
     /// Key, old and new value of everything that would change the result of a run.
@@ -143,7 +131,8 @@ impl Plan {
             let entry = entries.iter().find(|(known, _)| known == key);
             entry.map_or_else(|| "unset".to_owned(), |(_, value)| value.to_string())
         };
-        let mut keys: Vec<&String> = old_entries.iter().chain(&new_entries).map(|(key, _)| key).collect();
+        let mut keys: Vec<&String> =
+            old_entries.iter().chain(&new_entries).map(|(key, _)| key).collect();
         keys.sort();
         keys.dedup();
         keys.retain(|key| !harmless.iter().any(|section| key.starts_with(section)));

@@ -83,7 +83,7 @@ pub struct Optimizer {
     pub beta1: f64,
     /// Of `adamw`.
     pub beta2: f64,
-    /// Of `rmsprop` (inside the root; 1e-3 is usual) and `adamw`.
+    /// Of `rmsprop`, inside the root, and `adamw`; 0 for the usual 1e-3 and 1e-8.
     pub epsilon: f64,
     /// What holds the norm of scale-invariant weights: `fixed`, `capped` or `free`.
     pub constraint: Constraint,
@@ -248,12 +248,7 @@ impl Default for Recipe {
 
 impl Default for Train {
     fn default() -> Self {
-        Self {
-            epochs: 7,
-            batch_size: 64,
-            seed: 0,
-            label_smoothing: 0.1,
-        }
+        Self { epochs: 7, batch_size: 64, seed: 0, label_smoothing: 0.1 }
     }
 }
 
@@ -266,7 +261,7 @@ impl Default for Optimizer {
             alpha: 0.9,
             beta1: 0.9,
             beta2: 0.999,
-            epsilon: 1e-3,
+            epsilon: 0.0,
             constraint: Constraint::Fixed,
             radius: RadiusName::Name(RadiusKind::SqrtCOut),
             scope: Scope::Tensor,
@@ -280,12 +275,7 @@ impl Default for Optimizer {
 
 impl Default for Head {
     fn default() -> Self {
-        Self {
-            control: HeadMode::Fixed,
-            alpha: 1.0,
-            weight_decay: 0.0,
-            path: String::new(),
-        }
+        Self { control: HeadMode::Fixed, alpha: 1.0, weight_decay: 0.0, path: String::new() }
     }
 }
 
@@ -304,41 +294,40 @@ impl Default for Schedule {
 
 impl Default for Augment {
     fn default() -> Self {
-        Self {
-            crop_padding: 2,
-            flip: true,
-        }
+        Self { crop_padding: 2, flip: true }
     }
 }
 
 impl Default for Loader {
     fn default() -> Self {
-        Self {
-            workers: 1,
-            prefetch: 4,
-        }
+        Self { workers: 1, prefetch: 4 }
     }
 }
 
 impl Default for Log {
     fn default() -> Self {
-        Self {
-            every_steps: 10,
-            measure_every_steps: 10,
-        }
+        Self { every_steps: 10, measure_every_steps: 10 }
     }
 }
 
 impl Default for Checkpoint {
     fn default() -> Self {
-        Self {
-            keep_last: 2,
-            every_steps: 0,
-        }
+        Self { keep_last: 2, every_steps: 0 }
     }
 }
 
 impl Recipe {
+    /// With the values that depend on other values put in.
+    pub fn resolved(mut self) -> Self {
+        if self.optimizer.epsilon == 0.0 {
+            self.optimizer.epsilon = match self.optimizer.base {
+                Base::Adamw => 1e-8,
+                Base::Rmsprop | Base::Sgd | Base::Nesterov => 1e-3,
+            };
+        }
+        self
+    }
+
     /// The optimizer's configuration.
     pub fn optimizer_config(&self) -> FixNormConfig {
         let optimizer = &self.optimizer;
@@ -346,11 +335,9 @@ impl Recipe {
         let base = match optimizer.base {
             Base::Sgd => BaseUpdate::sgd(momentum),
             Base::Nesterov => BaseUpdate::nesterov(momentum),
-            Base::Rmsprop => BaseUpdate::RmsProp {
-                alpha: optimizer.alpha,
-                momentum,
-                epsilon: optimizer.epsilon,
-            },
+            Base::Rmsprop => {
+                BaseUpdate::RmsProp { alpha: optimizer.alpha, momentum, epsilon: optimizer.epsilon }
+            }
             Base::Adamw => BaseUpdate::AdamW {
                 betas: (optimizer.beta1, optimizer.beta2),
                 epsilon: optimizer.epsilon,
@@ -423,21 +410,32 @@ impl Recipe {
     pub fn validate(&self) -> Result<(), SetupError> {
         let check = |fine: bool, name, expected, value| match fine {
             true => Ok(()),
-            false => Err(SetupError::OutOfRange {
-                name,
-                expected,
-                value,
-            }),
+            false => Err(SetupError::OutOfRange { name, expected, value }),
         };
         let (train, schedule) = (&self.train, &self.schedule);
         let lr = self.optimizer.lr;
         check(train.epochs > 0, "train.epochs", "at least 1", 0.0)?;
-        check(train.batch_size > 1, "train.batch_size", "at least 2 (batch norm needs them)", train.batch_size as f64)?;
+        check(
+            train.batch_size > 1,
+            "train.batch_size",
+            "at least 2 (batch norm needs them)",
+            train.batch_size as f64,
+        )?;
         let smoothing = train.label_smoothing;
-        check((0.0..1.0).contains(&smoothing), "train.label_smoothing", "at least 0 and below 1", smoothing)?;
+        check(
+            (0.0..1.0).contains(&smoothing),
+            "train.label_smoothing",
+            "at least 0 and below 1",
+            smoothing,
+        )?;
         check(lr > 0.0 && lr.is_finite(), "optimizer.lr", "above 0 and finite", lr)?;
         let warmup = schedule.warmup_epochs;
-        check((0.0..=train.epochs as f64).contains(&warmup), "schedule.warmup_epochs", "between 0 and train.epochs", warmup)?;
+        check(
+            (0.0..=train.epochs as f64).contains(&warmup),
+            "schedule.warmup_epochs",
+            "between 0 and train.epochs",
+            warmup,
+        )?;
         let end = schedule.final_factor;
         check((0.0..=1.0).contains(&end), "schedule.final_factor", "between 0 and 1", end)?;
         check(schedule.gamma > 0.0, "schedule.gamma", "above 0", schedule.gamma)?;

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 use fixnorm::{LrSchedule, Roles, WeightSnapshot};
@@ -94,20 +94,20 @@ pub fn prepare(plan: &Plan, data: &DataSet, roles: Option<Roles>) -> Result<Prep
     let roles = match roles {
         Some(roles) => roles,
         None => {
-            let mut first = Loader::new(data.train.clone(), data.shape, train_config(plan))?.epoch(0);
-            let mut batch = first.next().ok_or_else(|| TrainError::Mismatch("no training pictures".to_owned()))??;
+            let mut first =
+                Loader::new(data.train.clone(), data.shape, train_config(plan))?.epoch(0);
+            let mut batch = first
+                .next()
+                .ok_or_else(|| TrainError::Mismatch("no training pictures".to_owned()))??;
             let labels = labels(&batch, &device);
             let x = pictures(&mut batch, &device);
-            recipe.probe().run(&model, |model| loss.forward(model.forward(x.clone()), labels.clone()))?
+            recipe
+                .probe()
+                .run(&model, |model| loss.forward(model.forward(x.clone()), labels.clone()))?
         }
     };
     let (model, optimizer) = recipe.optimizer_config().init(model, &roles)?;
-    let learner = Learner {
-        model,
-        optimizer,
-        loss,
-        device,
-    };
+    let learner = Learner { model, optimizer, loss, device };
     Ok(Prepared { roles, learner })
 }
 
@@ -161,10 +161,7 @@ pub fn resume(
     let (dir, saved) = RunDir::open(out)?;
     let changes = saved.changes(plan);
     if !changes.is_empty() {
-        return Err(TrainError::PlanChanged {
-            path: out.to_owned(),
-            changes,
-        });
+        return Err(TrainError::PlanChanged { path: out.to_owned(), changes });
     }
     if let Some(summary) = dir.result::<Summary>()? {
         return Ok(Outcome::Finished(Box::new(summary)));
@@ -211,7 +208,13 @@ impl<'a> Session<'a> {
         }
         let recipe = &plan.recipe;
         let evaluation = |source| {
-            loader(source, data.shape, plan.normalization(), recipe.train.batch_size, &recipe.loader)
+            loader(
+                source,
+                data.shape,
+                plan.normalization(),
+                recipe.train.batch_size,
+                &recipe.loader,
+            )
         };
         Ok(Self {
             roles,
@@ -267,17 +270,19 @@ impl<'a> Session<'a> {
 
     /// Trains to the end of the epoch at hand; false if it was asked to stop before.
     fn epoch(&mut self, observer: &mut dyn Observer, stop: &Stop) -> Result<bool, TrainError> {
-        let (mut clock, mut pictures) = (Instant::now(), 0);
+        let (start, before) = (Instant::now(), self.progress.seconds);
+        let (mut training, mut pictures) = (Duration::ZERO, 0);
         let every = self.plan.recipe.checkpoint.every_steps;
+        let mut since = Instant::now();
         for batch in self.train.epoch_from(self.progress.epoch, self.progress.batch) {
             let batch = batch?;
             pictures += batch.labels.len();
             self.step(batch, observer)?;
+            training += since.elapsed();
+            self.progress.seconds = before + start.elapsed().as_secs_f64();
             let wanted = every > 0 && self.progress.step % every == 0;
             let stopped = stop.load(Ordering::Relaxed) != 0;
             if wanted || stopped {
-                self.progress.seconds += clock.elapsed().as_secs_f64();
-                clock = Instant::now();
                 self.save(observer)?;
             }
             if stopped {
@@ -285,10 +290,10 @@ impl<'a> Session<'a> {
                 self.emit(Event::Interrupted { step }, observer)?;
                 return Ok(false);
             }
+            since = Instant::now();
         }
-        let seconds = clock.elapsed().as_secs_f64();
-        self.validate(pictures as f64 / seconds, observer)?;
-        self.progress.seconds += clock.elapsed().as_secs_f64();
+        self.validate(pictures as f64 / training.as_secs_f64(), observer)?;
+        self.progress.seconds = before + start.elapsed().as_secs_f64();
         let path = self.save(observer)?;
         if let Some(result) = &self.progress.last {
             self.checkpoints.note_best(&path, self.progress.epoch - 1, result.val_top1)?;
@@ -331,7 +336,11 @@ impl<'a> Session<'a> {
     }
 
     /// Validates and moves on to the next epoch.
-    fn validate(&mut self, images_per_second: f64, observer: &mut dyn Observer) -> Result<(), TrainError> {
+    fn validate(
+        &mut self,
+        images_per_second: f64,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainError> {
         let val = self.evaluate(&self.val)?;
         if !val.loss.is_finite() {
             return Err(self.diverged(format!("the validation loss is {}", val.loss)));
@@ -372,17 +381,15 @@ impl<'a> Session<'a> {
         self.progress.logs = self.logs.lengths()?;
         let learner = self.learner();
         let path = self.checkpoints.save(&self.progress, &learner.model, &learner.optimizer)?;
-        let event = Event::Checkpoint {
-            step: self.progress.step,
-            path: path.clone(),
-        };
+        let event = Event::Checkpoint { step: self.progress.step, path: path.clone() };
         observer.event(&event);
         Ok(path)
     }
 
     fn diverged(&self, what: String) -> TrainError {
         let snapshot = WeightSnapshot::take(self.model(), &self.roles);
-        let norms: Vec<_> = snapshot.norms().map(|(path, norm)| format!("{path} {norm:.4}")).collect();
+        let norms: Vec<_> =
+            snapshot.norms().map(|(path, norm)| format!("{path} {norm:.4}")).collect();
         TrainError::Diverged {
             step: self.progress.step,
             what,
@@ -400,7 +407,9 @@ impl<'a> Session<'a> {
         bundle.write(&self.dir.weights())?;
         let test = self.test.as_ref().map(|test| self.evaluate(test)).transpose()?;
         let Some(last) = self.progress.last.clone() else {
-            return Err(TrainError::Mismatch("a run without a finished epoch has no result".to_owned()));
+            return Err(TrainError::Mismatch(
+                "a run without a finished epoch has no result".to_owned(),
+            ));
         };
         let recipe = &self.plan.recipe;
         let seconds = self.progress.seconds;

@@ -47,10 +47,7 @@ impl RunDir {
         let path = root.join(".lock");
         let lock = File::create(&path).map_err(TrainError::io("write", &path))?;
         match lock.try_lock() {
-            Ok(()) => Ok(Self {
-                root: root.to_owned(),
-                _lock: lock,
-            }),
+            Ok(()) => Ok(Self { root: root.to_owned(), _lock: lock }),
             Err(fs::TryLockError::WouldBlock) => Err(TrainError::RunLocked(root.to_owned())),
             Err(fs::TryLockError::Error(source)) => Err(TrainError::io("lock", &path)(source)),
         }

@@ -74,11 +74,7 @@ impl EventWriter {
     pub fn create(dir: &Path) -> io::Result<Self> {
         fs::create_dir_all(dir)?;
         let (file, path) = create_new(dir, since_epoch().as_secs())?;
-        let mut writer = Self {
-            file: BufWriter::new(file),
-            path,
-            length: 0,
-        };
+        let mut writer = Self { file: BufWriter::new(file), path, length: 0 };
         writer.append(&Event {
             wall_time: since_epoch().as_secs_f64(),
             file_version: Some(FILE_VERSION.into()),
@@ -109,11 +105,7 @@ impl EventWriter {
         }
         file.set_len(length)?;
         file.seek(SeekFrom::Start(length))?;
-        Ok(Self {
-            file: BufWriter::new(file),
-            path: path.to_owned(),
-            length,
-        })
+        Ok(Self { file: BufWriter::new(file), path: path.to_owned(), length })
     }
 
     /// Appends one point of the curve `tag`, at the present time.
@@ -134,10 +126,7 @@ impl EventWriter {
         }
         let value = values
             .iter()
-            .map(|&(tag, value)| Value {
-                tag: tag.into(),
-                simple_value: Some(value),
-            })
+            .map(|&(tag, value)| Value { tag: tag.into(), simple_value: Some(value) })
             .collect();
         self.append(&Event {
             wall_time: since_epoch().as_secs_f64(),
@@ -214,9 +203,7 @@ fn frame(data: &[u8]) -> Vec<u8> {
 }
 
 fn masked_crc(data: &[u8]) -> u32 {
-    crc32c::crc32c(data)
-        .rotate_right(15)
-        .wrapping_add(CRC_MASK_DELTA)
+    crc32c::crc32c(data).rotate_right(15).wrapping_add(CRC_MASK_DELTA)
 }
 
 #[cfg(test)]
@@ -334,21 +321,14 @@ mod tests {
     }
 
     fn points(path: &Path) -> Vec<(i64, Vec<(String, f32)>)> {
-        read_all(path)
-            .into_iter()
-            .skip(1)
-            .map(|event| (event.step, event.values))
-            .collect()
+        read_all(path).into_iter().skip(1).map(|event| (event.step, event.values)).collect()
     }
 
     #[test]
     fn checksums_match_published_ones() {
         // The check value of CRC-32C, and the first 12 bytes of any file TensorFlow writes.
         assert_eq!(crc_by_bits(b"123456789"), 0xe306_9283);
-        assert_eq!(
-            frame(&[0; 24])[..12],
-            [0x18, 0, 0, 0, 0, 0, 0, 0, 0xa3, 0x7f, 0x4b, 0x22]
-        );
+        assert_eq!(frame(&[0; 24])[..12], [0x18, 0, 0, 0, 0, 0, 0, 0, 0xa3, 0x7f, 0x4b, 0x22]);
     }
 
     #[test]
@@ -357,9 +337,7 @@ mod tests {
         let mut writer = EventWriter::create(&dir.path().join("new/run")).unwrap();
         writer.scalar("train/loss", 2.5, 0).unwrap();
         writer.scalar("räder/η", 0.0, 300).unwrap();
-        writer
-            .scalars(i64::MAX, &[("a", f32::MIN_POSITIVE), ("b", f32::INFINITY)])
-            .unwrap();
+        writer.scalars(i64::MAX, &[("a", f32::MIN_POSITIVE), ("b", f32::INFINITY)]).unwrap();
         writer.scalars(7, &[]).unwrap();
         writer.scalar("after", f32::NAN, -1).unwrap();
         writer.flush().unwrap();
@@ -374,13 +352,7 @@ mod tests {
         let expected = [
             (0, vec![("train/loss".to_owned(), 2.5)]),
             (300, vec![("räder/η".to_owned(), 0.0)]),
-            (
-                i64::MAX,
-                vec![
-                    ("a".to_owned(), f32::MIN_POSITIVE),
-                    ("b".to_owned(), f32::INFINITY),
-                ],
-            ),
+            (i64::MAX, vec![("a".to_owned(), f32::MIN_POSITIVE), ("b".to_owned(), f32::INFINITY)]),
         ];
         let points = points(writer.path());
         assert_eq!(points[..3], expected);
@@ -392,9 +364,8 @@ mod tests {
     #[test]
     fn the_name_is_one_tensorboard_looks_for_and_never_taken_twice() {
         let dir = tempfile::tempdir().unwrap();
-        let paths: Vec<_> = (0..3)
-            .map(|_| EventWriter::create(dir.path()).unwrap().path().to_owned())
-            .collect();
+        let paths: Vec<_> =
+            (0..3).map(|_| EventWriter::create(dir.path()).unwrap().path().to_owned()).collect();
         for (index, path) in paths.iter().enumerate() {
             let name = path.file_name().unwrap().to_str().unwrap();
             assert!(name.starts_with("events.out.tfevents."), "{name}");
@@ -445,10 +416,7 @@ mod tests {
 
         let error = EventWriter::resume(&path, length + 1).unwrap_err();
         assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
-        assert!(
-            error.to_string().contains(path.to_str().unwrap()),
-            "{error}"
-        );
+        assert!(error.to_string().contains(path.to_str().unwrap()), "{error}");
         assert_eq!(fs::metadata(&path).unwrap().len(), length);
         let missing = EventWriter::resume(&dir.path().join("none"), 0).unwrap_err();
         assert_eq!(missing.kind(), io::ErrorKind::NotFound);

@@ -134,13 +134,8 @@ impl FixNormConfig {
                 candidates: "none; name the weight with `Probe::with_head`".to_owned(),
             });
         }
-        let mut setup = Setup {
-            path: Path::default(),
-            config: self,
-            roles,
-            optimizers: vec![],
-            error: None,
-        };
+        let mut setup =
+            Setup { path: Path::default(), config: self, roles, optimizers: vec![], error: None };
         let model = model.map(&mut setup);
         if let Some(error) = setup.error {
             return Err(error);
@@ -157,19 +152,11 @@ impl FixNormConfig {
         self.base.validate()?;
         let positive = |name, value: f64| match value > 0.0 && value.is_finite() {
             true => Ok(()),
-            false => Err(SetupError::OutOfRange {
-                name,
-                expected: "above 0 and finite",
-                value,
-            }),
+            false => Err(SetupError::OutOfRange { name, expected: "above 0 and finite", value }),
         };
         let not_negative = |name, value: f64| match value >= 0.0 && value.is_finite() {
             true => Ok(()),
-            false => Err(SetupError::OutOfRange {
-                name,
-                expected: "at least 0 and finite",
-                value,
-            }),
+            false => Err(SetupError::OutOfRange { name, expected: "at least 0 and finite", value }),
         };
         if let Radius::Value(radius) = self.radius {
             positive("radius", radius)?;
@@ -198,9 +185,7 @@ impl FixNormConfig {
 
     /// The optimizer of one parameter, but for its radius.
     fn optimizer_of(&self, param: &ParamRole) -> Result<NormOptimizer, SetupError> {
-        let decay = self
-            .weight_decay
-            .filter(|decay| decay.target.includes(param));
+        let decay = self.weight_decay.filter(|decay| decay.target.includes(param));
         let mut optimizer = self.plain(decay.map(|decay| (decay.rate, decay.kind)));
         match param.role {
             Role::Free => {}
@@ -222,18 +207,11 @@ impl FixNormConfig {
     }
 
     fn channel_axis(&self, param: &ParamRole) -> Result<usize, SetupError> {
-        let refuse = |reason| SetupError::NoChannelScope {
-            path: param.path.clone(),
-            reason,
-        };
-        let axis = param
-            .channel_axis
-            .ok_or_else(|| refuse("its layer's layout is not known"))?;
+        let refuse = |reason| SetupError::NoChannelScope { path: param.path.clone(), reason };
+        let axis = param.channel_axis.ok_or_else(|| refuse("its layer's layout is not known"))?;
         match param.channel_invariant || param.overridden {
             true => Ok(axis),
-            false => Err(refuse(
-                "the loss depends on the ratio of its channels' norms",
-            )),
+            false => Err(refuse("the loss depends on the ratio of its channels' norms")),
         }
     }
 
@@ -289,9 +267,7 @@ impl Setup<'_> {
             let mut values = data.try_into_vec::<f32>().expect("converted to f32 above");
             let norms = norms(&values, groups);
             if norms.contains(&0.0) {
-                return Err(SetupError::ZeroNorm {
-                    path: role.path.clone(),
-                });
+                return Err(SetupError::ZeroNorm { path: role.path.clone() });
             }
             let radii = self.config.radii(role, &norms);
             let capped = optimizer.constraint == Constraint::Capped;
@@ -312,10 +288,7 @@ impl ModuleMapper for Setup<'_> {
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let roles = self.roles;
-        let Some(role) = roles
-            .get(&self.path.dotted())
-            .filter(|_| self.error.is_none())
-        else {
+        let Some(role) = roles.get(&self.path.dotted()).filter(|_| self.error.is_none()) else {
             return param;
         };
         let (id, tensor, mapper) = param.consume();

@@ -92,10 +92,7 @@ impl Step {
             Constraint::Capped if norm > radius => radius / norm,
             _ => 1.0,
         };
-        Coefficients {
-            a: a * scale,
-            b: b * scale,
-        }
+        Coefficients { a: a * scale, b: b * scale }
     }
 }
 
@@ -103,20 +100,10 @@ impl Step {
 mod tests {
     use super::*;
 
-    const MOMENTS: Moments = Moments {
-        ww: 4.0,
-        wd: 0.5,
-        dd: 9.0,
-    };
+    const MOMENTS: Moments = Moments { ww: 4.0, wd: 0.5, dd: 9.0 };
 
     fn step(rule: StepRule, constraint: Constraint) -> Step {
-        Step {
-            lr: 0.1,
-            lr_in_direction: false,
-            decay: 0.0,
-            rule,
-            constraint,
-        }
+        Step { lr: 0.1, lr_in_direction: false, decay: 0.0, rule, constraint }
     }
 
     fn norm_after(moments: Moments, Coefficients { a, b }: Coefficients) -> f64 {
@@ -145,11 +132,7 @@ mod tests {
 
     #[test]
     fn zero_direction_moves_nothing() {
-        let still = Moments {
-            wd: 0.0,
-            dd: 0.0,
-            ..MOMENTS
-        };
+        let still = Moments { wd: 0.0, dd: 0.0, ..MOMENTS };
         for rule in [StepRule::Raw, StepRule::Normalized] {
             let found = step(rule, Constraint::Fixed).coefficients(still, 3.0);
             assert_eq!(found, Coefficients { a: 1.0, b: 0.0 });
@@ -158,10 +141,7 @@ mod tests {
 
     #[test]
     fn nan_is_passed_on() {
-        let broken = Moments {
-            dd: f64::NAN,
-            ..MOMENTS
-        };
+        let broken = Moments { dd: f64::NAN, ..MOMENTS };
         let found = step(StepRule::Raw, Constraint::Fixed).coefficients(broken, 3.0);
         assert!(found.a.is_nan() && found.b.is_nan());
     }

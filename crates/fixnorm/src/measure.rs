@@ -35,22 +35,14 @@ pub struct WeightSnapshot {
 impl WeightSnapshot {
     /// Copies the weights (not gains and biases) that `roles` lists.
     pub fn take<M: Module>(model: &M, roles: &Roles) -> Self {
-        let mut visitor = Weights {
-            path: Path::default(),
-            roles,
-            found: vec![],
-        };
+        let mut visitor = Weights { path: Path::default(), roles, found: vec![] };
         model.visit(&mut visitor);
-        Self {
-            weights: visitor.found,
-        }
+        Self { weights: visitor.found }
     }
 
     /// Path and norm of every weight.
     pub fn norms(&self) -> impl Iterator<Item = (&str, f64)> {
-        self.weights
-            .iter()
-            .map(|(path, _, w)| (path.as_str(), dot(w, w).sqrt()))
+        self.weights.iter().map(|(path, _, w)| (path.as_str(), dot(w, w).sqrt()))
     }
 
     /// What the step from here to `after`, taken at the learning rate `lr`, did to each weight.
@@ -113,10 +105,7 @@ mod tests {
         for expected in [1e-6f64, 1e-3, 0.5, 3.0] {
             let v = [expected.cos() as f32 * 2.0, expected.sin() as f32 * 2.0];
             let found = angle(&[3.0, 0.0], &v);
-            assert!(
-                (found / expected - 1.0).abs() < 1e-6,
-                "{found} against {expected}"
-            );
+            assert!((found / expected - 1.0).abs() < 1e-6, "{found} against {expected}");
         }
         assert_eq!(angle(&[1.0, 2.0], &[1.0, 2.0]), 0.0);
     }

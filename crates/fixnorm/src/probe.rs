@@ -4,16 +4,18 @@
 //! # How
 //!
 //! 1. The model is copied, so that running statistics stay as they are, and moved to a *generic
-//!    point*: gains and biases get small random offsets, an all-zero weight random values. At
+//!    point*: gains and biases get random offsets, an all-zero weight random values. At
 //!    initialization biases are zero, and a convolution that merely feeds a ReLU would pass for
 //!    scale-invariant until its bias starts to move.
-//! 2. Each weight is scaled by 8·{½, 1, 2}. The factor 8 lifts the variance that a normalization
-//!    sees 64-fold, which takes its epsilon out of the picture; scale invariance does not depend on
-//!    where one starts.
-//! 3. The weight is scale-invariant when the losses agree within the tolerance *and* a random
-//!    change of its direction moves the loss at least ten times more, so that a weight nothing
-//!    depends on is not called scale-invariant.
-//! 4. Where the layer's layout is known, output channels are scaled by independent factors as well.
+//! 2. Each weight is scaled by ½ and 2. It is scale-invariant when the losses agree within the
+//!    tolerance *and* a random change of its direction moves the loss at least ten times more, so
+//!    that a weight nothing depends on is not called scale-invariant.
+//! 3. A normalization's epsilon breaks exactness. So a weight that fails step 2 is scaled once
+//!    more, around 8 times its size. What epsilon causes shrinks with the square of the size, to a
+//!    64th; what a bias causes shrinks to an 8th at best. The weight is scale-invariant when the
+//!    change shrank to less than a 22nd, the geometric mean of the two.
+//! 4. Where the layer's layout is known, the same is done with output channels scaled by
+//!    independent factors.
 
 use burn::module::{Module, ModuleMapper, Param, ParamId};
 use burn::tensor::{Tensor, TensorData};
@@ -25,10 +27,12 @@ use crate::params::{Path, follow_path, trainable};
 use crate::role::{ParamRole, Role, Roles};
 use crate::{ParamInfo, SetupError};
 
-/// Where the scaling starts from, in units of the weight itself.
-const ANCHOR: f64 = 8.0;
+/// The second size around which a weight is scaled, in units of the first.
+const ENLARGED: f64 = 8.0;
+/// At that size a change must have shrunk this much to be put down to epsilon: √(8·64).
+const SHRINKAGE: f64 = 22.0;
 /// Standard deviation of the offsets that gains and biases get.
-const OFFSET: f64 = 0.25;
+const OFFSET: f64 = 0.5;
 /// A change of direction must move the loss at least this many times more than the scaling did.
 const CONTRAST: f64 = 10.0;
 
@@ -48,17 +52,13 @@ impl Default for Probe {
 }
 
 impl Probe {
-    /// A probe with a tolerance of 1e-3 that takes the last linear layer for the head.
+    /// A probe with a tolerance of 2e-5 that takes the last linear layer for the head.
     pub fn new() -> Self {
-        Self {
-            tolerance: 1e-3,
-            seed: 0,
-            head: None,
-            overrides: vec![],
-        }
+        Self { tolerance: 2e-5, seed: 0, head: None, overrides: vec![] }
     }
 
-    /// Largest relative change of the loss that still counts as none.
+    /// Largest relative change of the loss that still counts as none; arithmetic less exact than
+    /// `f32` needs more.
     pub fn with_tolerance(mut self, tolerance: f64) -> Self {
         self.tolerance = tolerance;
         self
@@ -81,7 +81,7 @@ impl Probe {
     /// statistics. `loss` computes the training loss on one fixed batch: any number of values;
     /// one a sample is sharper than their mean.
     ///
-    /// Costs about five forward passes a weight. The model, its running statistics included, is
+    /// Costs four to nine forward passes a weight. The model, its running statistics included, is
     /// left as it was.
     ///
     /// # Errors
@@ -99,11 +99,7 @@ impl Probe {
             change: Change::ToGenericPoint,
             rng: ChaCha8Rng::seed_from_u64(self.seed),
         });
-        let run = Run {
-            generic,
-            loss,
-            seed: self.seed,
-        };
+        let run = Run { generic, loss, seed: self.seed };
         run.check_repeatable()?;
         let mut rows = Vec::with_capacity(params.len());
         for param in &params {
@@ -125,15 +121,17 @@ impl Probe {
         let channel_axis = param.channel_axis();
         let (mut role, mut channel_invariant, mut deviation) = (Role::Free, false, None);
         if param.is_weight() {
-            let whole = run.deviation(param.id, &[Change::scale(0.5), Change::scale(2.0)]);
-            let contrast = run.deviation(param.id, &[Change::Turn]);
-            let invariant = |found: f64| found <= self.tolerance && found * CONTRAST <= contrast;
+            let scaling = |factor: f64| Change::Scale { factor };
+            let scaled = |size: f64| run.deviation(param.id, size, &[scaling(0.5), scaling(2.0)]);
+            let whole = scaled(1.0);
             deviation = Some(whole);
-            if invariant(whole) {
+            let contrast = run.deviation(param.id, 1.0, &[Change::Turn]);
+            if self.is_invariant(whole, contrast, || scaled(ENLARGED)) {
                 role = Role::ScaleInvariant;
                 channel_invariant = channel_axis.is_some_and(|axis| {
                     let patterns = [0, 1].map(|parity| Change::ScaleChannels { axis, parity });
-                    invariant(run.deviation(param.id, &patterns))
+                    let scaled = |size: f64| run.deviation(param.id, size, &patterns);
+                    self.is_invariant(scaled(1.0), contrast, || scaled(ENLARGED))
                 });
             }
         }
@@ -148,20 +146,25 @@ impl Probe {
         }
     }
 
+    /// Steps 2 and 3 of the [module](self)'s list, from the deviation that scaling caused, the one
+    /// that a change of direction caused, and the first one again at the enlarged size.
+    fn is_invariant(&self, scaled: f64, turned: f64, enlarged: impl FnOnce() -> f64) -> bool {
+        if scaled <= self.tolerance {
+            return scaled * CONTRAST < turned;
+        }
+        let enlarged = enlarged();
+        let by_epsilon = enlarged <= self.tolerance.max(scaled / SHRINKAGE);
+        by_epsilon && enlarged * CONTRAST < turned
+    }
+
     fn assign_head(&self, params: &[ParamInfo], roles: &mut Roles) -> Result<(), SetupError> {
-        let linear: Vec<_> = params
-            .iter()
-            .filter(|p| p.layer == "Linear" && p.is_weight())
-            .collect();
+        let linear: Vec<_> =
+            params.iter().filter(|p| p.layer == "Linear" && p.is_weight()).collect();
         let not_found = |reason: String| SetupError::HeadNotFound {
             reason,
             candidates: match &linear[..] {
                 [] => "none".to_owned(),
-                some => some
-                    .iter()
-                    .map(|p| p.path.as_str())
-                    .collect::<Vec<_>>()
-                    .join(", "),
+                some => some.iter().map(|p| p.path.as_str()).collect::<Vec<_>>().join(", "),
             },
         };
         let head = match &self.head {
@@ -198,29 +201,26 @@ struct Run<M, L> {
 }
 
 impl<M: Module, L: Fn(&M) -> Tensor<1>> Run<M, L> {
-    fn losses(&self, target: ParamId, change: &Change) -> Vec<f64> {
+    fn losses(&self, target: ParamId, size: f64, change: &Change) -> Vec<f64> {
         let model = self.generic.clone().map(&mut Edit {
             path: Path::default(),
-            change: Change::Of(target, Box::new(change.clone())),
+            change: Change::Of(target, size, Box::new(change.clone())),
             rng: ChaCha8Rng::seed_from_u64(self.seed + 1),
         });
         (self.loss)(&model).into_data().iter::<f64>().collect()
     }
 
-    /// Largest difference from the anchored loss over all changes and values, relative to its size.
-    fn deviation(&self, target: ParamId, changes: &[Change]) -> f64 {
-        let anchored = self.losses(target, &Change::scale(1.0));
-        let size = anchored.iter().map(|l| l.abs()).sum::<f64>() / anchored.len() as f64;
+    /// Largest difference that the changes make to any value of the loss, with the weight at `size`
+    /// times its own, relative to the mean of the values.
+    fn deviation(&self, target: ParamId, size: f64, changes: &[Change]) -> f64 {
+        let unchanged = self.losses(target, size, &Change::Scale { factor: 1.0 });
+        let mean = unchanged.iter().map(|loss| loss.abs()).sum::<f64>() / unchanged.len() as f64;
         let mut worst = 0.0f64;
         for change in changes {
-            for (changed, anchored) in self.losses(target, change).iter().zip(&anchored) {
-                let deviation = (changed - anchored).abs() / size.max(f64::MIN_POSITIVE);
+            for (changed, unchanged) in self.losses(target, size, change).iter().zip(&unchanged) {
+                let deviation = (changed - unchanged).abs() / mean.max(f64::MIN_POSITIVE);
                 // A loss that overflowed has changed.
-                worst = worst.max(if deviation.is_nan() {
-                    f64::INFINITY
-                } else {
-                    deviation
-                });
+                worst = worst.max(if deviation.is_nan() { f64::INFINITY } else { deviation });
             }
         }
         worst
@@ -247,24 +247,20 @@ impl<M: Module, L: Fn(&M) -> Tensor<1>> Run<M, L> {
 enum Change {
     /// Offsets gains and biases, fills all-zero weights.
     ToGenericPoint,
-    /// Only the parameter with this identity.
-    Of(ParamId, Box<Change>),
-    /// The whole tensor by anchor × factor.
+    /// Only the parameter with this identity, enlarged by this factor first.
+    Of(ParamId, f64, Box<Change>),
+    /// The whole tensor.
     Scale { factor: f64 },
-    /// Channels by the anchor times ½ or 2, in a fixed irregular pattern and its opposite.
+    /// Channels by ½ or 2, in a fixed irregular pattern and its opposite.
     ScaleChannels { axis: usize, parity: usize },
-    /// To the anchor, and half of the weight's length in a random direction.
+    /// Half of the weight's length in a random direction.
     Turn,
 }
 
 impl Change {
-    fn scale(factor: f64) -> Self {
-        Change::Scale { factor }
-    }
-
     fn apply<const D: usize>(&self, tensor: Tensor<D>, rng: &mut ChaCha8Rng) -> Tensor<D> {
         match self {
-            Change::Of(_, change) => change.apply(tensor, rng),
+            Change::Of(_, size, change) => change.apply(tensor.mul_scalar(*size), rng),
             Change::ToGenericPoint if D < 2 => {
                 let offsets = normal_like(&tensor, rng).mul_scalar(OFFSET);
                 tensor + offsets
@@ -276,7 +272,7 @@ impl Change {
                 }
                 tensor
             }
-            Change::Scale { factor } => tensor.mul_scalar(ANCHOR * factor),
+            Change::Scale { factor } => tensor.mul_scalar(*factor),
             Change::ScaleChannels { axis, parity } => {
                 let mut shape = [1; D];
                 shape[*axis] = tensor.dims()[*axis];
@@ -285,23 +281,22 @@ impl Change {
                     (0..shape[*axis]).map(|i| [0.5f32, 2.0][(i * i / 3 + i + parity) % 2]);
                 let factors = TensorData::new(factors.collect::<Vec<_>>(), shape);
                 let factors = Tensor::<D>::from_data(factors, &tensor.device());
-                tensor.mul_scalar(ANCHOR) * factors
+                tensor * factors
             }
             Change::Turn => {
                 let norm =
                     |t: &Tensor<D>| t.clone().powi_scalar(2).sum().sqrt().into_scalar::<f64>();
                 let direction = normal_like(&tensor, rng);
                 let length = 0.5 * norm(&tensor) / norm(&direction).max(f64::MIN_POSITIVE);
-                (tensor + direction.mul_scalar(length)).mul_scalar(ANCHOR)
+                tensor + direction.mul_scalar(length)
             }
         }
     }
 }
 
 fn normal_like<const D: usize>(tensor: &Tensor<D>, rng: &mut ChaCha8Rng) -> Tensor<D> {
-    let values: Vec<f32> = (0..tensor.shape().num_elements())
-        .map(|_| StandardNormal.sample(rng))
-        .collect();
+    let values: Vec<f32> =
+        (0..tensor.shape().num_elements()).map(|_| StandardNormal.sample(rng)).collect();
     Tensor::from_data(TensorData::new(values, tensor.dims()), &tensor.device())
 }
 
@@ -317,7 +312,7 @@ impl ModuleMapper for Edit {
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let concerned = match &self.change {
-            Change::Of(target, _) => param.id == *target,
+            Change::Of(target, ..) => param.id == *target,
             _ => param.is_require_grad(),
         };
         if !concerned {

@@ -157,9 +157,7 @@ mod tests {
             deviation: None,
             overridden: false,
         };
-        let mut roles = Roles {
-            params: vec![param("stem.conv.weight"), param("head.weight")],
-        };
+        let mut roles = Roles { params: vec![param("stem.conv.weight"), param("head.weight")] };
         let error = roles.set("head.wieght", Role::Head).unwrap_err();
         assert!(
             matches!(error, SetupError::NoSuchParameter { nearest, .. } if nearest == "head.weight")

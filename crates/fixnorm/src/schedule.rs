@@ -119,10 +119,7 @@ impl LrSchedule {
 
     /// This schedule as one of Burn's, for its learner.
     pub fn into_scheduler(self) -> StepScheduler {
-        StepScheduler {
-            schedule: self,
-            step: 0,
-        }
+        StepScheduler { schedule: self, step: 0 }
     }
 }
 
@@ -159,10 +156,7 @@ mod tests {
         vec![
             ScheduleShape::Constant,
             ScheduleShape::Linear,
-            ScheduleShape::Step {
-                epochs: vec![3.0, 6.0],
-                gamma: 0.1,
-            },
+            ScheduleShape::Step { epochs: vec![3.0, 6.0], gamma: 0.1 },
             ScheduleShape::Cosine,
             ScheduleShape::SqrtCosine,
         ]
@@ -171,9 +165,8 @@ mod tests {
     #[test]
     fn epoch_and_step_forms_agree() {
         for shape in shapes() {
-            let schedule = LrSchedule::new(4.0, shape, 10.0, 7)
-                .with_warmup(2.0)
-                .with_final_factor(0.25);
+            let schedule =
+                LrSchedule::new(4.0, shape, 10.0, 7).with_warmup(2.0).with_final_factor(0.25);
             let by_epoch = schedule.clone().per_epoch();
             for step in 0..=70 {
                 let epoch = step as f64 / 7.0;
@@ -198,10 +191,7 @@ mod tests {
                 _ => 1.0,
             };
             assert!((schedule.at_step(70) - end).abs() < 1e-12, "{shape:?}");
-            assert!(
-                (schedule.at_step(700) - end).abs() < 1e-12,
-                "{shape:?} past the end"
-            );
+            assert!((schedule.at_step(700) - end).abs() < 1e-12, "{shape:?} past the end");
         }
     }
 
@@ -211,10 +201,7 @@ mod tests {
         assert!((at(ScheduleShape::Cosine, 4.0) - 0.5).abs() < 1e-12);
         assert!((at(ScheduleShape::SqrtCosine, 4.0) - 0.5f64.sqrt()).abs() < 1e-12);
         assert!((at(ScheduleShape::Linear, 2.0) - 0.75).abs() < 1e-12);
-        let step = ScheduleShape::Step {
-            epochs: vec![3.0, 6.0],
-            gamma: 0.1,
-        };
+        let step = ScheduleShape::Step { epochs: vec![3.0, 6.0], gamma: 0.1 };
         assert_eq!(at(step.clone(), 2.999), 1.0);
         assert_eq!(at(step, 3.0), 0.1);
     }

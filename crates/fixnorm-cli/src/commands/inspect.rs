@@ -21,7 +21,9 @@ pub(crate) fn run(args: &InspectArgs, format: Format) -> anyhow::Result<ExitCode
 fn text(found: &Inspection) -> anyhow::Result<()> {
     let head = ["parameter", "shape", "role", "scope", "norm", "effective lr", "deviation"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
-    let number = |value: Option<f64>, digits: usize| value.map_or_else(|| "-".to_owned(), |v| format!("{v:.digits$}"));
+    let number = |value: Option<f64>, digits: usize| {
+        value.map_or_else(|| "-".to_owned(), |v| format!("{v:.digits$}"))
+    };
     for row in &found.parameters {
         rows.push(vec![
             row.path.clone(),

@@ -17,7 +17,11 @@ pub(crate) fn run(format: Format) -> anyhow::Result<ExitCode> {
         output::json(&rows.collect::<Vec<_>>())?;
         return Ok(ExitCode::SUCCESS);
     }
-    let mut rows = vec![["model", "parameters", "MACs", "resolution", "channels", "classes"].map(str::to_owned).to_vec()];
+    let mut rows = vec![
+        ["model", "parameters", "MACs", "resolution", "channels", "classes"]
+            .map(str::to_owned)
+            .to_vec(),
+    ];
     for (spec, (params, macs)) in counted {
         rows.push(vec![
             spec.name.to_owned(),

@@ -50,7 +50,10 @@ pub(crate) fn run(args: &TrainArgs, format: Format) -> anyhow::Result<ExitCode> 
 }
 
 /// Recipe file, then flags, then `--set`: later ones win.
-fn choices(args: &TrainArgs, mut builder: RecipeBuilder) -> Result<fixnorm_train::Recipe, TrainError> {
+fn choices(
+    args: &TrainArgs,
+    mut builder: RecipeBuilder,
+) -> Result<fixnorm_train::Recipe, TrainError> {
     if let Some(file) = &args.recipe {
         builder = builder.file(file)?;
     }
@@ -96,7 +99,12 @@ fn stop_on_signals() -> anyhow::Result<Stop> {
     Ok(stop)
 }
 
-fn report(outcome: &Outcome, args: &TrainArgs, format: Format, stop: &Stop) -> anyhow::Result<ExitCode> {
+fn report(
+    outcome: &Outcome,
+    args: &TrainArgs,
+    format: Format,
+    stop: &Stop,
+) -> anyhow::Result<ExitCode> {
     match outcome {
         Outcome::Finished(summary) => {
             match format {
@@ -127,7 +135,12 @@ fn text(summary: &Summary) -> anyhow::Result<()> {
     let out = summary.out.display();
     output::line(&format!(
         "val top-1 {:.4}  top-5 {:.4}  loss {:.4}{test}  ({} steps, {:.0} s, {:.0} pictures/s)",
-        summary.val_top1, summary.val_top5, summary.val_loss, summary.steps, summary.seconds, summary.images_per_second
+        summary.val_top1,
+        summary.val_top5,
+        summary.val_loss,
+        summary.steps,
+        summary.seconds,
+        summary.images_per_second
     ))?;
     output::line(&format!("run   {out}"))?;
     output::line("next  see what the norms did, or use the weights:")?;

@@ -56,11 +56,7 @@ impl Base<'_> {
             }
         }
         match self {
-            Base::Sgd {
-                velocity,
-                momentum,
-                nesterov,
-            } => {
+            Base::Sgd { velocity, momentum, nesterov } => {
                 let momentum = *momentum;
                 for (u, &g) in velocity[range.clone()].iter_mut().zip(&*grad) {
                     *u = momentum * *u + g;
@@ -71,36 +67,19 @@ impl Base<'_> {
                     }
                 }
             }
-            Base::RmsProp {
-                square_average,
-                velocity,
-                alpha,
-                momentum,
-                epsilon,
-                lr,
-            } => {
+            Base::RmsProp { square_average, velocity, alpha, momentum, epsilon, lr } => {
                 let (alpha, momentum, epsilon, lr) = (*alpha, *momentum, *epsilon, *lr);
-                let states = square_average[range.clone()]
-                    .iter_mut()
-                    .zip(&mut velocity[range]);
+                let states = square_average[range.clone()].iter_mut().zip(&mut velocity[range]);
                 for ((s, u), &g) in states.zip(&*grad) {
                     *s += (1.0 - alpha) * (g * g - *s);
                     *u = momentum * *u + lr * g / (*s + epsilon).sqrt();
                 }
             }
-            Base::Adam {
-                first_moment,
-                second_moment,
-                betas,
-                epsilon,
-                corrections,
-            } => {
+            Base::Adam { first_moment, second_moment, betas, epsilon, corrections } => {
                 let ((beta1, beta2), epsilon) = (*betas, *epsilon);
                 let step = (1.0 / corrections.0) as f32;
                 let root = (1.0 / corrections.1.sqrt()) as f32;
-                let states = first_moment[range.clone()]
-                    .iter_mut()
-                    .zip(&mut second_moment[range]);
+                let states = first_moment[range.clone()].iter_mut().zip(&mut second_moment[range]);
                 for ((m, v), g) in states.zip(grad) {
                     *m += (1.0 - beta1) * (*g - *m);
                     *v = beta2 * *v + (1.0 - beta2) * *g * *g;
@@ -113,12 +92,9 @@ impl Base<'_> {
     /// The direction of the last [`advance`](Self::advance), a state or what is left in `grad`.
     pub(super) fn direction<'s>(&'s self, grad: &'s [f32]) -> &'s [f32] {
         match self {
-            Base::Sgd {
-                velocity,
-                nesterov: false,
-                ..
+            Base::Sgd { velocity, nesterov: false, .. } | Base::RmsProp { velocity, .. } => {
+                velocity
             }
-            | Base::RmsProp { velocity, .. } => velocity,
             Base::Sgd { .. } | Base::Adam { .. } => grad,
         }
     }
@@ -126,16 +102,12 @@ impl Base<'_> {
     pub(super) fn lengths(&self) -> [usize; 2] {
         match self {
             Base::Sgd { velocity, .. } => [velocity.len(); 2],
-            Base::RmsProp {
-                square_average,
-                velocity,
-                ..
-            } => [square_average.len(), velocity.len()],
-            Base::Adam {
-                first_moment,
-                second_moment,
-                ..
-            } => [first_moment.len(), second_moment.len()],
+            Base::RmsProp { square_average, velocity, .. } => {
+                [square_average.len(), velocity.len()]
+            }
+            Base::Adam { first_moment, second_moment, .. } => {
+                [first_moment.len(), second_moment.len()]
+            }
         }
     }
 }

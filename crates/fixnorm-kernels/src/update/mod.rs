@@ -43,10 +43,7 @@ pub struct Groups {
 impl Groups {
     /// One group that holds all `len` elements.
     pub fn whole(len: usize) -> Self {
-        Self {
-            count: 1,
-            inner: len,
-        }
+        Self { count: 1, inner: len }
     }
 
     /// One group for each index of dimension `axis` of a row-major tensor of this `shape`.
@@ -54,10 +51,7 @@ impl Groups {
     /// # Panics
     /// If `axis` is not a dimension of `shape`.
     pub fn along(shape: &[usize], axis: usize) -> Self {
-        Self {
-            count: shape[axis],
-            inner: shape[axis + 1..].iter().product(),
-        }
+        Self { count: shape[axis], inner: shape[axis + 1..].iter().product() }
     }
 
     /// Calls `run(group, start, end)` for each stretch of `range` that lies in one group.
@@ -118,11 +112,8 @@ pub fn update(
             accumulate(&mut moments[group], &weight[s..e], &direction[s..e]);
         });
     }
-    let coefficients: Vec<_> = moments
-        .iter()
-        .enumerate()
-        .map(|(group, &moments)| rule(group, moments))
-        .collect();
+    let coefficients: Vec<_> =
+        moments.iter().enumerate().map(|(group, &moments)| rule(group, moments)).collect();
     let direction = base.direction(grad);
     groups.for_each_run(0..len, |group, s, e| {
         combine(&mut weight[s..e], &direction[s..e], coefficients[group]);
@@ -167,16 +158,10 @@ pub fn norms(weight: &[f32], groups: Groups) -> Vec<f64> {
 fn check(len: usize, grad: usize, base: &Base<'_>, groups: Groups) {
     assert_eq!(grad, len, "gradient length differs from the weight's");
     for state in base.lengths() {
-        assert_eq!(
-            state, len,
-            "optimizer state length differs from the weight's"
-        );
+        assert_eq!(state, len, "optimizer state length differs from the weight's");
     }
     let block = groups.count * groups.inner;
-    assert!(
-        len == 0 || (block > 0 && len % block == 0),
-        "{groups:?} do not divide {len} elements"
-    );
+    assert!(len == 0 || (block > 0 && len % block == 0), "{groups:?} do not divide {len} elements");
 }
 
 fn accumulate(moments: &mut Moments, weight: &[f32], direction: &[f32]) {

@@ -25,11 +25,8 @@ pub fn update(
         sums.wd += w * d;
         sums.dd += d * d;
     }
-    let coefficients: Vec<_> = moments
-        .iter()
-        .enumerate()
-        .map(|(group, &moments)| rule(group, moments))
-        .collect();
+    let coefficients: Vec<_> =
+        moments.iter().enumerate().map(|(group, &moments)| rule(group, moments)).collect();
     for (index, (w, &d)) in weight.iter_mut().zip(&direction).enumerate() {
         let Coefficients { a, b } = coefficients[group_of(index)];
         *w = (a * f64::from(*w) + b * d) as f32;
@@ -39,24 +36,13 @@ pub fn update(
 /// Advances the states of one element and returns its direction.
 fn element(base: &mut Base<'_>, index: usize, g: f64) -> f64 {
     match base {
-        Base::Sgd {
-            velocity,
-            momentum,
-            nesterov,
-        } => {
+        Base::Sgd { velocity, momentum, nesterov } => {
             let momentum = f64::from(*momentum);
             let u = momentum * f64::from(velocity[index]) + g;
             velocity[index] = u as f32;
             if *nesterov { g + momentum * u } else { u }
         }
-        Base::RmsProp {
-            square_average,
-            velocity,
-            alpha,
-            momentum,
-            epsilon,
-            lr,
-        } => {
+        Base::RmsProp { square_average, velocity, alpha, momentum, epsilon, lr } => {
             let alpha = f64::from(*alpha);
             let s = alpha * f64::from(square_average[index]) + (1.0 - alpha) * g * g;
             let root = (s + f64::from(*epsilon)).sqrt();
@@ -65,13 +51,7 @@ fn element(base: &mut Base<'_>, index: usize, g: f64) -> f64 {
             velocity[index] = u as f32;
             u
         }
-        Base::Adam {
-            first_moment,
-            second_moment,
-            betas,
-            epsilon,
-            corrections,
-        } => {
+        Base::Adam { first_moment, second_moment, betas, epsilon, corrections } => {
             let (beta1, beta2) = (f64::from(betas.0), f64::from(betas.1));
             let m = beta1 * f64::from(first_moment[index]) + (1.0 - beta1) * g;
             let v = beta2 * f64::from(second_moment[index]) + (1.0 - beta2) * g * g;

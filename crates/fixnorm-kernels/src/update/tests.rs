@@ -14,11 +14,9 @@ struct States {
 impl States {
     fn base(&mut self) -> Base<'_> {
         match self.kind {
-            0 | 1 => Base::Sgd {
-                velocity: &mut self.first,
-                momentum: 0.9,
-                nesterov: self.kind == 1,
-            },
+            0 | 1 => {
+                Base::Sgd { velocity: &mut self.first, momentum: 0.9, nesterov: self.kind == 1 }
+            }
             2 => Base::RmsProp {
                 square_average: &mut self.second,
                 velocity: &mut self.first,
@@ -50,10 +48,7 @@ fn values(len: usize, seed: u32) -> Vec<f32> {
 fn on_sphere(moments: Moments) -> Coefficients {
     let (a, b) = (1.0, -0.1);
     let norm = (a * a * moments.ww + 2.0 * a * b * moments.wd + b * b * moments.dd).sqrt();
-    Coefficients {
-        a: a * 1.5 / norm,
-        b: b * 1.5 / norm,
-    }
+    Coefficients { a: a * 1.5 / norm, b: b * 1.5 / norm }
 }
 
 fn close(fast: &[f32], twin: &[f32], tolerance: f32) {
@@ -96,22 +91,11 @@ proptest! {
 
 #[test]
 fn empty_weight_is_left_alone() {
-    let mut states = States {
-        kind: 0,
-        first: vec![],
-        second: vec![],
-    };
-    update(
-        &mut [],
-        &mut [],
-        &mut states.base(),
-        0.1,
-        Groups::whole(0),
-        |_, moments| {
-            assert_eq!(moments, Moments::default());
-            Coefficients { a: 1.0, b: -1.0 }
-        },
-    );
+    let mut states = States { kind: 0, first: vec![], second: vec![] };
+    update(&mut [], &mut [], &mut states.base(), 0.1, Groups::whole(0), |_, moments| {
+        assert_eq!(moments, Moments::default());
+        Coefficients { a: 1.0, b: -1.0 }
+    });
 }
 
 #[test]
@@ -120,19 +104,8 @@ fn nan_stays_in_its_group() {
     let mut weight = values(6, 1);
     let mut grad = values(6, 2);
     grad[4] = f32::NAN;
-    let mut states = States {
-        kind: 0,
-        first: vec![0.0; 6],
-        second: vec![],
-    };
-    update(
-        &mut weight,
-        &mut grad,
-        &mut states.base(),
-        0.0,
-        groups,
-        |_, m| on_sphere(m),
-    );
+    let mut states = States { kind: 0, first: vec![0.0; 6], second: vec![] };
+    update(&mut weight, &mut grad, &mut states.base(), 0.0, groups, |_, m| on_sphere(m));
     assert!(weight[..3].iter().all(|w| w.is_finite()));
     assert!(weight[3..].iter().all(|w| w.is_nan()));
 }
@@ -154,22 +127,9 @@ fn groups_follow_the_axis() {
     assert_eq!(Groups::along(&[2, 3, 5], 1), Groups { count: 3, inner: 5 });
     let mut seen = vec![];
     Groups::along(&[2, 3, 5], 1).for_each_run(0..30, |group, s, e| seen.push((group, s, e)));
-    assert_eq!(
-        seen,
-        [
-            (0, 0, 5),
-            (1, 5, 10),
-            (2, 10, 15),
-            (0, 15, 20),
-            (1, 20, 25),
-            (2, 25, 30)
-        ]
-    );
+    assert_eq!(seen, [(0, 0, 5), (1, 5, 10), (2, 10, 15), (0, 15, 20), (1, 20, 25), (2, 25, 30)]);
     let linear = Groups::along(&[2, 3], 1);
-    assert_eq!(
-        norms(&[3.0, 0.0, 1.0, 4.0, 2.0, 0.0], linear),
-        [5.0, 2.0, 1.0]
-    );
+    assert_eq!(norms(&[3.0, 0.0, 1.0, 4.0, 2.0, 0.0], linear), [5.0, 2.0, 1.0]);
 }
 
 #[test]
@@ -182,17 +142,8 @@ fn zero_group_is_not_divided_by() {
 #[test]
 #[should_panic(expected = "optimizer state length")]
 fn wrong_state_length_is_refused() {
-    let mut states = States {
-        kind: 0,
-        first: vec![0.0; 3],
-        second: vec![],
-    };
-    update(
-        &mut [0.0; 4],
-        &mut [0.0; 4],
-        &mut states.base(),
-        0.0,
-        Groups::whole(4),
-        |_, _| Coefficients { a: 1.0, b: 0.0 },
-    );
+    let mut states = States { kind: 0, first: vec![0.0; 3], second: vec![] };
+    update(&mut [0.0; 4], &mut [0.0; 4], &mut states.base(), 0.0, Groups::whole(4), |_, _| {
+        Coefficients { a: 1.0, b: 0.0 }
+    });
 }

@@ -22,9 +22,7 @@ struct Net {
 impl Net {
     fn new(device: &Device) -> Self {
         Self {
-            conv: Conv2dConfig::new([2, 5], [3, 3])
-                .with_bias(false)
-                .init(device),
+            conv: Conv2dConfig::new([2, 5], [3, 3]).with_bias(false).init(device),
             norm: BatchNormConfig::new(5).init(device),
             head: LinearConfig::new(5, 3).init(device),
         }
@@ -34,16 +32,12 @@ impl Net {
         let h = burn::tensor::activation::relu(self.norm.forward(self.conv.forward(x)));
         let h: Tensor<2> = h.mean_dims(&[2, 3]).reshape([0, 5]);
         let target = Tensor::<1>::from_floats([1.0, -1.0, 0.5], &h.device());
-        (self.head.forward(h) - target.unsqueeze())
-            .powi_scalar(2)
-            .mean()
+        (self.head.forward(h) - target.unsqueeze()).powi_scalar(2).mean()
     }
 }
 
 fn batch(device: &Device) -> Tensor<4> {
-    let values: Vec<f32> = (0..8 * 2 * 6 * 7)
-        .map(|i| ((i * i % 97) as f32 / 48.0) - 1.0)
-        .collect();
+    let values: Vec<f32> = (0..8 * 2 * 6 * 7).map(|i| ((i * i % 97) as f32 / 48.0) - 1.0).collect();
     Tensor::from_data(TensorData::new(values, [8, 2, 6, 7]), device)
 }
 
@@ -76,12 +70,7 @@ fn configs() -> Vec<(FixNormConfig, f64)> {
     let mut all = vec![];
     for (base, lr) in bases() {
         let fixnorm = FixNormConfig::new(base, 0.8);
-        for radius in [
-            Radius::Unit,
-            Radius::Init,
-            Radius::SqrtCOut,
-            Radius::Value(2.5),
-        ] {
+        for radius in [Radius::Unit, Radius::Init, Radius::SqrtCOut, Radius::Value(2.5)] {
             for scope in [Scope::Tensor, Scope::OutputChannel] {
                 all.push((fixnorm.clone().with_radius(radius).with_scope(scope), lr));
             }
@@ -89,10 +78,7 @@ fn configs() -> Vec<(FixNormConfig, f64)> {
         all.push((fixnorm.clone().with_constraint(Constraint::Capped), lr));
         all.push((fixnorm.clone().with_step_rule(StepRule::Normalized), 0.02));
         all.push((fixnorm.clone().with_head(HeadControl::Capped(0.5)), lr));
-        all.push((
-            fixnorm.with_head(HeadControl::Decayed(1e-2, DecayKind::L2)),
-            lr,
-        ));
+        all.push((fixnorm.with_head(HeadControl::Decayed(1e-2, DecayKind::L2)), lr));
         for kind in [DecayKind::L2, DecayKind::Decoupled] {
             for target in [
                 DecayTarget::AllWeights,
@@ -100,11 +86,7 @@ fn configs() -> Vec<(FixNormConfig, f64)> {
                 DecayTarget::Head,
                 DecayTarget::AllParameters,
             ] {
-                let decay = WeightDecay {
-                    rate: 1e-3,
-                    kind,
-                    target,
-                };
+                let decay = WeightDecay { rate: 1e-3, kind, target };
                 all.push((FixNormConfig::decayed(base, decay), lr));
             }
         }
@@ -130,10 +112,7 @@ fn every_optimizer_converges_and_keeps_its_norms() {
         assert!(last < 0.9 * first, "{config:?}: {first} to {last}");
         if config.constraint == Constraint::Fixed {
             let norm = norm_of(&net.conv.weight);
-            assert!(
-                (norm / held - 1.0).abs() < 1e-5,
-                "{config:?}: {held} to {norm}"
-            );
+            assert!((norm / held - 1.0).abs() < 1e-5, "{config:?}: {held} to {norm}");
         }
         let alpha = norm_of(&net.head.weight) / 3f64.sqrt();
         match config.head {
@@ -161,24 +140,14 @@ fn radius_means_what_it_says() {
         let config = FixNormConfig::new(BaseUpdate::sgd(0.9), 1.0).with_radius(radius);
         let (mut net, mut optimizer) = config.init(net.valid().train(), &roles).unwrap();
         for _ in 0..3 {
-            assert!(
-                (norm_of(&net.conv.weight) / expected - 1.0).abs() < 1e-6,
-                "{radius:?}"
-            );
+            assert!((norm_of(&net.conv.weight) / expected - 1.0).abs() < 1e-6, "{radius:?}");
             (net, _) = step(net, &mut optimizer, &x, 0.05);
         }
     }
     let config = FixNormConfig::new(BaseUpdate::sgd(0.9), 1.0).with_scope(Scope::OutputChannel);
     let (net, mut optimizer) = config.init(net, &roles).unwrap();
     let (net, _) = step(net, &mut optimizer, &x, 0.05);
-    let squares: Tensor<4> = net
-        .conv
-        .weight
-        .val()
-        .powi_scalar(2)
-        .sum_dim(1)
-        .sum_dim(2)
-        .sum_dim(3);
+    let squares: Tensor<4> = net.conv.weight.val().powi_scalar(2).sum_dim(1).sum_dim(2).sum_dim(3);
     for square in squares.into_data().iter::<f64>() {
         assert!((square - 1.0).abs() < 1e-5, "{square}");
     }
@@ -206,24 +175,11 @@ fn save_load_step_equals_an_uninterrupted_run() {
             (resumed, _) = step(resumed, &mut restored, &x, lr);
         }
         for (a, b) in [
-            (
-                straight.conv.weight.val().into_data(),
-                resumed.conv.weight.val().into_data(),
-            ),
-            (
-                straight.head.weight.val().into_data(),
-                resumed.head.weight.val().into_data(),
-            ),
-            (
-                straight.norm.gamma.val().into_data(),
-                resumed.norm.gamma.val().into_data(),
-            ),
+            (straight.conv.weight.val().into_data(), resumed.conv.weight.val().into_data()),
+            (straight.head.weight.val().into_data(), resumed.head.weight.val().into_data()),
+            (straight.norm.gamma.val().into_data(), resumed.norm.gamma.val().into_data()),
         ] {
-            assert_eq!(
-                a.as_slice::<f32>().unwrap(),
-                b.as_slice::<f32>().unwrap(),
-                "{config:?}"
-            );
+            assert_eq!(a.as_slice::<f32>().unwrap(), b.as_slice::<f32>().unwrap(), "{config:?}");
         }
     }
 }
@@ -236,9 +192,7 @@ fn radius_comes_from_the_record_after_loading() {
     let (net, _) = step(net, &mut optimizer, &x, 0.05);
     // Another radius in the configuration does not move the one that the run began with.
     let other = config.with_radius(Radius::Value(7.0));
-    let (_, empty) = other
-        .init(Net::new(&Device::flex().autodiff()), &roles)
-        .unwrap();
+    let (_, empty) = other.init(Net::new(&Device::flex().autodiff()), &roles).unwrap();
     let mut restored = empty.load_record(optimizer.to_record());
     let (net, _) = step(net, &mut restored, &x, 0.05);
     assert!((norm_of(&net.conv.weight) / 2.5 - 1.0).abs() < 1e-6);
@@ -247,20 +201,14 @@ fn radius_comes_from_the_record_after_loading() {
 #[test]
 fn zero_gradient_moves_nothing() {
     let (net, _, roles) = setup();
-    for (config, lr) in configs()
-        .into_iter()
-        .filter(|(config, _)| config.weight_decay.is_none())
-    {
+    for (config, lr) in configs().into_iter().filter(|(config, _)| config.weight_decay.is_none()) {
         if matches!(config.head, HeadControl::Decayed(..)) {
             continue;
         }
         let (net, mut optimizer) = config.init(net.valid().train(), &roles).unwrap();
         let before = net.conv.weight.val().into_data();
         let mut grads = GradientsParams::new();
-        grads.register(
-            net.conv.weight.id,
-            net.conv.weight.val().inner().zeros_like(),
-        );
+        grads.register(net.conv.weight.id, net.conv.weight.val().inner().zeros_like());
         let net = optimizer.step(lr, net, grads);
         assert_eq!(net.conv.weight.val().into_data(), before, "{config:?}");
     }
@@ -273,9 +221,7 @@ fn both_ways<const D: usize>(optimizer: &NormOptimizer, shape: [usize; D], lr: f
     let (w, g) = (random(1.0), random(0.5));
     let mut state = optimizer.initial_state(&w);
     state.first = random(0.3);
-    state.second = state
-        .second
-        .map(|_| random(0.3).powi_scalar(2).add_scalar(0.1));
+    state.second = state.second.map(|_| random(0.3).powi_scalar(2).add_scalar(0.1));
     state.steps = 3;
     let (fast, fast_state) = optimizer.step_in_memory(lr, w.clone(), g.clone(), state.clone());
     let (composed, composed_state) = optimizer.step_composed(lr, w, g, state);
@@ -296,11 +242,8 @@ fn kernel_agrees_with_composed_step() {
     for (base, lr) in bases() {
         for rule in [StepRule::Raw, StepRule::Normalized] {
             for constraint in [Constraint::Free, Constraint::Fixed, Constraint::Capped] {
-                for decay in [
-                    None,
-                    Some((0.05, DecayKind::L2)),
-                    Some((0.05, DecayKind::Decoupled)),
-                ] {
+                for decay in [None, Some((0.05, DecayKind::L2)), Some((0.05, DecayKind::Decoupled))]
+                {
                     for channel_axis in [None, Some(0), Some(1)] {
                         let optimizer = |groups| NormOptimizer {
                             base,
@@ -325,15 +268,9 @@ fn decay_spares_gains_and_biases_unless_asked() {
     let (net, _, roles) = setup();
     let zero_grads = |net: &Net| {
         let mut grads = GradientsParams::new();
-        grads.register(
-            net.conv.weight.id,
-            net.conv.weight.val().inner().zeros_like(),
-        );
+        grads.register(net.conv.weight.id, net.conv.weight.val().inner().zeros_like());
         grads.register(net.norm.gamma.id, net.norm.gamma.val().inner().zeros_like());
-        grads.register(
-            net.head.weight.id,
-            net.head.weight.val().inner().zeros_like(),
-        );
+        grads.register(net.head.weight.id, net.head.weight.val().inner().zeros_like());
         grads
     };
     for (target, [conv, gain, head]) in [
@@ -343,33 +280,17 @@ fn decay_spares_gains_and_biases_unless_asked() {
         (DecayTarget::AllParameters, [true, true, true]),
     ] {
         for kind in [DecayKind::L2, DecayKind::Decoupled] {
-            let decay = WeightDecay {
-                rate: 0.5,
-                kind,
-                target,
-            };
+            let decay = WeightDecay { rate: 0.5, kind, target };
             let config = FixNormConfig::decayed(BaseUpdate::sgd(0.0), decay);
             let (before, mut optimizer) = config.init(net.valid().train(), &roles).unwrap();
             let after = optimizer.step(0.1, before.clone(), zero_grads(&before));
             let shrunk = |a: f64, b: f64| {
-                assert!(
-                    (b / a - 1.0).abs() < 1e-6 || (b / a - 0.95).abs() < 1e-6,
-                    "{a} to {b}"
-                );
+                assert!((b / a - 1.0).abs() < 1e-6 || (b / a - 0.95).abs() < 1e-6, "{a} to {b}");
                 (b / a - 0.95).abs() < 1e-6
             };
-            assert_eq!(
-                shrunk(norm_of(&before.conv.weight), norm_of(&after.conv.weight)),
-                conv
-            );
-            assert_eq!(
-                shrunk(norm_of(&before.norm.gamma), norm_of(&after.norm.gamma)),
-                gain
-            );
-            assert_eq!(
-                shrunk(norm_of(&before.head.weight), norm_of(&after.head.weight)),
-                head
-            );
+            assert_eq!(shrunk(norm_of(&before.conv.weight), norm_of(&after.conv.weight)), conv);
+            assert_eq!(shrunk(norm_of(&before.norm.gamma), norm_of(&after.norm.gamma)), gain);
+            assert_eq!(shrunk(norm_of(&before.head.weight), norm_of(&after.head.weight)), head);
         }
     }
 }
@@ -383,17 +304,11 @@ fn measurement_sees_what_the_step_did() {
         let before = WeightSnapshot::take(&net, &roles);
         (net, _) = step(net, &mut optimizer, &x, 0.01);
         let measured = before.measure(&net, &roles, 0.01);
-        let conv = measured
-            .iter()
-            .find(|layer| layer.role == Role::ScaleInvariant)
-            .unwrap();
+        let conv = measured.iter().find(|layer| layer.role == Role::ScaleInvariant).unwrap();
         assert!((conv.norm / 5f64.sqrt() - 1.0).abs() < 1e-6);
         assert!((conv.effective_lr / (0.01 / 5.0) - 1.0).abs() < 1e-5);
         // The gradient is tangential, so a step of length lr·ρ turns by atan(lr).
-        assert!(
-            (conv.angular_update / 0.01f64.atan() - 1.0).abs() < 1e-3,
-            "{conv:?}"
-        );
+        assert!((conv.angular_update / 0.01f64.atan() - 1.0).abs() < 1e-3, "{conv:?}");
     }
 }
 
@@ -403,47 +318,23 @@ fn setup_errors_come_before_the_first_step() {
     let config = |alpha| FixNormConfig::new(BaseUpdate::sgd(0.9), alpha);
     for alpha in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         let error = config(alpha).init(net.clone(), &roles).err().unwrap();
-        assert!(
-            matches!(error, SetupError::OutOfRange { name: "alpha", .. }),
-            "{error}"
-        );
+        assert!(matches!(error, SetupError::OutOfRange { name: "alpha", .. }), "{error}");
     }
-    let error = FixNormConfig::new(BaseUpdate::sgd(1.0), 1.0)
-        .init(net.clone(), &roles)
-        .err()
-        .unwrap();
-    assert!(
-        matches!(
-            error,
-            SetupError::OutOfRange {
-                name: "momentum",
-                ..
-            }
-        ),
-        "{error}"
-    );
+    let error =
+        FixNormConfig::new(BaseUpdate::sgd(1.0), 1.0).init(net.clone(), &roles).err().unwrap();
+    assert!(matches!(error, SetupError::OutOfRange { name: "momentum", .. }), "{error}");
 
     let mut dead = net.clone();
-    dead.conv.weight = dead
-        .conv
-        .weight
-        .map(|w| Tensor::from_inner(w.inner().zeros_like()).require_grad());
+    dead.conv.weight =
+        dead.conv.weight.map(|w| Tensor::from_inner(w.inner().zeros_like()).require_grad());
     let error = config(1.0).init(dead, &roles).err().unwrap();
-    assert_eq!(
-        error,
-        SetupError::ZeroNorm {
-            path: "conv.weight".to_owned()
-        }
-    );
+    assert_eq!(error, SetupError::ZeroNorm { path: "conv.weight".to_owned() });
 
     let mut headless = roles.clone();
     headless.set("head.weight", Role::Free).unwrap();
     let error = config(1.0).init(net.clone(), &headless).err().unwrap();
     assert!(matches!(error, SetupError::HeadNotFound { .. }), "{error}");
-    config(1.0)
-        .with_head(HeadControl::Free)
-        .init(net.clone(), &headless)
-        .unwrap();
+    config(1.0).with_head(HeadControl::Free).init(net.clone(), &headless).unwrap();
 
     let mut foreign = roles;
     foreign.params.pop();

@@ -1,0 +1,184 @@
+//! Bad input: one clear line, the right exit code, nothing half-written.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use common::{Said, data, run, small_run};
+
+/// One line on stderr that has `parts`, nothing on stdout, this exit code, and no run directory.
+fn refused(dir: &Path, said: &Said, code: i32, parts: &[&str]) {
+    assert_eq!(said.code, Some(code), "{said:?}");
+    assert_eq!(said.stdout, "");
+    assert_eq!(said.stderr.lines().count(), 1, "{said:?}");
+    for part in parts {
+        assert!(said.stderr.contains(part), "{said:?} lacks {part:?}");
+    }
+    assert!(!dir.join("out").exists());
+}
+
+#[test]
+fn data_files_that_are_missing_or_broken() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let images = data(dir, "data").join("train-images-idx3-ubyte");
+    let labels = dir.join("data/train-labels-idx1-ubyte");
+    let (whole_images, whole_labels) = (fs::read(&images).unwrap(), fs::read(&labels).unwrap());
+    let train = || run(dir, &small_run("out", &[]));
+
+    fs::write(&images, &whole_images[..5000]).unwrap();
+    refused(dir, &train(), 1, &["train-images-idx3-ubyte", "expected 36000 values", "found 4984"]);
+    fs::remove_file(&images).unwrap();
+    refused(dir, &train(), 1, &["cannot read", "train-images-idx3-ubyte"]);
+    fs::write(&images, &whole_images).unwrap();
+
+    let test_labels = dir.join("data/t10k-labels-idx1-ubyte");
+    let mut bad = fs::read(&test_labels).unwrap();
+    *bad.last_mut().unwrap() = 200;
+    fs::write(&test_labels, &bad).unwrap();
+    refused(dir, &train(), 1, &["label 200 of picture 39 is out of range, there are 4 classes"]);
+    fs::write(&labels, &whole_labels[..100]).unwrap();
+    refused(dir, &train(), 1, &["train-labels-idx1-ubyte", "expected 360 values", "found 92"]);
+    refused(
+        dir,
+        &run(dir, &["train", "--out", "out", "--data", "idx:nowhere"]),
+        1,
+        &["cannot read nowhere"],
+    );
+}
+
+#[test]
+fn names_that_do_not_exist() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let train = |more: &[&str]| run(dir, &[&["train", "--out", "out"], more].concat());
+    refused(
+        dir,
+        &train(&["--model", "resnet88"]),
+        2,
+        &["unknown model `resnet88`", "did you mean `resnet8`?"],
+    );
+    refused(
+        dir,
+        &train(&["--data", "fashion-mnist-min"]),
+        2,
+        &["did you mean `fashion-mnist-mini`?"],
+    );
+    refused(dir, &train(&["--device", "cuda:0"]), 2, &["no device `cuda:0`"]);
+    refused(
+        dir,
+        &train(&["--set", "optimizer.momentun=0.8"]),
+        2,
+        &["did you mean `optimizer.momentum`?"],
+    );
+    refused(dir, &train(&["--set", "head.alpha=-1"]), 2, &["alpha must be above 0"]);
+    refused(dir, &train(&["--set", "optimizer.lr=0"]), 2, &["optimizer.lr must be above 0"]);
+    refused(dir, &train(&["--set", "roles.stage.*=free"]), 2, &["`stage.*` matches no parameter"]);
+    refused(
+        dir,
+        &train(&["--set", "head.path=fc.wait"]),
+        2,
+        &["no weight has the path `fc.wait`", "fc.weight"],
+    );
+    fs::write(dir.join("mine.toml"), "[optimizer]\nlearning_rate = 0.1\n").unwrap();
+    let said = train(&["--recipe", "mine.toml"]);
+    refused(
+        dir,
+        &said,
+        2,
+        &["mine.toml", "unknown key `optimizer.learning_rate`", "`optimizer.lr`"],
+    );
+    refused(dir, &train(&["--recipe", "none.toml"]), 2, &["none.toml"]);
+    refused(dir, &train(&["--init", "none.safetensors"]), 1, &["cannot read none.safetensors"]);
+    // Flags that do not exist are clap's.
+    assert_eq!(train(&["--no-such-flag"]).code, Some(2));
+}
+
+#[test]
+fn run_directories_that_are_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    refused(dir, &run(dir, &["train", "--resume", "--out", "out"]), 1, &["out holds no run"]);
+    fs::write(dir.join("file"), "").unwrap();
+    refused(dir, &run(dir, &["train", "--resume", "--out", "file"]), 1, &["file holds no run"]);
+    fs::create_dir(dir.join("broken")).unwrap();
+    fs::write(dir.join("broken/plan.toml"), "recipe = 3\n").unwrap();
+    refused(dir, &run(dir, &["train", "--resume", "--out", "broken"]), 1, &["plan.toml"]);
+    assert_eq!(run(dir, &["train", "--resume"]).code, Some(2));
+    refused(dir, &run(dir, &["train", "--out", "file/below"]), 1, &["cannot create file/below"]);
+}
+
+#[test]
+fn full_disk_leaves_the_last_checkpoint() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir, "data");
+    // A limit on the size of files stands in for a full disk: writing fails half-way.
+    let limited = |blocks: &str, arguments: &[&str]| -> Said {
+        let script = "trap '' XFSZ; ulimit -f $0; exec \"$@\"";
+        let mut command = Command::new("bash");
+        command.args(["-c", script, blocks, env!("CARGO_BIN_EXE_fixnorm")]).args(arguments);
+        command.current_dir(dir).output().unwrap().into()
+    };
+    let said = limited("100", &small_run("out", &[]));
+    assert_eq!(said.code, Some(1), "{said:?}");
+    let error = said.stderr.lines().last().unwrap();
+    assert!(error.contains("cannot write out/checkpoints/step-00000003.tmp/model.bpk"), "{said:?}");
+    assert_eq!(fs::read_dir(dir.join("out/checkpoints")).unwrap().count(), 0);
+    // With room again it goes on.
+    let said = run(dir, &["train", "--resume", "--out", "out"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+}
+
+#[test]
+fn divergence_names_step_and_norms() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir, "data");
+    let free = [
+        "--set",
+        "optimizer.constraint=free",
+        "--set",
+        "head.control=free",
+        "--set",
+        "optimizer.lr=1e30",
+    ];
+    let said = run(dir, &small_run("out", &free));
+    assert_eq!(said.code, Some(1), "{said:?}");
+    let error = said.stderr.lines().last().unwrap();
+    for part in ["diverged at step", "stem.conv.weight", "fc.weight", "Try a smaller optimizer.lr"]
+    {
+        assert!(error.contains(part), "{error}");
+    }
+    assert!(!dir.join("out/model.safetensors").exists());
+    for checkpoint in fs::read_dir(dir.join("out/checkpoints")).into_iter().flatten() {
+        panic!("{checkpoint:?} holds weights of a diverged run");
+    }
+}
+
+#[test]
+fn pictures_and_weights_that_are_none() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir, "data");
+    let said = run(
+        dir,
+        &small_run("good", &["--set", "train.epochs=1", "--set", "schedule.warmup_epochs=0"]),
+    );
+    assert_eq!(said.code, Some(0), "{said:?}");
+    fs::write(dir.join("notes.png"), "not a picture").unwrap();
+    let said = run(dir, &["predict", "--weights", "good", "notes.png"]);
+    refused(dir, &said, 1, &["notes.png is not a PNG or JPEG picture"]);
+    let said = run(dir, &["predict", "--weights", "good", "none.png"]);
+    refused(dir, &said, 1, &["cannot read none.png"]);
+    fs::write(dir.join("bad.safetensors"), "nothing").unwrap();
+    let said = run(dir, &["eval", "--weights", "bad.safetensors", "--data", "idx:data"]);
+    refused(dir, &said, 1, &["bad.safetensors", "not a safetensors file"]);
+    let said =
+        run(dir, &["eval", "--model", "resnet20", "--weights", "good", "--data", "idx:data"]);
+    refused(dir, &said, 1, &["holds weights of resnet8, not of resnet20"]);
+    let said = run(dir, &["eval", "--weights", "good", "--data", "fashion-mnist-mini"]);
+    refused(dir, &said, 1, &["do not fit resnet8", "fc.weight (expected [10, 64], found [4, 64])"]);
+}

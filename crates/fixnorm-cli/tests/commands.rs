@@ -1,0 +1,195 @@
+//! The command's contract: JSON keys, norms after training, and that the parts fit together.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{CLASSES, data, events, json, picture, run, small_run};
+use serde_json::Value;
+
+fn keys(value: &Value) -> Vec<&str> {
+    value.as_object().unwrap().keys().map(String::as_str).collect()
+}
+
+fn write_png(path: &Path, index: usize) {
+    let image = image::GrayImage::from_raw(10, 10, picture(index)).unwrap();
+    image.save(path).unwrap();
+}
+
+#[test]
+fn trained_model_through_every_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir, "data");
+    let summary = json(
+        dir,
+        &small_run(
+            "out",
+            &["--set", "head.alpha=0.7", "--set", "augment.flip=false", "--epochs", "8"],
+        ),
+    );
+    for key in [
+        "model",
+        "data",
+        "epochs",
+        "steps",
+        "seed",
+        "train_loss",
+        "val_loss",
+        "val_top1",
+        "val_top5",
+        "test_top1",
+        "images_per_second",
+        "seconds",
+        "out",
+    ] {
+        assert!(keys(&summary).contains(&key), "{key} is missing in {summary}");
+    }
+    // 330 training pictures are 20 full batches of 16.
+    assert_eq!((summary["steps"].as_u64(), summary["seed"].as_u64()), (Some(160), Some(3)));
+    assert!(summary["val_top1"].as_f64().unwrap() > 0.9, "{summary}");
+    assert!(summary["test_top1"].as_f64().unwrap() > 0.8, "{summary}");
+    assert_eq!(events(&dir.join("out"), "epoch").len(), 8);
+
+    let eval = json(dir, &["eval", "--model", "resnet8", "--weights", "out", "--data", "idx:data"]);
+    assert_eq!(eval["count"], 30);
+    assert_eq!(eval["val_top1"], summary["val_top1"]);
+    let difference = eval["val_loss"].as_f64().unwrap() - summary["val_loss"].as_f64().unwrap();
+    assert!(difference.abs() < 1e-5, "{eval} against {summary}");
+
+    // Every scale-invariant weight at its norm, the head at alpha times the root of the classes.
+    let found = json(dir, &["inspect", "--weights", "out/model.safetensors"]);
+    let mut scale_invariant = 0;
+    for row in found["parameters"].as_array().unwrap() {
+        if row["role"] == "scale_invariant" {
+            scale_invariant += 1;
+            let c_out = row["shape"][0].as_f64().unwrap();
+            let norm = row["norm"].as_f64().unwrap();
+            assert!((norm / c_out.sqrt() - 1.0).abs() < 1e-5, "{row}");
+            let expected = 0.1 / c_out;
+            assert!((row["effective_lr"].as_f64().unwrap() / expected - 1.0).abs() < 1e-4, "{row}");
+        }
+    }
+    assert_eq!(scale_invariant, 7);
+    assert!((found["head"]["alpha"].as_f64().unwrap() / 0.7 - 1.0).abs() < 1e-5, "{found}");
+
+    let files: Vec<String> = (0..CLASSES).map(|class| format!("{class}.png")).collect();
+    files.iter().enumerate().for_each(|(index, file)| write_png(&dir.join(file), 400 + index));
+    let mut arguments = vec!["predict", "--weights", "out", "--top", "2", "--logits"];
+    arguments.extend(files.iter().map(String::as_str));
+    let predictions = json(dir, &arguments);
+    let mut right = 0;
+    for (class, prediction) in predictions.as_array().unwrap().iter().enumerate() {
+        assert_eq!(prediction["file"], format!("{class}.png"));
+        assert_eq!(prediction["logits"].as_array().unwrap().len(), CLASSES);
+        let top = prediction["top"].as_array().unwrap();
+        assert_eq!((top.len(), keys(&top[0])), (2, vec!["class", "name", "probability"]));
+        assert!(top[0]["probability"].as_f64() >= top[1]["probability"].as_f64());
+        right += usize::from(top[0]["class"] == class as u64);
+    }
+    assert!(right >= 3, "{predictions}");
+
+    // Fine-tuning starts from the weights.
+    let more = [
+        "--init",
+        "out",
+        "--epochs",
+        "1",
+        "--set",
+        "optimizer.radius=init",
+        "--set",
+        "head.alpha=0.7",
+        "--set",
+        "augment.flip=false",
+        "--set",
+        "optimizer.lr=0.01",
+    ];
+    let tuned = json(dir, &small_run("tuned", &more));
+    assert!(tuned["train_loss"].as_f64() < Some(0.8), "{tuned}");
+}
+
+#[test]
+fn baselines_train_through_the_same_entry() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir, "data");
+    let decayed = |kind| format!("optimizer.decay_kind={kind}");
+    let (l2, decoupled) = (decayed("l2"), decayed("decoupled"));
+    for (name, base, lr, kind) in [
+        ("a", "optimizer.base=nesterov", "optimizer.lr=0.05", &l2),
+        ("b", "optimizer.base=adamw", "optimizer.lr=0.005", &decoupled),
+        ("c", "optimizer.base=rmsprop", "optimizer.lr=0.005", &l2),
+    ] {
+        let more = [
+            "--epochs",
+            "3",
+            "--set",
+            base,
+            "--set",
+            lr,
+            "--set",
+            kind,
+            "--set",
+            "optimizer.constraint=free",
+            "--set",
+            "head.control=free",
+            "--set",
+            "optimizer.weight_decay=1e-3",
+        ];
+        let summary = json(dir, &small_run(name, &more));
+        assert!(summary["train_loss"].as_f64() < Some(1.2), "{base}: {summary}");
+    }
+}
+
+#[test]
+fn dry_run_shows_plan_and_roles_and_writes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir, "data");
+    let arguments = small_run("out", &["--dry-run", "--set", "roles.stages.2.*.weight=free"]);
+    let shown = json(dir, &arguments);
+    assert_eq!(shown["plan"]["derived"]["steps"], 80);
+    let roles = shown["parameters"].as_array().unwrap();
+    let role = |path: &str| roles.iter().find(|row| row["path"] == path).unwrap()["role"].clone();
+    assert_eq!(role("stem.conv.weight"), "scale_invariant");
+    assert_eq!(role("stages.2.0.Basic.conv1.conv.weight"), "free");
+    assert_eq!(role("fc.weight"), "head");
+    let text = run(dir, &arguments).stdout;
+    assert!(text.contains("free (set)") && text.contains("steps_per_epoch = 20"), "{text}");
+    assert_eq!(fs::read_dir(dir).unwrap().count(), 1);
+}
+
+#[test]
+fn models_are_counted() {
+    let models = json(Path::new("."), &["models"]);
+    let first = &models[0];
+    assert_eq!(keys(first), ["macs", "name", "params", "resolution"]);
+    assert!(
+        models
+            .as_array()
+            .unwrap()
+            .iter()
+            .any(|model| model["name"] == "resnet20" && model["params"] == 269_722)
+    );
+    assert!(run(Path::new("."), &["models"]).stdout.contains("resnet8"));
+}
+
+#[test]
+fn synthetic_data_trains_another_size() {
+    let dir = tempfile::tempdir().unwrap();
+    let more = [
+        "train",
+        "--data",
+        "synthetic:3x9x7",
+        "--epochs",
+        "1",
+        "--set",
+        "train.batch_size=512",
+        "--out",
+        "o",
+    ];
+    let summary = json(dir.path(), &more);
+    assert_eq!(summary["steps"], 4);
+    assert!(summary.get("test_top1").is_none());
+}

@@ -1,0 +1,121 @@
+//! Nothing is lost: killed, interrupted and resumed runs end with the same bits.
+
+mod common;
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+
+use common::{data, events, fixnorm, run, sha256, small_run, wait_for_step};
+
+/// The whole run without interruption: the SHA-256 of its weights, and its steps' losses.
+fn uninterrupted(dir: &Path) -> (String, Vec<(u64, f64)>) {
+    let said = run(dir, &small_run("whole", &[]));
+    assert_eq!(said.code, Some(0), "{said:?}");
+    (sha256(&dir.join("whole/model.safetensors")), losses(&dir.join("whole")))
+}
+
+fn losses(run: &Path) -> Vec<(u64, f64)> {
+    let steps = events(run, "step");
+    steps.iter().map(|e| (e["step"].as_u64().unwrap(), e["loss"].as_f64().unwrap())).collect()
+}
+
+fn spawn(dir: &Path, arguments: &[&str]) -> Child {
+    fixnorm(dir, arguments).stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap()
+}
+
+#[test]
+fn killed_five_times_ends_with_the_same_weights() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir, "data");
+    let (expected, expected_losses) = uninterrupted(dir);
+    let out = dir.join("killed");
+    // Before the first checkpoint, between two, and around the ends of epochs.
+    for (attempt, step) in [1, 7, 20, 41, 70].into_iter().enumerate() {
+        let first = small_run("killed", &[]);
+        let resumed = ["train", "--resume", "--out", "killed"];
+        let arguments = if attempt == 0 { &first[..] } else { &resumed[..] };
+        let mut child = spawn(dir, arguments);
+        wait_for_step(&mut child, &out, step);
+        // SIGKILL.
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let said = run(dir, &["train", "--resume", "--out", "killed"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert_eq!(sha256(&out.join("model.safetensors")), expected);
+    // Every step is logged once, with the same loss.
+    assert_eq!(losses(&out), expected_losses);
+    assert_eq!(events(&out, "epoch").len(), 4);
+}
+
+#[test]
+fn signals_save_and_say_how_to_go_on() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir, "data");
+    let (expected, _) = uninterrupted(dir);
+    for (signal, code) in [("INT", 130), ("TERM", 143)] {
+        let mut child = spawn(dir, &small_run(signal, &[]));
+        let out = dir.join(signal);
+        wait_for_step(&mut child, &out, 10);
+        let sent =
+            Command::new("kill").args([format!("-{signal}"), child.id().to_string()]).status();
+        assert!(sent.unwrap().success());
+        let output = child.wait_with_output().unwrap();
+        assert_eq!(output.status.code(), Some(code));
+        let stderr = String::from_utf8(output.stderr).unwrap();
+        let command = format!("fixnorm train --resume --out {signal}");
+        assert!(stderr.contains(&command), "{stderr}");
+        assert_eq!(events(&out, "interrupted").len(), 1);
+
+        let said = run(dir, &["train", "--resume", "--out", signal]);
+        assert_eq!(said.code, Some(0), "{said:?}");
+        assert_eq!(sha256(&out.join("model.safetensors")), expected, "{signal}");
+    }
+}
+
+#[test]
+fn number_of_threads_changes_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir, "data");
+    let (expected, _) = uninterrupted(dir);
+    let arguments =
+        small_run("other", &["--set", "loader.workers=3", "--set", "loader.prefetch=1"]);
+    let done = fixnorm(dir, &arguments).env("RAYON_NUM_THREADS", "3").output().unwrap();
+    assert!(done.status.success());
+    assert_eq!(sha256(&dir.join("other/model.safetensors")), expected);
+}
+
+#[test]
+fn changed_plan_is_refused_and_a_finished_run_answers() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir, "data");
+    uninterrupted(dir);
+    let said = run(dir, &["train", "--resume", "--out", "whole", "--set", "optimizer.lr=0.5"]);
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert!(said.stderr.contains("optimizer.lr was 0.1, is 0.5"), "{said:?}");
+    let said = run(dir, &small_run("whole", &[]));
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert!(said.stderr.contains("already holds a run"), "{said:?}");
+    // Sections that change no weight may differ.
+    let said = run(dir, &["train", "--resume", "--out", "whole", "--set", "loader.workers=2"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(said.stdout.contains("val top-1"), "{said:?}");
+}
+
+#[test]
+fn second_process_in_the_same_directory_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir, "data");
+    let mut child = spawn(dir, &small_run("shared", &["--set", "train.epochs=400"]));
+    wait_for_step(&mut child, &dir.join("shared"), 2);
+    let said = run(dir, &["train", "--resume", "--out", "shared"]);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stderr.contains("another process is training in shared"), "{said:?}");
+}
