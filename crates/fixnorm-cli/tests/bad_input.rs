@@ -153,9 +153,8 @@ fn divergence_names_step_and_norms() {
         assert!(error.contains(part), "{error}");
     }
     assert!(!dir.join("out/model.safetensors").exists());
-    for checkpoint in fs::read_dir(dir.join("out/checkpoints")).into_iter().flatten() {
-        panic!("{checkpoint:?} holds weights of a diverged run");
-    }
+    // No checkpoint holds weights of a diverged run.
+    assert!(fs::read_dir(dir.join("out/checkpoints")).map_or(0, Iterator::count) == 0);
 }
 
 #[test]

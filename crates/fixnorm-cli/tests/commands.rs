@@ -67,7 +67,7 @@ fn trained_model_through_every_command() {
             let c_out = row["shape"][0].as_f64().unwrap();
             let norm = row["norm"].as_f64().unwrap();
             assert!((norm / c_out.sqrt() - 1.0).abs() < 1e-5, "{row}");
-            let expected = 0.1 / c_out;
+            let expected = 0.2 / c_out;
             assert!((row["effective_lr"].as_f64().unwrap() / expected - 1.0).abs() < 1e-4, "{row}");
         }
     }

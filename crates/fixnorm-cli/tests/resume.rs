@@ -96,7 +96,7 @@ fn changed_plan_is_refused_and_a_finished_run_answers() {
     uninterrupted(dir);
     let said = run(dir, &["train", "--resume", "--out", "whole", "--set", "optimizer.lr=0.5"]);
     assert_eq!(said.code, Some(2), "{said:?}");
-    assert!(said.stderr.contains("optimizer.lr was 0.1, is 0.5"), "{said:?}");
+    assert!(said.stderr.contains("optimizer.lr was 0.2, is 0.5"), "{said:?}");
     let said = run(dir, &small_run("whole", &[]));
     assert_eq!(said.code, Some(2), "{said:?}");
     assert!(said.stderr.contains("already holds a run"), "{said:?}");

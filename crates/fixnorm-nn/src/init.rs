@@ -10,15 +10,16 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rand_distr::{Distribution, Normal, Uniform};
 
+use crate::path::{ModulePath, follow_path};
+
 /// `module` with new values in its linear and convolution layers.
 pub fn seeded<M: Module>(module: M, seed: u64) -> M {
-    module.map(&mut Init { seed, names: vec![], layers: vec![], linear_fan_in: 0 })
+    module.map(&mut Init { seed, path: ModulePath::default(), linear_fan_in: 0 })
 }
 
 struct Init {
     seed: u64,
-    names: Vec<String>,
-    layers: Vec<String>,
+    path: ModulePath,
     /// Of the linear layer whose weight was met last: its bias comes after it.
     linear_fan_in: usize,
 }
@@ -28,7 +29,7 @@ impl Init {
         // FNV-1a: any fixed hash will do, and this one is two lines.
         let mix =
             |hash: u64, byte: u8| (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01b3);
-        let path = self.names.join(".").bytes().fold(0xcbf2_9ce4_8422_2325, mix);
+        let path = self.path.dotted().bytes().fold(0xcbf2_9ce4_8422_2325, mix);
         let mut key = [0; 32];
         key[..8].copy_from_slice(&self.seed.to_le_bytes());
         key[8..16].copy_from_slice(&path.to_le_bytes());
@@ -42,8 +43,7 @@ impl Init {
             let range = Uniform::new_inclusive(-bound, bound).expect("finite and not empty");
             range.sample_iter(rng).take(len).collect()
         };
-        let layer = self.layers.last()?.strip_prefix("Struct:")?;
-        match (layer, self.names.last()?.as_str()) {
+        match (self.path.layer()?, self.path.leaf()?) {
             ("Conv2d", "weight") => {
                 let fan_out: usize = shape[0] * shape[2..].iter().product::<usize>();
                 let normal = Normal::new(0.0, (2.0 / fan_out as f32).sqrt()).expect("finite");
@@ -60,15 +60,7 @@ impl Init {
 }
 
 impl ModuleMapper for Init {
-    fn enter_module(&mut self, name: &str, container_type: &str) {
-        self.names.push(name.to_owned());
-        self.layers.push(container_type.to_owned());
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.names.pop();
-        self.layers.pop();
-    }
+    follow_path!();
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
         let shape = param.lazy_shape();

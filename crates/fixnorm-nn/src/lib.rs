@@ -16,6 +16,7 @@
 pub mod block;
 pub mod classifier;
 pub mod init;
+mod path;
 pub mod registry;
 pub mod residual;
 pub mod resnet;

@@ -10,6 +10,7 @@ use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use crate::classifier::Classifier;
 use crate::init::replace;
+use crate::path::{ModulePath, follow_path};
 use crate::registry::ModelSpec;
 
 /// What a file says about itself besides its tensors.
@@ -61,7 +62,8 @@ pub fn to_safetensors(
     metadata: &Metadata,
 ) -> Result<Vec<u8>, WeightsError> {
     // `valid` brings the running statistics up to date: Burn keeps the last update aside.
-    let mut tensors = Tensors { walk: Walk::new(spec), found: vec![] };
+    let mut tensors =
+        Tensors { path: ModulePath::default(), timm_name: spec.timm_name, found: vec![] };
     model.valid().visit(&mut tensors);
     let views = tensors.found.iter().map(|(name, shape, bytes)| {
         let view = TensorView::new(Dtype::F32, shape.clone(), bytes);
@@ -111,7 +113,8 @@ pub fn from_safetensors(
 ) -> Result<Classifier, WeightsError> {
     let file = SafeTensors::deserialize(bytes).map_err(format_error)?;
     let mut loader = Loader {
-        walk: Walk::new(spec),
+        path: ModulePath::default(),
+        timm_name: spec.timm_name,
         file: file.tensors().into_iter().collect(),
         missing: vec![],
         misshapen: vec![],
@@ -139,65 +142,35 @@ fn format_error(error: safetensors::SafeTensorError) -> WeightsError {
     WeightsError::Format(error.to_string())
 }
 
-/// Where a visitor or mapper is, in the file's terms.
-struct Walk {
-    names: Vec<String>,
-    containers: Vec<String>,
-    timm_name: fn(&str) -> String,
-}
-
-impl Walk {
-    fn new(spec: &ModelSpec) -> Self {
-        Self { names: vec![], containers: vec![], timm_name: spec.timm_name }
-    }
-
-    fn enter(&mut self, name: &str, container: &str) {
-        self.names.push(name.to_owned());
-        self.containers.push(container.to_owned());
-    }
-
-    fn exit(&mut self) {
-        self.names.pop();
-        self.containers.pop();
-    }
-
-    fn name(&self) -> String {
-        (self.timm_name)(&self.names.join("."))
-    }
-
-    fn is_transposed<const D: usize>(&self) -> bool {
-        D == 2 && self.containers.last().is_some_and(|container| container == "Struct:Linear")
-    }
+/// Whether a parameter of rank `D` at `path` lies the other way round in PyTorch.
+fn is_transposed<const D: usize>(path: &ModulePath) -> bool {
+    D == 2 && path.layer() == Some("Linear")
 }
 
 struct Tensors {
-    walk: Walk,
+    path: ModulePath,
+    timm_name: fn(&str) -> String,
     found: Vec<(String, Vec<usize>, Vec<u8>)>,
 }
 
 impl ModuleVisitor for Tensors {
-    fn enter_module(&mut self, name: &str, container_type: &str) {
-        self.walk.enter(name, container_type);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.walk.exit();
-    }
+    follow_path!();
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let tensor = match self.walk.is_transposed::<D>() {
+        let tensor = match is_transposed::<D>(&self.path) {
             true => param.val().swap_dims(0, 1),
             false => param.val(),
         };
         let data = tensor.into_data().convert::<f32>();
         let shape = data.shape().to_vec();
         let bytes = data.iter::<f32>().flat_map(f32::to_le_bytes).collect();
-        self.found.push((self.walk.name(), shape, bytes));
+        self.found.push(((self.timm_name)(&self.path.dotted()), shape, bytes));
     }
 }
 
 struct Loader<'a> {
-    walk: Walk,
+    path: ModulePath,
+    timm_name: fn(&str) -> String,
     file: BTreeMap<String, TensorView<'a>>,
     missing: Vec<String>,
     misshapen: Vec<String>,
@@ -207,7 +180,7 @@ struct Loader<'a> {
 impl Loader<'_> {
     /// The values for the parameter at hand, of the file's shape.
     fn take(&mut self, expected: &[usize]) -> Option<Vec<f32>> {
-        let name = self.walk.name();
+        let name = (self.timm_name)(&self.path.dotted());
         let Some(view) = self.file.remove(&name) else {
             self.missing.push(name);
             return None;
@@ -227,16 +200,10 @@ impl Loader<'_> {
 }
 
 impl ModuleMapper for Loader<'_> {
-    fn enter_module(&mut self, name: &str, container_type: &str) {
-        self.walk.enter(name, container_type);
-    }
-
-    fn exit_module(&mut self, _name: &str, _container_type: &str) {
-        self.walk.exit();
-    }
+    follow_path!();
 
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let transposed = self.walk.is_transposed::<D>();
+        let transposed = is_transposed::<D>(&self.path);
         let mut shape = param.lazy_shape().to_vec();
         if transposed {
             shape.swap(0, 1);

@@ -5,7 +5,7 @@ use fixnorm::{Role, WeightSnapshot};
 use fixnorm_nn::{Input, ModelSpec};
 use serde::Serialize;
 
-use crate::epoch::training_loss;
+use crate::step::training_loss;
 use crate::{Bundle, TrainError};
 
 /// A model, parameter by parameter.

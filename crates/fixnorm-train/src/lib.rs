@@ -1,9 +1,9 @@
 //! From recipe to plan to run.
 //!
 //! ```text
-//! recipe   what the user chose              recipe.rs, keys.rs
+//! recipe   what the user chose              recipe.rs, keys.rs, settings.rs
 //! plan     every value resolved, saved      plan.rs
-//! run      training, from start or resumed  run.rs, epoch.rs
+//! run      training, from start or resumed  run.rs, session.rs, step.rs
 //!   run directory, checkpoints              run_dir.rs, checkpoint.rs
 //!   events, and the logs that record them   event.rs, logs.rs, tensorboard.rs
 //! after    evaluation, prediction, roles    evaluate.rs, bundle.rs, inspect.rs
@@ -12,7 +12,6 @@
 pub mod bundle;
 pub mod checkpoint;
 mod device;
-mod epoch;
 mod error;
 pub mod evaluate;
 pub mod event;
@@ -23,6 +22,9 @@ pub mod plan;
 pub mod recipe;
 pub mod run;
 pub mod run_dir;
+mod session;
+mod settings;
+mod step;
 pub mod tensorboard;
 
 pub use bundle::Bundle;

@@ -61,7 +61,7 @@ impl Logs {
 
     /// Records an event; of steps only every k-th.
     pub(crate) fn record(&mut self, event: &Event) -> Result<(), TrainError> {
-        if matches!(event, Event::Step { step, .. } if step % self.every_steps != 0) {
+        if matches!(event, Event::Step { step, .. } if !step.is_multiple_of(self.every_steps)) {
             return Ok(());
         }
         let mut line =

@@ -1,12 +1,9 @@
 //! What a user can choose: the recipe, one struct a section, every key with a default.
-//! Not here: reading and overriding it (`keys.rs`), what follows from it (`plan.rs`).
+//! Not here: reading and overriding it (`keys.rs`), what its keys come to (`settings.rs`).
 
 use std::collections::BTreeMap;
 
-use fixnorm::{
-    BaseUpdate, Constraint, DecayKind, DecayTarget, FixNormConfig, HeadControl, LrSchedule, Probe,
-    Radius, Role, ScheduleShape, Scope, SetupError, StepRule, WeightDecay,
-};
+use fixnorm::{Constraint, DecayKind, DecayTarget, Role, Scope, StepRule};
 use serde::{Deserialize, Serialize};
 
 /// A training run, as its user describes it.
@@ -248,7 +245,7 @@ impl Default for Recipe {
 
 impl Default for Train {
     fn default() -> Self {
-        Self { epochs: 7, batch_size: 64, seed: 0, label_smoothing: 0.1 }
+        Self { epochs: 8, batch_size: 64, seed: 0, label_smoothing: 0.1 }
     }
 }
 
@@ -256,7 +253,7 @@ impl Default for Optimizer {
     fn default() -> Self {
         Self {
             base: Base::Sgd,
-            lr: 0.1,
+            lr: 0.2,
             momentum: 0.9,
             alpha: 0.9,
             beta1: 0.9,
@@ -313,133 +310,5 @@ impl Default for Log {
 impl Default for Checkpoint {
     fn default() -> Self {
         Self { keep_last: 2, every_steps: 0 }
-    }
-}
-
-impl Recipe {
-    /// With the values that depend on other values put in.
-    pub fn resolved(mut self) -> Self {
-        if self.optimizer.epsilon == 0.0 {
-            self.optimizer.epsilon = match self.optimizer.base {
-                Base::Adamw => 1e-8,
-                Base::Rmsprop | Base::Sgd | Base::Nesterov => 1e-3,
-            };
-        }
-        self
-    }
-
-    /// The optimizer's configuration.
-    pub fn optimizer_config(&self) -> FixNormConfig {
-        let optimizer = &self.optimizer;
-        let momentum = optimizer.momentum;
-        let base = match optimizer.base {
-            Base::Sgd => BaseUpdate::sgd(momentum),
-            Base::Nesterov => BaseUpdate::nesterov(momentum),
-            Base::Rmsprop => {
-                BaseUpdate::RmsProp { alpha: optimizer.alpha, momentum, epsilon: optimizer.epsilon }
-            }
-            Base::Adamw => BaseUpdate::AdamW {
-                betas: (optimizer.beta1, optimizer.beta2),
-                epsilon: optimizer.epsilon,
-            },
-        };
-        FixNormConfig {
-            base,
-            step_rule: optimizer.step_rule,
-            constraint: optimizer.constraint,
-            radius: match optimizer.radius {
-                RadiusName::Value(radius) => Radius::Value(radius),
-                RadiusName::Whole(radius) => Radius::Value(radius as f64),
-                RadiusName::Name(RadiusKind::Unit) => Radius::Unit,
-                RadiusName::Name(RadiusKind::Init) => Radius::Init,
-                RadiusName::Name(RadiusKind::SqrtCOut) => Radius::SqrtCOut,
-            },
-            scope: optimizer.scope,
-            head: match self.head.control {
-                HeadMode::Fixed => HeadControl::Fixed(self.head.alpha),
-                HeadMode::Capped => HeadControl::Capped(self.head.alpha),
-                HeadMode::Free => HeadControl::Free,
-                HeadMode::Decayed => {
-                    HeadControl::Decayed(self.head.weight_decay, optimizer.decay_kind)
-                }
-            },
-            weight_decay: (optimizer.weight_decay != 0.0).then_some(WeightDecay {
-                rate: optimizer.weight_decay,
-                kind: optimizer.decay_kind,
-                target: optimizer.decay_target,
-            }),
-        }
-    }
-
-    /// The learning rate of every step.
-    pub fn lr_schedule(&self, steps_per_epoch: usize) -> LrSchedule {
-        let shape = match self.schedule.shape {
-            ShapeName::Constant => ScheduleShape::Constant,
-            ShapeName::Linear => ScheduleShape::Linear,
-            ShapeName::Step => ScheduleShape::Step {
-                epochs: self.schedule.milestones.clone(),
-                gamma: self.schedule.gamma,
-            },
-            ShapeName::Cosine => ScheduleShape::Cosine,
-            ShapeName::SqrtCosine => ScheduleShape::SqrtCosine,
-        };
-        let epochs = self.train.epochs as f64;
-        let schedule = LrSchedule::new(self.optimizer.lr, shape, epochs, steps_per_epoch)
-            .with_warmup(self.schedule.warmup_epochs)
-            .with_final_factor(self.schedule.final_factor);
-        match self.schedule.per_epoch {
-            true => schedule.per_epoch(),
-            false => schedule,
-        }
-    }
-
-    /// The probe that finds the roles, with the roles set by hand.
-    pub fn probe(&self) -> Probe {
-        let probe = match self.head.path.as_str() {
-            "" => Probe::new(),
-            path => Probe::new().with_head(path),
-        };
-        let overrides = self.roles.iter();
-        overrides.fold(probe, |probe, (pattern, role)| probe.with_role(pattern, *role))
-    }
-
-    /// Checks the values that no other part checks.
-    ///
-    /// # Errors
-    /// [`SetupError::OutOfRange`] names the key.
-    pub fn validate(&self) -> Result<(), SetupError> {
-        let check = |fine: bool, name, expected, value| match fine {
-            true => Ok(()),
-            false => Err(SetupError::OutOfRange { name, expected, value }),
-        };
-        let (train, schedule) = (&self.train, &self.schedule);
-        let lr = self.optimizer.lr;
-        check(train.epochs > 0, "train.epochs", "at least 1", 0.0)?;
-        check(
-            train.batch_size > 1,
-            "train.batch_size",
-            "at least 2 (batch norm needs them)",
-            train.batch_size as f64,
-        )?;
-        let smoothing = train.label_smoothing;
-        check(
-            (0.0..1.0).contains(&smoothing),
-            "train.label_smoothing",
-            "at least 0 and below 1",
-            smoothing,
-        )?;
-        check(lr > 0.0 && lr.is_finite(), "optimizer.lr", "above 0 and finite", lr)?;
-        let warmup = schedule.warmup_epochs;
-        check(
-            (0.0..=train.epochs as f64).contains(&warmup),
-            "schedule.warmup_epochs",
-            "between 0 and train.epochs",
-            warmup,
-        )?;
-        let end = schedule.final_factor;
-        check((0.0..=1.0).contains(&end), "schedule.final_factor", "between 0 and 1", end)?;
-        check(schedule.gamma > 0.0, "schedule.gamma", "above 0", schedule.gamma)?;
-        check(self.log.every_steps > 0, "log.every_steps", "at least 1", 0.0)?;
-        check(self.checkpoint.keep_last > 0, "checkpoint.keep_last", "at least 1", 0.0)
     }
 }

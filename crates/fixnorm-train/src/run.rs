@@ -1,25 +1,22 @@
 //! A run from start, or from its last checkpoint, to its result.
-//! Not here: a step (`epoch.rs`), what is saved (`checkpoint.rs`), what is logged (`logs.rs`).
+//! Not here: the training itself (`session.rs`).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::{Duration, Instant};
+use std::sync::atomic::AtomicUsize;
 
-use burn::tensor::Device;
-use fixnorm::{LrSchedule, Roles, WeightSnapshot};
-use fixnorm_data::{Augment, Batch, DataSet, Loader, LoaderConfig};
-use fixnorm_nn::Classifier;
+use fixnorm::Roles;
+use fixnorm_data::{Augment, DataSet, Loader, LoaderConfig};
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::Bundle;
-use crate::checkpoint::{Checkpoints, EpochResult, Progress};
-use crate::epoch::{EpochSums, Learner, training_loss};
-use crate::evaluate::{evaluate, labels, loader, pictures};
-use crate::event::{Event, Observer};
-use crate::logs::Logs;
+use crate::checkpoint::Checkpoints;
+use crate::evaluate::{labels, pictures};
+use crate::event::Observer;
 use crate::run_dir::RunDir;
-use crate::{Evaluation, Plan, TrainError};
+use crate::session::Session;
+use crate::step::{Learner, training_loss};
+use crate::{Plan, TrainError};
 
 /// Asks a run to stop after the step at hand. Signal handlers set it; 0 means go on.
 pub type Stop = Arc<AtomicUsize>;
@@ -76,7 +73,7 @@ pub enum Outcome {
 pub struct Prepared {
     /// What each parameter is.
     pub roles: Roles,
-    learner: Learner,
+    pub(crate) learner: Learner,
 }
 
 /// Model, roles and optimizer of a plan. With `roles` (a resumed run's) nothing is probed.
@@ -111,7 +108,8 @@ pub fn prepare(plan: &Plan, data: &DataSet, roles: Option<Roles>) -> Result<Prep
     Ok(Prepared { roles, learner })
 }
 
-fn train_config(plan: &Plan) -> LoaderConfig {
+/// How training pictures are loaded.
+pub(crate) fn train_config(plan: &Plan) -> LoaderConfig {
     let recipe = &plan.recipe;
     LoaderConfig {
         batch_size: recipe.train.batch_size,
@@ -175,262 +173,4 @@ pub fn resume(
     let checkpoints = Checkpoints::new(dir.checkpoints(), plan.recipe.checkpoint.keep_last);
     let from = checkpoints.latest();
     Session::new(plan, data, dir, prepared, from)?.train(observer, stop)
-}
-
-/// One process's part of a run.
-struct Session<'a> {
-    plan: &'a Plan,
-    dir: RunDir,
-    roles: Roles,
-    learner: Option<Learner>,
-    progress: Progress,
-    schedule: LrSchedule,
-    train: Loader,
-    val: Loader,
-    test: Option<Loader>,
-    checkpoints: Checkpoints,
-    logs: Logs,
-}
-
-impl<'a> Session<'a> {
-    fn new(
-        plan: &'a Plan,
-        data: &DataSet,
-        dir: RunDir,
-        prepared: Prepared,
-        from: Option<PathBuf>,
-    ) -> Result<Self, TrainError> {
-        let Prepared { roles, mut learner } = prepared;
-        let mut progress = Progress::default();
-        if let Some(path) = from {
-            (learner.model, learner.optimizer, progress) =
-                Checkpoints::load(&path, learner.model, learner.optimizer)?;
-        }
-        let recipe = &plan.recipe;
-        let evaluation = |source| {
-            loader(
-                source,
-                data.shape,
-                plan.normalization(),
-                recipe.train.batch_size,
-                &recipe.loader,
-            )
-        };
-        Ok(Self {
-            roles,
-            learner: Some(learner),
-            schedule: plan.lr_schedule(),
-            train: Loader::new(data.train.clone(), data.shape, train_config(plan))?,
-            val: evaluation(data.val.clone())?,
-            test: data.test.clone().map(evaluation).transpose()?,
-            checkpoints: Checkpoints::new(dir.checkpoints(), recipe.checkpoint.keep_last),
-            logs: Logs::open(&dir, &progress.logs, recipe.log.every_steps)?,
-            plan,
-            dir,
-            progress,
-        })
-    }
-
-    fn train(mut self, observer: &mut dyn Observer, stop: &Stop) -> Result<Outcome, TrainError> {
-        let derived = &self.plan.derived;
-        let start = Event::Start {
-            model: self.plan.recipe.model.clone(),
-            data: self.plan.recipe.data.clone(),
-            params: derived.params,
-            epochs: self.plan.recipe.train.epochs,
-            steps_per_epoch: derived.steps_per_epoch,
-            step: self.progress.step,
-            out: self.dir.root().to_owned(),
-        };
-        self.emit(start, observer)?;
-        while self.progress.epoch < self.plan.recipe.train.epochs {
-            if !self.epoch(observer, stop)? {
-                return Ok(Outcome::Interrupted {
-                    step: self.progress.step,
-                    steps: derived.steps,
-                    out: self.dir.root().to_owned(),
-                });
-            }
-        }
-        self.finish(observer)
-    }
-
-    fn emit(&mut self, event: Event, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        observer.event(&event);
-        self.logs.record(&event)
-    }
-
-    fn learner(&self) -> &Learner {
-        self.learner.as_ref().expect("a step gives the learner back")
-    }
-
-    fn model(&self) -> &Classifier {
-        &self.learner().model
-    }
-
-    /// Trains to the end of the epoch at hand; false if it was asked to stop before.
-    fn epoch(&mut self, observer: &mut dyn Observer, stop: &Stop) -> Result<bool, TrainError> {
-        let (start, before) = (Instant::now(), self.progress.seconds);
-        let (mut training, mut pictures) = (Duration::ZERO, 0);
-        let every = self.plan.recipe.checkpoint.every_steps;
-        let mut since = Instant::now();
-        for batch in self.train.epoch_from(self.progress.epoch, self.progress.batch) {
-            let batch = batch?;
-            pictures += batch.labels.len();
-            self.step(batch, observer)?;
-            training += since.elapsed();
-            self.progress.seconds = before + start.elapsed().as_secs_f64();
-            let wanted = every > 0 && self.progress.step % every == 0;
-            let stopped = stop.load(Ordering::Relaxed) != 0;
-            if wanted || stopped {
-                self.save(observer)?;
-            }
-            if stopped {
-                let step = self.progress.step;
-                self.emit(Event::Interrupted { step }, observer)?;
-                return Ok(false);
-            }
-            since = Instant::now();
-        }
-        self.validate(pictures as f64 / training.as_secs_f64(), observer)?;
-        self.progress.seconds = before + start.elapsed().as_secs_f64();
-        let path = self.save(observer)?;
-        if let Some(result) = &self.progress.last {
-            self.checkpoints.note_best(&path, self.progress.epoch - 1, result.val_top1)?;
-        }
-        self.checkpoints.prune()?;
-        Ok(true)
-    }
-
-    fn step(&mut self, batch: Batch, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        let (clock, pictures) = (Instant::now(), batch.labels.len() as f64);
-        let (step, epoch) = (self.progress.step, self.progress.epoch);
-        let lr = self.schedule.at_step(step);
-        let every = self.plan.recipe.log.measure_every_steps;
-        let measured = every > 0 && step % every == 0;
-        let before = measured.then(|| WeightSnapshot::take(self.model(), &self.roles));
-        let learner = self.learner.take().expect("a step gives the learner back");
-        let (learner, loss) = learner.step(batch, lr, &mut self.progress.sums);
-        self.learner = Some(learner);
-        if !loss.is_finite() {
-            return Err(self.diverged(format!("the loss is {loss}")));
-        }
-        let images_per_second = pictures / clock.elapsed().as_secs_f64();
-        self.progress.step += 1;
-        self.progress.batch += 1;
-        let event = Event::Step {
-            step,
-            epoch,
-            lr,
-            loss,
-            epoch_loss: self.progress.sums.loss(),
-            epoch_top1: self.progress.sums.top1(),
-            images_per_second,
-        };
-        self.emit(event, observer)?;
-        if let Some(before) = before {
-            let layers = before.measure(self.model(), &self.roles, lr);
-            self.emit(Event::Measure { step, layers }, observer)?;
-        }
-        Ok(())
-    }
-
-    /// Validates and moves on to the next epoch.
-    fn validate(
-        &mut self,
-        images_per_second: f64,
-        observer: &mut dyn Observer,
-    ) -> Result<(), TrainError> {
-        let val = self.evaluate(&self.val)?;
-        if !val.loss.is_finite() {
-            return Err(self.diverged(format!("the validation loss is {}", val.loss)));
-        }
-        let sums = std::mem::replace(&mut self.progress.sums, EpochSums::default());
-        let epoch = self.progress.epoch;
-        self.progress.epoch += 1;
-        self.progress.batch = 0;
-        self.progress.last = Some(EpochResult {
-            train_loss: sums.loss(),
-            val_loss: val.loss,
-            val_top1: val.top1,
-            val_top5: val.top5,
-        });
-        let event = Event::Epoch {
-            epoch,
-            step: self.progress.step,
-            train_loss: sums.loss(),
-            train_top1: sums.top1(),
-            val_loss: val.loss,
-            val_top1: val.top1,
-            val_top5: val.top5,
-            images_per_second,
-        };
-        self.emit(event, observer)
-    }
-
-    fn evaluate(&self, loader: &Loader) -> Result<Evaluation, TrainError> {
-        let device: Device = self.learner().device.clone().inner();
-        evaluate(self.model(), loader, &device)
-    }
-
-    fn save(&mut self, observer: &mut dyn Observer) -> Result<PathBuf, TrainError> {
-        let broken = WeightSnapshot::take(self.model(), &self.roles);
-        if broken.norms().any(|(_, norm)| !norm.is_finite()) {
-            return Err(self.diverged("a weight is not finite".to_owned()));
-        }
-        self.progress.logs = self.logs.lengths()?;
-        let learner = self.learner();
-        let path = self.checkpoints.save(&self.progress, &learner.model, &learner.optimizer)?;
-        let event = Event::Checkpoint { step: self.progress.step, path: path.clone() };
-        observer.event(&event);
-        Ok(path)
-    }
-
-    fn diverged(&self, what: String) -> TrainError {
-        let snapshot = WeightSnapshot::take(self.model(), &self.roles);
-        let norms: Vec<_> =
-            snapshot.norms().map(|(path, norm)| format!("{path} {norm:.4}")).collect();
-        TrainError::Diverged {
-            step: self.progress.step,
-            what,
-            norms: norms.join(", "),
-            kept: match self.checkpoints.latest() {
-                Some(path) => format!("last good checkpoint: {}", path.display()),
-                None => "no checkpoint yet".to_owned(),
-            },
-        }
-    }
-
-    fn finish(mut self, observer: &mut dyn Observer) -> Result<Outcome, TrainError> {
-        let clock = Instant::now();
-        let bundle = Bundle::from_model(self.model(), self.plan)?;
-        bundle.write(&self.dir.weights())?;
-        let test = self.test.as_ref().map(|test| self.evaluate(test)).transpose()?;
-        let Some(last) = self.progress.last.clone() else {
-            return Err(TrainError::Mismatch(
-                "a run without a finished epoch has no result".to_owned(),
-            ));
-        };
-        let recipe = &self.plan.recipe;
-        let seconds = self.progress.seconds;
-        let pictures = self.progress.step * recipe.train.batch_size;
-        let summary = Summary {
-            model: recipe.model.clone(),
-            data: recipe.data.clone(),
-            epochs: recipe.train.epochs,
-            steps: self.progress.step,
-            seed: recipe.train.seed,
-            train_loss: last.train_loss,
-            val_loss: last.val_loss,
-            val_top1: last.val_top1,
-            val_top5: last.val_top5,
-            test_top1: test.map(|test| test.top1),
-            images_per_second: pictures as f64 / seconds,
-            seconds: seconds + clock.elapsed().as_secs_f64(),
-            out: self.dir.root().to_owned(),
-        };
-        self.emit(Event::End(summary.clone()), observer)?;
-        self.dir.save_result(&summary)?;
-        Ok(Outcome::Finished(Box::new(summary)))
-    }
 }

@@ -10,10 +10,11 @@
 //! 2. Each weight is scaled by ½ and 2. It is scale-invariant when the losses agree within the
 //!    tolerance *and* a random change of its direction moves the loss at least ten times more, so
 //!    that a weight nothing depends on is not called scale-invariant.
-//! 3. A normalization's epsilon breaks exactness. So a weight that fails step 2 is scaled once
-//!    more, around 8 times its size. What epsilon causes shrinks with the square of the size, to a
-//!    64th; what a bias causes shrinks to an 8th at best. The weight is scale-invariant when the
-//!    change shrank to less than a 22nd, the geometric mean of the two.
+//! 3. A normalization's epsilon breaks exactness. So a weight that fails step 2 is scaled again around
+//!    8 and 64 times its size. From one size to the next, what epsilon causes shrinks with the square
+//!    of the size, to a 64th; what a bias causes shrinks to an 8th at best. The weight is
+//!    scale-invariant when the change shrank to less than a 22nd both times, the geometric mean of the
+//!    two, or to rounding.
 //! 4. Where the layer's layout is known, the same is done with output channels scaled by
 //!    independent factors.
 
@@ -27,10 +28,12 @@ use crate::params::{Path, follow_path, trainable};
 use crate::role::{ParamRole, Role, Roles};
 use crate::{ParamInfo, SetupError};
 
-/// The second size around which a weight is scaled, in units of the first.
-const ENLARGED: f64 = 8.0;
-/// At that size a change must have shrunk this much to be put down to epsilon: √(8·64).
+/// The sizes around which a weight is scaled after its own.
+const ENLARGED: [f64; 2] = [8.0, 64.0];
+/// From one size to the next a change must shrink this much to be put down to epsilon: √(8·64).
 const SHRINKAGE: f64 = 22.0;
+/// The share of the tolerance below which a change is rounding and need not shrink any more.
+const ROUNDING: f64 = 0.25;
 /// Standard deviation of the offsets that gains and biases get.
 const OFFSET: f64 = 0.5;
 /// A change of direction must move the loss at least this many times more than the scaling did.
@@ -81,7 +84,7 @@ impl Probe {
     /// statistics. `loss` computes the training loss on one fixed batch: any number of values;
     /// one a sample is sharper than their mean.
     ///
-    /// Costs four to nine forward passes a weight. The model, its running statistics included, is
+    /// Costs eight forward passes a weight, more where epsilon matters. The model, its running statistics included, is
     /// left as it was.
     ///
     /// # Errors
@@ -123,15 +126,13 @@ impl Probe {
         if param.is_weight() {
             let scaling = |factor: f64| Change::Scale { factor };
             let scaled = |size: f64| run.deviation(param.id, size, &[scaling(0.5), scaling(2.0)]);
-            let whole = scaled(1.0);
-            deviation = Some(whole);
-            let contrast = run.deviation(param.id, 1.0, &[Change::Turn]);
-            if self.is_invariant(whole, contrast, || scaled(ENLARGED)) {
+            let turned = run.deviation(param.id, 1.0, &[Change::Turn]);
+            deviation = Some(scaled(1.0));
+            if self.is_invariant(turned, scaled) {
                 role = Role::ScaleInvariant;
                 channel_invariant = channel_axis.is_some_and(|axis| {
                     let patterns = [0, 1].map(|parity| Change::ScaleChannels { axis, parity });
-                    let scaled = |size: f64| run.deviation(param.id, size, &patterns);
-                    self.is_invariant(scaled(1.0), contrast, || scaled(ENLARGED))
+                    self.is_invariant(turned, |size| run.deviation(param.id, size, &patterns))
                 });
             }
         }
@@ -146,15 +147,24 @@ impl Probe {
         }
     }
 
-    /// Steps 2 and 3 of the [module](self)'s list, from the deviation that scaling caused, the one
-    /// that a change of direction caused, and the first one again at the enlarged size.
-    fn is_invariant(&self, scaled: f64, turned: f64, enlarged: impl FnOnce() -> f64) -> bool {
-        if scaled <= self.tolerance {
-            return scaled * CONTRAST < turned;
+    /// Steps 2 and 3 of the [module](self)'s list, from the deviation that a change of direction
+    /// caused, and the one that scaling causes around a size.
+    fn is_invariant(&self, turned: f64, scaled: impl Fn(f64) -> f64) -> bool {
+        let mut found = scaled(1.0);
+        if found > self.tolerance {
+            for size in ENLARGED {
+                let enlarged = scaled(size);
+                let is_rounding = enlarged <= ROUNDING * self.tolerance;
+                if !is_rounding && enlarged > found / SHRINKAGE {
+                    return false;
+                }
+                found = enlarged;
+                if is_rounding {
+                    break;
+                }
+            }
         }
-        let enlarged = enlarged();
-        let by_epsilon = enlarged <= self.tolerance.max(scaled / SHRINKAGE);
-        by_epsilon && enlarged * CONTRAST < turned
+        found * CONTRAST < turned
     }
 
     fn assign_head(&self, params: &[ParamInfo], roles: &mut Roles) -> Result<(), SetupError> {

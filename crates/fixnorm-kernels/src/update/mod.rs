@@ -161,7 +161,10 @@ fn check(len: usize, grad: usize, base: &Base<'_>, groups: Groups) {
         assert_eq!(state, len, "optimizer state length differs from the weight's");
     }
     let block = groups.count * groups.inner;
-    assert!(len == 0 || (block > 0 && len % block == 0), "{groups:?} do not divide {len} elements");
+    assert!(
+        len == 0 || (block > 0 && len.is_multiple_of(block)),
+        "{groups:?} do not divide {len} elements"
+    );
 }
 
 fn accumulate(moments: &mut Moments, weight: &[f32], direction: &[f32]) {
