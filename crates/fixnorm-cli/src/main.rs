@@ -22,8 +22,8 @@ fn main() -> ExitCode {
         Command::Inspect(args) => commands::inspect::run(&args, format),
     };
     done.unwrap_or_else(|error| {
-        // One line: causes are part of it, a backtrace is not.
-        eprintln!("error: {error:#}");
+        // One line: an error of ours names its cause itself.
+        eprintln!("error: {error}");
         output::exit_code(&error)
     })
 }

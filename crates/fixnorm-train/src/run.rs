@@ -69,6 +69,9 @@ pub enum Outcome {
     },
 }
 
+/// Roles do not depend on how many pictures they are probed with, but the time does.
+const PROBE_PICTURES: usize = 16;
+
 /// Everything needed before the first step.
 pub struct Prepared {
     /// What each parameter is.
@@ -91,8 +94,9 @@ pub fn prepare(plan: &Plan, data: &DataSet, roles: Option<Roles>) -> Result<Prep
     let roles = match roles {
         Some(roles) => roles,
         None => {
-            let mut first =
-                Loader::new(data.train.clone(), data.shape, train_config(plan))?.epoch(0);
+            let batch_size = recipe.train.batch_size.min(PROBE_PICTURES);
+            let config = LoaderConfig { batch_size, ..train_config(plan) };
+            let mut first = Loader::new(data.train.clone(), data.shape, config)?.epoch(0);
             let mut batch = first
                 .next()
                 .ok_or_else(|| TrainError::Mismatch("no training pictures".to_owned()))??;
