@@ -119,3 +119,18 @@ fn second_process_in_the_same_directory_is_refused() {
     assert_eq!(said.code, Some(1), "{said:?}");
     assert!(said.stderr.contains("another process is training in shared"), "{said:?}");
 }
+
+#[test]
+fn resumed_run_needs_no_weights_to_start_from() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir, "data");
+    uninterrupted(dir);
+    let mut child = spawn(dir, &small_run("tuned", &["--init", "whole/model.safetensors"]));
+    wait_for_step(&mut child, &dir.join("tuned"), 10);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    std::fs::remove_file(dir.join("whole/model.safetensors")).unwrap();
+    let said = run(dir, &["train", "--resume", "--out", "tuned"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+}

@@ -5,8 +5,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
+use burn::tensor::Device;
 use fixnorm::Roles;
 use fixnorm_data::{Augment, DataSet, Loader, LoaderConfig};
+use fixnorm_nn::Classifier;
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::Bundle;
@@ -79,37 +81,49 @@ pub struct Prepared {
     pub(crate) learner: Learner,
 }
 
-/// Model, roles and optimizer of a plan. With `roles` (a resumed run's) nothing is probed.
+/// Model, roles and optimizer at the start of a plan.
 ///
 /// # Errors
 /// Weights that do not fit, roles that cannot be found, knobs out of range.
-pub fn prepare(plan: &Plan, data: &DataSet, roles: Option<Roles>) -> Result<Prepared, TrainError> {
+pub fn prepare(plan: &Plan, data: &DataSet) -> Result<Prepared, TrainError> {
     let device = crate::device(&plan.made_by.device)?.autodiff();
     let recipe = &plan.recipe;
     let mut model = plan.spec()?.init(plan.input(), recipe.train.seed, &device);
     if !recipe.init.is_empty() {
         model = Bundle::read(Path::new(&recipe.init))?.load_into(model, plan.spec()?)?;
     }
-    let loss = training_loss(recipe.train.label_smoothing, &device);
-    let roles = match roles {
-        Some(roles) => roles,
-        None => {
-            let batch_size = recipe.train.batch_size.min(PROBE_PICTURES);
-            let config = LoaderConfig { batch_size, ..train_config(plan) };
-            let mut first = Loader::new(data.train.clone(), data.shape, config)?.epoch(0);
-            let mut batch = first
-                .next()
-                .ok_or_else(|| TrainError::Mismatch("no training pictures".to_owned()))??;
-            let labels = labels(&batch, &device);
-            let x = pictures(&mut batch, &device);
-            recipe
-                .probe()
-                .run(&model, |model| loss.forward(model.forward(x.clone()), labels.clone()))?
-        }
-    };
-    let (model, optimizer) = recipe.optimizer_config().init(model, &roles)?;
-    let learner = Learner { model, optimizer, loss, device };
-    Ok(Prepared { roles, learner })
+    let roles = probe(plan, data, &model, &device)?;
+    assemble(plan, model, roles, device)
+}
+
+/// What each parameter is, found on the first few training pictures.
+fn probe(
+    plan: &Plan,
+    data: &DataSet,
+    model: &Classifier,
+    device: &Device,
+) -> Result<Roles, TrainError> {
+    let recipe = &plan.recipe;
+    let batch_size = recipe.train.batch_size.min(PROBE_PICTURES);
+    let config = LoaderConfig { batch_size, ..train_config(plan) };
+    let first = Loader::new(data.train.clone(), data.shape, config)?.epoch(0).next();
+    let mut batch =
+        first.ok_or_else(|| TrainError::Mismatch("no training pictures".to_owned()))??;
+    let (labels, x) = (labels(&batch, device), pictures(&mut batch, device));
+    let loss = training_loss(recipe.train.label_smoothing, device);
+    let loss = |model: &Classifier| loss.forward(model.forward(x.clone()), labels.clone());
+    Ok(recipe.probe().run(model, loss)?)
+}
+
+fn assemble(
+    plan: &Plan,
+    model: Classifier,
+    roles: Roles,
+    device: Device,
+) -> Result<Prepared, TrainError> {
+    let loss = training_loss(plan.recipe.train.label_smoothing, &device);
+    let (model, optimizer) = plan.recipe.optimizer_config().init(model, &roles)?;
+    Ok(Prepared { roles, learner: Learner { model, optimizer, loss, device } })
 }
 
 /// How training pictures are loaded.
@@ -142,7 +156,7 @@ pub fn start(
     stop: &Stop,
 ) -> Result<Outcome, TrainError> {
     // First what can fail without leaving a directory behind.
-    let prepared = prepare(plan, data, None)?;
+    let prepared = prepare(plan, data)?;
     let dir = RunDir::create(out, plan)?;
     dir.save_roles(&prepared.roles)?;
     Session::new(plan, data, dir, prepared, None)?.train(observer, stop)
@@ -168,13 +182,20 @@ pub fn resume(
     if let Some(summary) = dir.result::<Summary>()? {
         return Ok(Outcome::Finished(Box::new(summary)));
     }
-    let roles = dir.roles()?;
-    let probed = roles.is_none();
-    let prepared = prepare(plan, data, roles)?;
-    if probed {
-        dir.save_roles(&prepared.roles)?;
-    }
     let checkpoints = Checkpoints::new(dir.checkpoints(), plan.recipe.checkpoint.keep_last);
     let from = checkpoints.latest();
+    let prepared = match (&from, dir.roles()?) {
+        (Some(_), Some(roles)) => {
+            // The checkpoint replaces every weight: a file to start from may be gone by now.
+            let device = crate::device(&plan.made_by.device)?.autodiff();
+            let model = plan.spec()?.init(plan.input(), plan.recipe.train.seed, &device);
+            assemble(plan, model, roles, device)?
+        }
+        _ => {
+            let prepared = prepare(plan, data)?;
+            dir.save_roles(&prepared.roles)?;
+            prepared
+        }
+    };
     Session::new(plan, data, dir, prepared, from)?.train(observer, stop)
 }

@@ -139,13 +139,14 @@ impl<'a> Session<'a> {
             }
             since = Instant::now();
         }
-        self.validate(pictures as f64 / training.as_secs_f64(), observer)?;
+        // A run interrupted at the end of an epoch resumes here without a step.
+        let seconds = training.as_secs_f64().max(f64::MIN_POSITIVE);
+        self.validate(pictures as f64 / seconds, observer)?;
         self.progress.seconds = before + start.elapsed().as_secs_f64();
         let path = self.save(observer)?;
         if let Some(result) = &self.progress.last {
             self.checkpoints.note_best(&path, self.progress.epoch - 1, result.val_top1)?;
         }
-        self.checkpoints.prune()?;
         Ok(true)
     }
 
@@ -230,6 +231,7 @@ impl<'a> Session<'a> {
         let path = self.checkpoints.save(&self.progress, &learner.model, &learner.optimizer)?;
         let event = Event::Checkpoint { step: self.progress.step, path: path.clone() };
         observer.event(&event);
+        self.checkpoints.prune()?;
         Ok(path)
     }
 

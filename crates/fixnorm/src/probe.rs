@@ -4,9 +4,10 @@
 //! # How
 //!
 //! 1. The model is copied, so that running statistics stay as they are, and moved to a *generic
-//!    point*: gains and biases get random offsets, an all-zero weight random values. At
-//!    initialization biases are zero, and a convolution that merely feeds a ReLU would pass for
-//!    scale-invariant until its bias starts to move.
+//!    point*: gains and biases that hardly differ within their vector get random offsets, an
+//!    all-zero weight random values. At initialization biases are zero, and a convolution that
+//!    merely feeds a ReLU would pass for scale-invariant until its bias starts to move. The offsets
+//!    are bounded: a channel that they all but killed would hold little more than epsilon.
 //! 2. Each weight is scaled by ½ and 2. It is scale-invariant when the losses agree within the
 //!    tolerance *and* a random change of its direction moves the loss at least ten times more, so
 //!    that a weight nothing depends on is not called scale-invariant.
@@ -32,10 +33,10 @@ use crate::{ParamInfo, SetupError};
 const ENLARGED: [f64; 2] = [8.0, 64.0];
 /// From one size to the next a change must shrink this much to be put down to epsilon: √(8·64).
 const SHRINKAGE: f64 = 22.0;
-/// The share of the tolerance below which a change is rounding and need not shrink any more.
-const ROUNDING: f64 = 0.25;
-/// Standard deviation of the offsets that gains and biases get.
+/// The largest offset that gains and biases get: a gain of 1 stays well away from 0.
 const OFFSET: f64 = 0.5;
+/// Gains and biases that differ by more than this within their vector are generic as they are.
+const SPREAD: f64 = 0.1;
 /// A change of direction must move the loss at least this many times more than the scaling did.
 const CONTRAST: f64 = 10.0;
 
@@ -60,7 +61,7 @@ impl Probe {
         Self { tolerance: 2e-5, seed: 0, head: None, overrides: vec![] }
     }
 
-    /// Largest relative change of the loss that still counts as none; arithmetic less exact than
+    /// Largest relative change of the loss that still counts as rounding; arithmetic less exact than
     /// `f32` needs more.
     pub fn with_tolerance(mut self, tolerance: f64) -> Self {
         self.tolerance = tolerance;
@@ -154,7 +155,7 @@ impl Probe {
         if found > self.tolerance {
             for size in ENLARGED {
                 let enlarged = scaled(size);
-                let is_rounding = enlarged <= ROUNDING * self.tolerance;
+                let is_rounding = enlarged <= self.tolerance;
                 if !is_rounding && enlarged > found / SHRINKAGE {
                     return false;
                 }
@@ -255,7 +256,7 @@ impl<M: Module, L: Fn(&M) -> Tensor<1>> Run<M, L> {
 /// A change of the model's parameters.
 #[derive(Clone, Debug)]
 enum Change {
-    /// Offsets gains and biases, fills all-zero weights.
+    /// Offsets gains and biases that are still as initialized, fills all-zero weights.
     ToGenericPoint,
     /// Only the parameter with this identity, enlarged by this factor first.
     Of(ParamId, f64, Box<Change>),
@@ -272,7 +273,11 @@ impl Change {
         match self {
             Change::Of(_, size, change) => change.apply(tensor.mul_scalar(*size), rng),
             Change::ToGenericPoint if D < 2 => {
-                let offsets = normal_like(&tensor, rng).mul_scalar(OFFSET);
+                let spread = tensor.clone().max() - tensor.clone().min();
+                if spread.into_scalar::<f64>() > SPREAD {
+                    return tensor;
+                }
+                let offsets = normal_like(&tensor, rng).clamp(-1.0, 1.0).mul_scalar(OFFSET);
                 tensor + offsets
             }
             Change::ToGenericPoint => {

@@ -36,7 +36,7 @@ pub(crate) fn run(args: &TrainArgs, format: Format) -> anyhow::Result<ExitCode> 
     };
     let (plan, data) = Plan::resolve(recipe, made_by)?;
     if args.dry_run {
-        dry_run(&plan, &prepare(&plan, &data, None)?, format)?;
+        dry_run(&plan, &prepare(&plan, &data)?, format)?;
         return Ok(ExitCode::SUCCESS);
     }
     let stop = stop_on_signals()?;
