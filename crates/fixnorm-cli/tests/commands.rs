@@ -156,7 +156,7 @@ fn dry_run_shows_plan_and_roles_and_writes_nothing() {
     assert_eq!(role("stages.2.0.Basic.conv1.conv.weight"), "free");
     assert_eq!(role("fc.weight"), "head");
     let text = run(dir, &arguments).stdout;
-    assert!(text.contains("free (set)") && text.contains("steps_per_epoch = 20"), "{text}");
+    assert!(text.contains("set by hand") && text.contains("steps_per_epoch = 20"), "{text}");
     assert_eq!(fs::read_dir(dir).unwrap().count(), 1);
 }
 

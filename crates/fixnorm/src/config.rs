@@ -130,8 +130,8 @@ impl FixNormConfig {
         }
         if self.head != HeadControl::Free && roles.head().is_none() {
             return Err(SetupError::HeadNotFound {
-                reason: "the model has no linear layer".to_owned(),
-                candidates: "none; name the weight with `Probe::with_head`".to_owned(),
+                reason: "no weight has the role `head`; name one, or set the head free".to_owned(),
+                candidates: roles.weights().collect::<Vec<_>>().join(", "),
             });
         }
         let mut setup =

@@ -13,7 +13,7 @@ pub enum SetupError {
         path: String,
     },
     /// No parameter fits as the head.
-    #[error("head not found: {reason}; linear layers: {candidates}")]
+    #[error("head not found: {reason}; candidates: {candidates}")]
     HeadNotFound {
         /// Why the search failed.
         reason: String,

@@ -86,7 +86,7 @@ impl Probe {
     /// one a sample is sharper than their mean.
     ///
     /// Costs eight forward passes a weight, more where epsilon matters. The model, its running statistics included, is
-    /// left as it was.
+    /// left as it was. Only trainable leaves have roles: a parameter computed from others is not one.
     ///
     /// # Errors
     /// A loss that is not finite or not repeatable, a head or an override that matches nothing,
@@ -110,11 +110,22 @@ impl Probe {
             rows.push(self.row(param, &run));
         }
         let mut roles = Roles { params: rows };
-        self.assign_head(&params, &mut roles)?;
+        // A head set by hand is not to be looked for.
+        if self.head.is_some() || self.overrides.iter().all(|(_, role)| *role != Role::Head) {
+            self.assign_head(&params, &mut roles)?;
+        }
         for (pattern, role) in &self.overrides {
             roles.set(pattern, *role)?;
         }
-        Ok(roles)
+        let heads = roles.params.iter().filter(|param| param.role == Role::Head);
+        let heads: Vec<_> = heads.map(|param| param.path.as_str()).collect();
+        match heads.len() {
+            0 | 1 => Ok(roles),
+            _ => Err(SetupError::HeadNotFound {
+                reason: "more than one weight has the role `head`".to_owned(),
+                candidates: heads.join(", "),
+            }),
+        }
     }
 
     fn row<M: Module, L: Fn(&M) -> Tensor<1>>(

@@ -1,6 +1,8 @@
 //! What each weight is: scale-invariant, the head, or free.
 //! Not here: how that is found out (`probe.rs`).
 
+use std::fmt;
+
 use burn::module::ParamGroup;
 use serde::{Deserialize, Serialize};
 
@@ -74,6 +76,11 @@ impl Roles {
         self.params.iter().find(|param| param.role == Role::Head)
     }
 
+    /// Paths of all weights.
+    pub(crate) fn weights(&self) -> impl Iterator<Item = &str> {
+        self.params.iter().filter(|param| param.is_weight()).map(|param| param.path.as_str())
+    }
+
     /// The largest deviation among the parameters found scale-invariant.
     pub fn worst_deviation(&self) -> Option<(&str, f64)> {
         self.params
@@ -108,6 +115,24 @@ impl Roles {
             pattern: pattern.to_owned(),
             nearest: nearest(pattern, paths).unwrap_or_default().to_owned(),
         })
+    }
+}
+
+/// One line a parameter: path, shape, role, and how far scaling it moved the loss.
+impl fmt::Display for Roles {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = self.params.iter().map(|param| param.path.len()).max().unwrap_or(0);
+        for param in &self.params {
+            let shape: Vec<_> = param.shape.iter().map(usize::to_string).collect();
+            let (path, shape, role) = (&param.path, shape.join("x"), param.role.name());
+            write!(f, "{path:width$}  {shape:14}  {role:15}")?;
+            match (param.overridden, param.deviation) {
+                (true, _) => writeln!(f, "  set by hand")?,
+                (false, Some(deviation)) => writeln!(f, "  deviation {deviation:.1e}")?,
+                (false, None) => writeln!(f, "  not probed")?,
+            }
+        }
+        Ok(())
     }
 }
 

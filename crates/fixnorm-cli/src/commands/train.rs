@@ -156,14 +156,5 @@ fn dry_run(plan: &Plan, prepared: &Prepared, format: Format) -> anyhow::Result<(
     }
     output::line(plan.to_toml().trim_end())?;
     output::line("")?;
-    let mut rows = vec![["parameter", "shape", "role", "deviation"].map(str::to_owned).to_vec()];
-    for param in &roles.params {
-        rows.push(vec![
-            param.path.clone(),
-            param.shape.iter().map(ToString::to_string).collect::<Vec<_>>().join("x"),
-            format!("{}{}", param.role.name(), if param.overridden { " (set)" } else { "" }),
-            param.deviation.map_or_else(|| "-".to_owned(), |d| format!("{d:.1e}")),
-        ]);
-    }
-    output::table(&rows)
+    output::line(roles.to_string().trim_end())
 }
