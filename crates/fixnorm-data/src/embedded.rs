@@ -1,9 +1,10 @@
 //! fashion-mnist-mini, in the program itself. Where it comes from: `assets/fashion-mnist-mini`.
+//! Not here: the full set (`fashion.rs`).
 
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::{DataError, DataSet, InMemory, idx, spec};
+use crate::{DataError, DataSet, InMemory, fashion, idx};
 
 macro_rules! part {
     ($name:literal) => {
@@ -26,7 +27,7 @@ macro_rules! part {
 fn part(name: &str, images: &[u8], labels: &[u8]) -> Result<InMemory, DataError> {
     let file = Path::new(name);
     let (images, labels) = (idx::parse(images, file)?, idx::parse(labels, file)?);
-    idx::pictures(images, labels, [file, file], Some(spec::FASHION_CLASSES.len()))
+    idx::pictures(images, labels, [file, file], Some(fashion::class_names().len()))
 }
 
 pub(crate) fn fashion_mnist_mini() -> Result<DataSet, DataError> {
@@ -37,8 +38,8 @@ pub(crate) fn fashion_mnist_mini() -> Result<DataSet, DataError> {
         val: Arc::new(val),
         test: Some(Arc::new(test)),
         shape: [28, 28, 1],
-        class_names: spec::FASHION_CLASSES.map(str::to_owned).to_vec(),
-        normalization: spec::fashion_normalization(),
+        class_names: fashion::class_names(),
+        normalization: fashion::normalization(),
     })
 }
 

@@ -1,4 +1,5 @@
 //! What can be wrong with data: the file, the index, what was expected and found.
+//! Not here: the checks; each stands where the data is read.
 
 use std::path::PathBuf;
 
@@ -24,7 +25,7 @@ pub enum DataError {
     },
     /// The full Fashion-MNIST is in none of the usual places.
     #[error(
-        "fashion-mnist not found in {}; put its four IDX files there, or name their directory with fashion-mnist:DIR",
+        "fashion-mnist not found in {}; put its four IDX files there, or name their directory with fashion-mnist:DIR or FIXNORM_DATA",
         list(.looked)
     )]
     NotFound {

@@ -1,13 +1,15 @@
 //! The IDX format of the MNIST family, gzipped or not.
 //!
 //! Four bytes of magic (0, 0, type, rank), `rank` big-endian `u32` dimensions, then the values. Only
-//! unsigned bytes are read. The length is checked against the header before anything is believed.
+//! unsigned bytes are read. The header is not believed: memory grows with what is there, not with what it
+//! promises, and no further.
+//! Not here: which files make a data set (`directory.rs`).
 
-use std::fs;
-use std::io::Read;
+use std::fs::File;
+use std::io::{self, BufRead, BufReader, Read};
 use std::path::{Path, PathBuf};
 
-use flate2::read::GzDecoder;
+use flate2::bufread::MultiGzDecoder;
 
 use crate::{DataError, InMemory};
 
@@ -29,12 +31,12 @@ const GZIP: [u8; 2] = [0x1f, 0x8b];
 /// A file that is missing, truncated, too long, or of another type.
 pub fn read(path: &Path) -> Result<Idx, DataError> {
     let file = existing(path);
-    let bytes = fs::read(&file).map_err(|source| DataError::Read { path: file.clone(), source })?;
-    parse(&bytes, &file)
+    let opened = File::open(&file).map_err(|error| unreadable(&file, error))?;
+    array(BufReader::new(opened), &file)
 }
 
 /// `path` if it exists, else `path.gz` if that does, else `path`.
-fn existing(path: &Path) -> PathBuf {
+pub(crate) fn existing(path: &Path) -> PathBuf {
     let mut zipped = path.as_os_str().to_owned();
     zipped.push(".gz");
     let zipped = PathBuf::from(zipped);
@@ -49,49 +51,64 @@ fn existing(path: &Path) -> PathBuf {
 /// # Errors
 /// As [`read`].
 pub fn parse(bytes: &[u8], path: &Path) -> Result<Idx, DataError> {
-    let unzipped;
-    let bytes = match bytes.starts_with(&GZIP) {
-        false => bytes,
+    array(bytes, path)
+}
+
+fn array(mut bytes: impl BufRead, path: &Path) -> Result<Idx, DataError> {
+    let start = bytes.fill_buf().map_err(|error| unreadable(path, error))?;
+    match start.starts_with(&GZIP) {
         true => {
-            let mut all = vec![];
-            let done = GzDecoder::new(bytes).read_to_end(&mut all);
-            done.map_err(|error| wrong(path, "a whole gzip file", error))?;
-            unzipped = all;
-            &unzipped[..]
+            // Not `GzDecoder`: it stops after the first member and is silent about the rest.
+            let torn = |error| wrong(path, "a whole gzip file", error);
+            unzipped_array(MultiGzDecoder::new(bytes), path, torn)
         }
-    };
-    let [0, 0, kind, rank, rest @ ..] = bytes else {
-        return Err(wrong(path, "an IDX file", start_of(bytes)));
-    };
-    if *kind != UNSIGNED_BYTE {
-        return Err(wrong(
-            path,
-            "an IDX file of unsigned bytes (type 0x08)",
-            format!("type {kind:#04x}"),
-        ));
+        false => unzipped_array(bytes, path, |error| unreadable(path, error)),
     }
-    let rank = usize::from(*rank);
-    if rest.len() < 4 * rank {
-        return Err(wrong(
-            path,
-            format!("a header of {} bytes", 4 + 4 * rank),
-            format!("{} bytes", bytes.len()),
-        ));
+}
+
+fn unzipped_array(
+    mut bytes: impl Read,
+    path: &Path,
+    failed: impl Fn(io::Error) -> DataError,
+) -> Result<Idx, DataError> {
+    let start = up_to(&mut bytes, 4).map_err(&failed)?;
+    let [0, 0, kind, rank] = start[..] else {
+        return Err(wrong(path, "an IDX file", start_of(&start)));
+    };
+    if kind != UNSIGNED_BYTE {
+        let expected = "an IDX file of unsigned bytes (type 0x08)";
+        return Err(wrong(path, expected, format!("type {kind:#04x}")));
     }
-    let (header, values) = rest.split_at(4 * rank);
+    let length = 4 * usize::from(rank);
+    let header = up_to(&mut bytes, length).map_err(&failed)?;
+    if header.len() < length {
+        let expected = format!("a header of {} bytes", 4 + length);
+        return Err(wrong(path, expected, format!("{} bytes", 4 + header.len())));
+    }
     let dimensions = header.chunks_exact(4).map(|b| u32::from_be_bytes([b[0], b[1], b[2], b[3]]));
     let shape: Vec<usize> = dimensions.map(|dimension| dimension as usize).collect();
-    let expected =
-        shape.iter().try_fold(1usize, |product, &dimension| product.checked_mul(dimension));
-    if expected != Some(values.len()) {
-        let expected = expected.map_or_else(|| "more".to_owned(), |expected| expected.to_string());
-        return Err(wrong(
-            path,
-            format!("{expected} values for dimensions {shape:?}"),
-            values.len(),
-        ));
+    let Some(expected) = shape.iter().try_fold(1usize, |all, &size| all.checked_mul(size)) else {
+        return Err(wrong(path, "dimensions that memory can hold", format!("{shape:?}")));
+    };
+    let values = up_to(&mut bytes, expected).map_err(&failed)?;
+    // Read to the end even if there is enough, for gzip's checksum; only counted, not kept.
+    let trailing = io::copy(&mut bytes, &mut io::sink()).map_err(&failed)?;
+    let found = values.len() as u64 + trailing;
+    if found != expected as u64 {
+        return Err(wrong(path, format!("{expected} values for dimensions {shape:?}"), found));
     }
-    Ok(Idx { shape, values: values.to_vec() })
+    Ok(Idx { shape, values })
+}
+
+/// The next bytes, at most `count`.
+fn up_to(bytes: &mut impl Read, count: usize) -> io::Result<Vec<u8>> {
+    let mut read = vec![];
+    bytes.by_ref().take(count as u64).read_to_end(&mut read)?;
+    Ok(read)
+}
+
+fn unreadable(path: &Path, source: io::Error) -> DataError {
+    DataError::Read { path: path.to_owned(), source }
 }
 
 fn wrong(path: &Path, expected: impl ToString, found: impl ToString) -> DataError {
@@ -105,7 +122,7 @@ fn wrong(path: &Path, expected: impl ToString, found: impl ToString) -> DataErro
 fn start_of(bytes: &[u8]) -> String {
     match bytes {
         [] => "an empty file".to_owned(),
-        bytes => format!("a file that starts with {:02x?}", &bytes[..bytes.len().min(4)]),
+        bytes => format!("a file that starts with {bytes:02x?}"),
     }
 }
 
@@ -114,6 +131,9 @@ fn start_of(bytes: &[u8]) -> String {
 ///
 /// # Errors
 /// Arrays of other ranks, of different lengths, empty, or labels out of range; `files` names them.
+///
+/// # Panics
+/// If an array has not as many values as its dimensions say; [`read`] and [`parse`] give none such.
 pub fn pictures(
     images: Idx,
     labels: Idx,
@@ -155,6 +175,7 @@ pub fn pictures(
 mod tests {
     use super::*;
     use crate::Source;
+    use std::fs;
     use std::io::Write;
 
     fn file(shape: &[u32], values: &[u8]) -> Vec<u8> {
@@ -183,6 +204,12 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("a.gz"), gzip(&bytes)).unwrap();
         assert_eq!(read(&dir.path().join("a")).unwrap(), expected);
+        assert_eq!(read(&dir.path().join("a.gz")).unwrap(), expected);
+        fs::write(dir.path().join("b"), &bytes).unwrap();
+        assert_eq!(read(&dir.path().join("b")).unwrap(), expected);
+        // A gzip file may have several members.
+        let members = [gzip(&bytes[..7]), gzip(&bytes[7..])].concat();
+        assert_eq!(parse(&members, Path::new("x")).unwrap(), expected);
     }
 
     #[test]
@@ -205,11 +232,24 @@ mod tests {
     fn foreign_files_are_refused() {
         let mut trailing = file(&[2], &[1, 2]);
         trailing.push(3);
-        assert!(error(&trailing).contains("expected 2 values"));
+        let said = "expected 2 values for dimensions [2], found 3";
+        assert!(error(&trailing).ends_with(said));
+        assert!(error(&gzip(&trailing)).ends_with(said));
+        let behind = [gzip(&file(&[2], &[1, 2])), b"more".to_vec()].concat();
+        assert!(error(&behind).contains("expected a whole gzip file"));
         assert!(error(&[0, 0, 0x0d, 1, 0, 0, 0, 0]).contains("type 0x0d"));
         assert!(error(b"\x89PNG\r\n").contains("starts with [89, 50, 4e, 47]"));
-        // A header that promises more than any memory holds.
-        assert!(error(&file(&[u32::MAX; 3], &[1])).contains("found 1"));
+    }
+
+    #[test]
+    fn headers_that_promise_too_much_are_refused() {
+        // More than a computer can count to, with and without a zero behind; more than memory holds.
+        for shape in [&[u32::MAX; 3][..], &[u32::MAX, u32::MAX, u32::MAX, 0]] {
+            assert!(error(&file(shape, &[1])).contains("memory can hold"));
+        }
+        let said = error(&file(&[u32::MAX, 1 << 30], &[1, 2, 3]));
+        assert!(said.ends_with("found 3"), "{said}");
+        assert!(error(&[0, 0, 8, 255, 0, 0]).ends_with("a header of 1024 bytes, found 6 bytes"));
     }
 
     #[test]

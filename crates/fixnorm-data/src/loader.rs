@@ -2,7 +2,8 @@
 //!
 //! Worker `w` of `W` makes batches w, w + W, w + 2W, … and sends each into a bounded channel of its
 //! own; the consumer takes from the channels in turn. So batches come in order, memory is bounded by
-//! workers · prefetch batches, and no result depends on the number of workers.
+//! workers · (prefetch + 1) batches, and no result depends on the number of workers.
+//! Not here: the changes themselves (`transform.rs`), the random streams (`rng.rs`).
 
 use std::ops::Range;
 use std::sync::Arc;
@@ -62,22 +63,30 @@ impl Loader {
     /// A loader of pictures of `shape`, height, width and channels.
     ///
     /// # Errors
-    /// Batches of no pictures, or none at all.
+    /// [`DataError::Config`]: batches of no pictures, no picture, too few for `drop_last`, pictures
+    /// without pixels, or a normalization that does not fit them.
     pub fn new(
         source: Arc<dyn Source>,
         shape: [usize; 3],
         config: LoaderConfig,
     ) -> Result<Self, DataError> {
         let (size, count) = (config.batch_size, source.len());
-        let channels = [config.normalization.mean.len(), config.normalization.std.len()];
+        let Normalization { mean, std } = &config.normalization;
+        let channels = [mean.len(), std.len()];
+        let finite = mean.iter().all(|m| m.is_finite());
+        let divisible = std.iter().all(|&s| s.is_finite() && s > 0.0);
         let problem = if size == 0 {
             "batch size must be at least 1".to_owned()
         } else if count == 0 {
             "there are no pictures".to_owned()
         } else if config.drop_last && count < size {
             format!("{count} pictures do not fill a batch of {size}")
+        } else if shape.contains(&0) {
+            format!("pictures of height, width and channels {shape:?} have no pixels")
         } else if channels != [shape[2]; 2] {
             format!("normalization of {channels:?} channels for pictures of {}", shape[2])
+        } else if !finite || !divisible {
+            format!("normalization needs finite means and std above 0, found {mean:?} and {std:?}")
         } else {
             let inner = Inner { source, shape, config };
             return Ok(Self { inner: Arc::new(inner) });
@@ -109,8 +118,10 @@ impl Loader {
         let order = Arc::new(self.inner.order(epoch));
         let left = first.min(self.batches())..self.batches();
         let workers = self.inner.config.workers.min(left.len());
+        // A channel takes memory for all that it may hold: never for more than there is.
+        let ahead = self.inner.config.prefetch.clamp(1, left.len().max(1));
         let threads = (0..workers).map(|worker| {
-            let (sender, receiver) = sync_channel(self.inner.config.prefetch.max(1));
+            let (sender, receiver) = sync_channel(ahead);
             let (inner, order) = (self.inner.clone(), order.clone());
             let own = (left.start + worker..left.end).step_by(workers);
             let handle = std::thread::spawn(move || {
@@ -186,7 +197,7 @@ impl Worker {
     }
 }
 
-/// The batches of an epoch, in order. Dropping it ends its threads.
+/// The batches of an epoch, in order; an error is the last item. Dropping it ends its threads.
 pub struct Epoch {
     workers: Vec<Worker>,
     inner: Arc<Inner>,
@@ -201,11 +212,13 @@ impl Iterator for Epoch {
 
     fn next(&mut self) -> Option<Self::Item> {
         let index = self.left.next()?;
-        if self.workers.is_empty() {
-            return Some(self.inner.batch(&self.order, self.epoch, index));
-        }
-        let batch = self.workers[self.turn].next();
-        self.turn = (self.turn + 1) % self.workers.len();
+        let batch = if self.workers.is_empty() {
+            self.inner.batch(&self.order, self.epoch, index)
+        } else {
+            let turn = self.turn;
+            self.turn = (turn + 1) % self.workers.len();
+            self.workers[turn].next()
+        };
         if batch.is_err() {
             self.left = 0..0;
         }
@@ -259,7 +272,7 @@ mod tests {
     #[test]
     fn workers_and_prefetch_change_nothing() {
         let expected = batches(LoaderConfig { workers: 0, ..config() }, 3, 0);
-        for (workers, prefetch) in [(1, 1), (1, 5), (2, 1), (3, 2), (16, 1)] {
+        for (workers, prefetch) in [(1, 0), (1, 5), (2, 1), (3, 2), (16, 1), (2, usize::MAX)] {
             let found = batches(LoaderConfig { workers, prefetch, ..config() }, 3, 0);
             assert_eq!(found, expected, "{workers} workers, {prefetch} ahead");
         }
@@ -314,15 +327,26 @@ mod tests {
 
     #[test]
     fn dropping_an_epoch_early_ends_its_threads() {
-        for workers in [1, 3] {
-            let loader =
-                Loader::new(source(4000), SHAPE, LoaderConfig { workers, ..config() }).unwrap();
-            let mut epoch = loader.epoch(0);
-            epoch.next().unwrap().unwrap();
-            drop(epoch);
-        }
+        let (done, finished) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            for (workers, taken) in [(0, 1), (1, 0), (1, 1), (3, 0), (3, 1), (3, 5)] {
+                let pictures = source(4000);
+                let config = LoaderConfig { workers, ..config() };
+                let loader = Loader::new(pictures.clone(), SHAPE, config).unwrap();
+                let mut epoch = loader.epoch(0);
+                for _ in 0..taken {
+                    epoch.next().unwrap().unwrap();
+                }
+                drop((epoch, loader));
+                // The threads held it: they are gone, not only detached.
+                assert_eq!(Arc::strong_count(&pictures), 1, "{workers} workers");
+            }
+            done.send(()).unwrap();
+        });
+        finished.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
     }
 
+    /// Picture 20 panics, picture 30 cannot be read.
     struct Broken;
 
     impl Source for Broken {
@@ -331,39 +355,82 @@ mod tests {
         }
         fn picture(&self, index: usize) -> Result<Picture, DataError> {
             assert!(index != 20, "picture 20 is cursed");
-            source(45).picture(index)
+            match index {
+                30 => Err(DataError::Config("picture 30 is unreadable".to_owned())),
+                index => source(45).picture(index),
+            }
         }
         fn label(&self, _: usize) -> u32 {
             0
         }
     }
 
+    fn broken(workers: usize, first: usize) -> Vec<Result<Batch, DataError>> {
+        let still = LoaderConfig { shuffle: false, workers, ..config() };
+        Loader::new(Arc::new(Broken), SHAPE, still).unwrap().epoch_from(0, first).collect()
+    }
+
     #[test]
     fn panic_of_a_worker_is_an_error_and_not_a_hang() {
-        let still = LoaderConfig { shuffle: false, ..config() };
-        let loader = Loader::new(Arc::new(Broken), SHAPE, still).unwrap();
-        let results: Vec<_> = loader.epoch(0).collect();
-        assert_eq!(results.len(), 3);
-        let error = results[2].as_ref().unwrap_err().to_string();
-        assert_eq!(error, "a loader thread failed: picture 20 is cursed");
+        for workers in [1, 2, 3] {
+            let results = broken(workers, 0);
+            assert_eq!(results.len(), 3);
+            let error = results[2].as_ref().unwrap_err().to_string();
+            assert_eq!(error, "a loader thread failed: picture 20 is cursed");
+        }
+    }
+
+    #[test]
+    fn an_error_ends_the_epoch_whatever_the_number_of_workers() {
+        for workers in [0, 1, 3] {
+            let results = broken(workers, 3);
+            assert_eq!(results.len(), 2, "{workers} workers");
+            let error = results[1].as_ref().unwrap_err().to_string();
+            assert_eq!(error, "picture 30 is unreadable");
+        }
+    }
+
+    #[test]
+    fn a_batch_is_its_pictures_changed_one_by_one() {
+        for batch in batches(config(), 4, 0) {
+            let mut pixels = vec![];
+            for &index in &batch.indices {
+                let picture = source(45).picture(index).unwrap();
+                let mut random = stream(5, Stream::Augment, 4, index as u64);
+                let changed = config().augment.unwrap().apply(&picture, &mut random);
+                config().normalization.apply(&changed.pixels, &mut pixels);
+            }
+            assert_eq!(batch.pixels, pixels);
+            let labels: Vec<u32> = batch.indices.iter().map(|&i| (i % 5) as u32).collect();
+            assert_eq!(batch.labels, labels);
+        }
+    }
+
+    #[test]
+    fn pictures_of_another_shape_are_refused() {
+        let loader = Loader::new(source(45), [4, 3, 2], config()).unwrap();
+        let error = loader.epoch(0).next().unwrap().unwrap_err().to_string();
+        assert!(error.ends_with("is 3x4x2, expected 4x3x2"), "{error}");
     }
 
     #[test]
     fn impossible_configurations_are_refused() {
+        let normalized = |mean: &[f32], std: &[f32]| LoaderConfig {
+            normalization: Normalization { mean: mean.to_vec(), std: std.to_vec() },
+            ..config()
+        };
         for (config, part) in [
             (LoaderConfig { batch_size: 0, ..config() }, "at least 1"),
             (LoaderConfig { batch_size: 46, drop_last: true, ..config() }, "do not fill a batch"),
-            (
-                LoaderConfig {
-                    normalization: Normalization { mean: vec![0.5], std: vec![0.5] },
-                    ..config()
-                },
-                "channels",
-            ),
+            (normalized(&[0.5], &[0.5]), "channels"),
+            (normalized(&[0.5, 0.5], &[0.5, 0.0]), "std above 0"),
+            (normalized(&[0.5, f32::NAN], &[0.5, 0.5]), "finite means"),
         ] {
             let error = Loader::new(source(45), SHAPE, config).err().unwrap().to_string();
             assert!(error.contains(part), "{error}");
         }
+        let error = Loader::new(source(45), [3, 0, 2], config()).err().unwrap().to_string();
+        assert!(error.contains("no pixels"), "{error}");
         assert!(Loader::new(source(0), SHAPE, config()).is_err());
     }
 }

@@ -1,9 +1,8 @@
 //! Random streams that depend on (seed, purpose, epoch, index) alone, never on threads.
+//! Not here: what is drawn from them (`split.rs`, `loader.rs`, `transform.rs`, `synthetic.rs`).
 
 use rand_chacha::ChaCha8Rng;
-use rand_chacha::rand_core::SeedableRng;
-
-use crate::split::below;
+use rand_chacha::rand_core::{Rng, SeedableRng};
 
 /// What random numbers are for; no two purposes share a stream.
 #[derive(Clone, Copy, Debug)]
@@ -19,7 +18,7 @@ pub(crate) enum Stream {
 }
 
 /// The stream for one purpose. The four numbers are the generator's key, so that streams are
-/// independent without any mixing of ours.
+/// independent without any mixing of ours: seed, purpose, epoch, index, each 8 bytes, little-endian.
 pub(crate) fn stream(seed: u64, purpose: Stream, epoch: u64, index: u64) -> ChaCha8Rng {
     let mut key = [0; 32];
     for (bytes, number) in key.chunks_exact_mut(8).zip([seed, purpose as u64, epoch, index]) {
@@ -32,5 +31,67 @@ pub(crate) fn stream(seed: u64, purpose: Stream, epoch: u64, index: u64) -> ChaC
 pub(crate) fn shuffle<T>(items: &mut [T], random: &mut ChaCha8Rng) {
     for last in (1..items.len()).rev() {
         items.swap(last, below(last + 1, random));
+    }
+}
+
+/// A number below `bound`, every one as likely.
+pub(crate) fn below(bound: usize, random: &mut impl Rng) -> usize {
+    // Lemire's method with rejection, so that no value is favoured.
+    let bound = bound as u64;
+    loop {
+        let product = u128::from(random.next_u64()) * u128::from(bound);
+        if product as u64 >= bound.wrapping_neg() % bound {
+            return (product >> 64) as usize;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Runs must repeat with later versions of the generator's crate, too.
+    #[test]
+    fn streams_are_chacha8_keyed_by_the_four_numbers() {
+        let mut random = stream(5, Stream::Augment, 7, 11);
+        assert_eq!(
+            [random.next_u64(), random.next_u64()],
+            [0xf9ea_2192_ae12_7451, 0xf711_f04e_552d_789f]
+        );
+    }
+
+    #[test]
+    fn each_of_the_four_numbers_gives_another_stream() {
+        let first = |seed, purpose, epoch, index| stream(seed, purpose, epoch, index).next_u64();
+        let all = [
+            first(0, Stream::Order, 0, 0),
+            first(1, Stream::Order, 0, 0),
+            first(0, Stream::Augment, 0, 0),
+            first(0, Stream::Order, 1, 0),
+            first(0, Stream::Order, 0, 1),
+        ];
+        assert_eq!(std::collections::HashSet::from(all).len(), all.len());
+    }
+
+    #[test]
+    fn shuffling_reaches_every_order_about_as_often() {
+        let mut random = stream(2, Stream::Order, 0, 0);
+        let mut seen = std::collections::HashMap::new();
+        for _ in 0..6000 {
+            let mut items = [0, 1, 2];
+            shuffle(&mut items, &mut random);
+            *seen.entry(items).or_insert(0) += 1;
+        }
+        assert_eq!(seen.len(), 6);
+        assert!(seen.values().all(|count| (850..1150).contains(count)), "{seen:?}");
+    }
+
+    #[test]
+    fn below_reaches_every_value_and_none_beyond() {
+        let mut random = stream(1, Stream::Split, 0, 0);
+        let mut seen = [0; 7];
+        (0..7000).for_each(|_| seen[below(7, &mut random)] += 1);
+        assert!(seen.iter().all(|&count| (850..1150).contains(&count)), "{seen:?}");
+        assert_eq!(below(1, &mut random), 0);
     }
 }

@@ -1,21 +1,9 @@
 //! Labelled pictures, and data sets made of them.
+//! Not here: data sets by name (`spec.rs`), file formats (`idx.rs`, `decode.rs`).
 
 use std::sync::Arc;
 
-use crate::{DataError, Normalization};
-
-/// A picture in memory, `[height, width, channels]` with the channel fastest.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Picture {
-    /// Rows.
-    pub height: usize,
-    /// Columns.
-    pub width: usize,
-    /// 1 for grey, 3 for RGB.
-    pub channels: usize,
-    /// `height · width · channels` values.
-    pub pixels: Vec<u8>,
-}
+use crate::{DataError, Normalization, Picture};
 
 /// Labelled pictures that several threads can read.
 pub trait Source: Send + Sync {
@@ -27,7 +15,7 @@ pub trait Source: Send + Sync {
         self.len() == 0
     }
 
-    /// One picture.
+    /// One picture, `index` below [`len`](Self::len).
     ///
     /// # Errors
     /// When it cannot be read or decoded.
@@ -49,6 +37,9 @@ pub struct InMemory {
 }
 
 impl InMemory {
+    /// Pictures of `shape` (height, width, channels), one after another in `pixels`, `[n, h, w, c]` with
+    /// the channel fastest, and their `n` labels.
+    ///
     /// # Panics
     /// If there are not as many labels as pictures.
     pub fn new(shape: [usize; 3], pixels: Vec<u8>, labels: Vec<u32>) -> Self {
@@ -61,7 +52,10 @@ impl InMemory {
         }
     }
 
-    /// Some of the pictures; the memory is shared.
+    /// Some of the pictures, by their indices; the memory is shared.
+    ///
+    /// # Panics
+    /// If there is no picture of an index.
     pub fn subset(&self, indices: Vec<usize>) -> Self {
         Self { indices: indices.into_iter().map(|i| self.indices[i]).collect(), ..self.clone() }
     }

@@ -1,32 +1,15 @@
 //! Data sets by name.
+//! Not here: how each is read (`embedded.rs`, `fashion.rs`, `directory.rs`, `synthetic.rs`).
 
 use std::fmt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::str::FromStr;
-use std::sync::Arc;
 
-use rand_chacha::rand_core::Rng;
-
-use crate::rng::{Stream, stream};
-use crate::source::{DataSet, Picture, Source};
-use crate::{DataError, Normalization, embedded, idx, split};
+use crate::synthetic::synthetic;
+use crate::{DataError, DataSet, directory, embedded, fashion};
 
 /// The names a data set can have.
 pub(crate) const FORMS: &str = "fashion-mnist-mini, fashion-mnist[:DIR], idx:DIR, synthetic:CxHxW";
-
-/// Fashion-MNIST's classes in the order of their labels.
-pub(crate) const FASHION_CLASSES: [&str; 10] = [
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-];
 
 /// A data set by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -38,15 +21,20 @@ pub enum DataSpec {
         /// Where its four files are; the usual places if left out.
         dir: Option<PathBuf>,
     },
-    /// Any four files with Fashion-MNIST's names; one twelfth of the training set validates.
+    /// Any four files with Fashion-MNIST's names; one twelfth of the training set validates. The two
+    /// test files may be left out.
     Idx {
         /// Where they are.
         dir: PathBuf,
     },
     /// 2,048 training and 256 validation pictures of noise in 1,000 classes, to measure speed with.
     Synthetic {
-        /// Height, width, channels.
-        shape: [usize; 3],
+        /// 1 for grey, 3 for RGB, or any other number.
+        channels: usize,
+        /// Rows.
+        height: usize,
+        /// Columns.
+        width: usize,
     },
 }
 
@@ -71,15 +59,10 @@ impl FromStr for DataSpec {
             ("idx", Some(dir)) if !dir.is_empty() => Ok(DataSpec::Idx { dir: dir.into() }),
             ("fashion-mnist", _) => Err(wrong("fashion-mnist or fashion-mnist:DIR")),
             ("idx", _) => Err(wrong("idx:DIR")),
-            ("synthetic", argument) => {
-                let form = || wrong("synthetic:CxHxW, for example synthetic:3x224x224");
-                let sizes = argument.ok_or_else(form)?.split('x').map(str::parse);
-                match sizes.collect::<Result<Vec<usize>, _>>().map_err(|_| form())?[..] {
-                    [c, h, w] if c > 0 && h > 0 && w > 0 => {
-                        Ok(DataSpec::Synthetic { shape: [h, w, c] })
-                    }
-                    _ => Err(form()),
-                }
+            ("synthetic", sizes) => {
+                let form =
+                    "synthetic:CxHxW, for example synthetic:3x224x224, of at most 2^28 values";
+                sizes.and_then(synthetic_sizes).ok_or_else(|| wrong(form))
             }
             _ => {
                 let names = ["fashion-mnist-mini", "fashion-mnist", "idx:DIR", "synthetic:CxHxW"];
@@ -96,6 +79,17 @@ impl FromStr for DataSpec {
     }
 }
 
+/// The largest picture of noise: more is a slip of the hand, and would end in a failed allocation.
+const MAX_VALUES: usize = 1 << 28;
+
+fn synthetic_sizes(sizes: &str) -> Option<DataSpec> {
+    let sizes: Vec<usize> =
+        sizes.split('x').map(|size| size.parse().ok()).collect::<Option<_>>()?;
+    let [channels, height, width] = sizes[..] else { return None };
+    let values = channels.checked_mul(height)?.checked_mul(width)?;
+    (1..=MAX_VALUES).contains(&values).then_some(DataSpec::Synthetic { channels, height, width })
+}
+
 impl fmt::Display for DataSpec {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
@@ -105,7 +99,9 @@ impl fmt::Display for DataSpec {
                 write!(f, "fashion-mnist:{}", dir.display())
             }
             DataSpec::Idx { dir } => write!(f, "idx:{}", dir.display()),
-            DataSpec::Synthetic { shape: [h, w, c] } => write!(f, "synthetic:{c}x{h}x{w}"),
+            DataSpec::Synthetic { channels, height, width } => {
+                write!(f, "synthetic:{channels}x{height}x{width}")
+            }
         }
     }
 }
@@ -121,142 +117,21 @@ impl DataSpec {
             DataSpec::FashionMnist { dir } => {
                 let dir = match dir {
                     Some(dir) => dir.clone(),
-                    None => find_fashion_mnist()?,
+                    None => fashion::find()?,
                 };
-                let names = FASHION_CLASSES.map(str::to_owned).to_vec();
-                let data = load_idx(&dir, Some(names))?;
-                Ok(DataSet {
-                    normalization: fashion_normalization(),
-                    name: self.to_string(),
-                    ..data
-                })
+                fashion::load(&dir, self.to_string())
             }
-            DataSpec::Idx { dir } => load_idx(dir, None),
-            DataSpec::Synthetic { shape } => Ok(synthetic(*shape, self.to_string())),
-        }
-    }
-}
-
-/// Mean and standard deviation of Fashion-MNIST's training pictures.
-pub(crate) fn fashion_normalization() -> Normalization {
-    Normalization { mean: vec![0.2860], std: vec![0.3530] }
-}
-
-fn find_fashion_mnist() -> Result<PathBuf, DataError> {
-    let root = std::env::var_os("FIXNORM_DATA").map(PathBuf::from);
-    let from_root = root.into_iter().flat_map(|root| [root.join("fashion-mnist"), root]);
-    let looked: Vec<PathBuf> = from_root.chain([PathBuf::from("data/fashion-mnist")]).collect();
-    let has_files = |dir: &&PathBuf| {
-        ["", ".gz"].iter().any(|suffix| dir.join(format!("{TRAIN_IMAGES}{suffix}")).exists())
-    };
-    match looked.iter().find(has_files) {
-        Some(dir) => Ok(dir.clone()),
-        None => Err(DataError::NotFound { looked }),
-    }
-}
-
-const TRAIN_IMAGES: &str = "train-images-idx3-ubyte";
-const TRAIN_LABELS: &str = "train-labels-idx1-ubyte";
-const TEST_IMAGES: &str = "t10k-images-idx3-ubyte";
-const TEST_LABELS: &str = "t10k-labels-idx1-ubyte";
-
-/// One twelfth of the training pictures validates: 5,000 of 60,000.
-const VAL_SHARE: usize = 12;
-
-fn load_idx(dir: &Path, class_names: Option<Vec<String>>) -> Result<DataSet, DataError> {
-    let read = |images: &str, labels: &str, classes| {
-        let (image_file, label_file) = (dir.join(images), dir.join(labels));
-        let (images, labels) = (idx::read(&image_file)?, idx::read(&label_file)?);
-        let shape = images.shape.get(1..).unwrap_or_default().to_vec();
-        let pictures = idx::pictures(images, labels, [&image_file, &label_file], classes)?;
-        Ok::<_, DataError>((pictures, shape))
-    };
-    let known = class_names.as_ref().map(Vec::len);
-    let (all, sides) = read(TRAIN_IMAGES, TRAIN_LABELS, known)?;
-    let labels = all.labels();
-    let class_names = class_names.unwrap_or_else(|| {
-        let classes = labels.iter().max().map_or(0, |&label| label + 1);
-        (0..classes).map(|class| class.to_string()).collect()
-    });
-    let has_test =
-        ["", ".gz"].iter().any(|suffix| dir.join(format!("{TEST_IMAGES}{suffix}")).exists());
-    let test = match has_test {
-        false => None,
-        true => {
-            let (test, test_sides) = read(TEST_IMAGES, TEST_LABELS, Some(class_names.len()))?;
-            if test_sides != sides {
-                return Err(DataError::Format {
-                    path: dir.join(TEST_IMAGES),
-                    expected: format!("pictures of the training set's size {sides:?}"),
-                    found: format!("{test_sides:?}"),
-                });
+            DataSpec::Idx { dir } => directory::load(dir, None),
+            &DataSpec::Synthetic { channels, height, width } => {
+                Ok(synthetic([height, width, channels], self.to_string()))
             }
-            Some(Arc::new(test) as Arc<dyn Source>)
         }
-    };
-    let (train, val) = split::balanced(&labels, labels.len() / VAL_SHARE);
-    if val.is_empty() {
-        return Err(DataError::Format {
-            path: dir.join(TRAIN_IMAGES),
-            expected: format!("at least {VAL_SHARE} pictures"),
-            found: labels.len().to_string(),
-        });
-    }
-    let train = all.subset(train);
-    Ok(DataSet {
-        name: format!("idx:{}", dir.display()),
-        normalization: train.statistics(),
-        train: Arc::new(train),
-        val: Arc::new(all.subset(val)),
-        test,
-        shape: [sides[0], sides[1], sides.get(2).copied().unwrap_or(1)],
-        class_names,
-    })
-}
-
-/// Pictures of noise, made when read.
-struct Noise {
-    shape: [usize; 3],
-    first: u64,
-    len: usize,
-}
-
-const SYNTHETIC_CLASSES: usize = 1000;
-
-impl Source for Noise {
-    fn len(&self) -> usize {
-        self.len
-    }
-
-    fn picture(&self, index: usize) -> Result<Picture, DataError> {
-        let [height, width, channels] = self.shape;
-        let mut pixels = vec![0; height * width * channels];
-        stream(0, Stream::Synthetic, 0, self.first + index as u64).fill_bytes(&mut pixels);
-        Ok(Picture { height, width, channels, pixels })
-    }
-
-    fn label(&self, index: usize) -> u32 {
-        (index % SYNTHETIC_CLASSES) as u32
-    }
-}
-
-fn synthetic(shape: [usize; 3], name: String) -> DataSet {
-    let part = |first, len| Arc::new(Noise { shape, first, len });
-    DataSet {
-        name,
-        train: part(0, 2048),
-        val: part(2048, 256),
-        test: None,
-        shape,
-        class_names: (0..SYNTHETIC_CLASSES).map(|class| class.to_string()).collect(),
-        normalization: Normalization { mean: vec![0.5; shape[2]], std: vec![0.25; shape[2]] },
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::fs;
 
     #[test]
     fn names_round_trip() {
@@ -269,92 +144,33 @@ mod tests {
         ] {
             assert_eq!(name.parse::<DataSpec>().unwrap().to_string(), name);
         }
-        let shape = DataSpec::Synthetic { shape: [8, 9, 3] };
-        assert_eq!("synthetic:3x8x9".parse::<DataSpec>().unwrap(), shape);
+        let noise = DataSpec::Synthetic { channels: 3, height: 8, width: 9 };
+        assert_eq!("synthetic:3x8x9".parse::<DataSpec>().unwrap(), noise);
+        assert_eq!(noise.load().unwrap().shape, [8, 9, 3]);
     }
 
     #[test]
     fn wrong_names_say_what_is_right() {
         for (name, part) in [
             ("fashion-mist", "did you mean `fashion-mnist`?"),
+            ("fashion-mnist-mimi", "did you mean `fashion-mnist-mini`?"),
+            ("syntetic:3x4x5", "did you mean `synthetic:CxHxW`?"),
+            ("idxx:here", "did you mean `idx:DIR`?"),
+            ("", "unknown data ``"),
             ("cifar", "Data: fashion-mnist-mini, fashion-mnist[:DIR]"),
+            ("fashion-mnist:", "expected fashion-mnist or fashion-mnist:DIR"),
             ("idx:", "expected idx:DIR"),
             ("idx", "expected idx:DIR"),
             ("synthetic:3x0x4", "synthetic:CxHxW"),
             ("synthetic:3x4", "synthetic:CxHxW"),
+            ("synthetic", "synthetic:CxHxW"),
+            ("synthetic:3x-4x5", "synthetic:CxHxW"),
+            ("synthetic:3x99999x99999", "at most 2^28 values"),
+            ("synthetic:4294967296x4294967296x2", "at most 2^28 values"),
             ("fashion-mnist-mini:x", "embedded"),
         ] {
             let error = name.parse::<DataSpec>().unwrap_err();
             assert!(error.is_usage() && error.to_string().contains(part), "{error}");
         }
-    }
-
-    fn write_idx(path: &Path, shape: &[u32], values: &[u8]) {
-        let mut bytes = vec![0, 0, 8, shape.len() as u8];
-        bytes.extend(shape.iter().flat_map(|d| d.to_be_bytes()));
-        bytes.extend(values);
-        fs::write(path, bytes).unwrap();
-    }
-
-    /// A directory of `train` and `test` pictures of 2×3 in `classes` classes.
-    fn directory(train: u32, test: u32, classes: u32) -> tempfile::TempDir {
-        let dir = tempfile::tempdir().unwrap();
-        for (count, images, labels) in
-            [(train, TRAIN_IMAGES, TRAIN_LABELS), (test, TEST_IMAGES, TEST_LABELS)]
-        {
-            if count > 0 {
-                let pixels: Vec<u8> = (0..count * 6).map(|i| (i % 251) as u8).collect();
-                write_idx(&dir.path().join(images), &[count, 2, 3], &pixels);
-                let values: Vec<u8> = (0..count).map(|i| (i % classes) as u8).collect();
-                write_idx(&dir.path().join(labels), &[count], &values);
-            }
-        }
-        dir
-    }
-
-    fn load(dir: &tempfile::TempDir) -> Result<DataSet, DataError> {
-        let dir = dir.path().to_owned();
-        DataSpec::Idx { dir }.load()
-    }
-
-    #[test]
-    fn idx_directory_is_split_and_measured() {
-        let data = load(&directory(240, 12, 4)).unwrap();
-        assert_eq!((data.train.len(), data.val.len()), (220, 20));
-        assert_eq!(data.test.unwrap().len(), 12);
-        assert_eq!((data.shape, data.class_names.len()), ([2, 3, 1], 4));
-        assert!((data.normalization.mean[0] - 0.49).abs() < 0.02);
-        assert!(load(&directory(240, 0, 4)).unwrap().test.is_none());
-    }
-
-    #[test]
-    fn test_labels_that_training_never_saw_are_refused() {
-        let dir = directory(240, 12, 4);
-        write_idx(&dir.path().join(TEST_LABELS), &[12], &[0, 1, 2, 3, 0, 1, 2, 9, 0, 1, 2, 3]);
-        let error = load(&dir).err().unwrap().to_string();
-        assert!(
-            error.ends_with("label 9 of picture 7 is out of range, there are 4 classes"),
-            "{error}"
-        );
-    }
-
-    #[test]
-    fn missing_files_are_named() {
-        let dir = directory(240, 12, 4);
-        fs::remove_file(dir.path().join(TRAIN_LABELS)).unwrap();
-        let error = load(&dir).err().unwrap().to_string();
-        assert!(error.starts_with("cannot read") && error.contains(TRAIN_LABELS), "{error}");
-        let error = load(&directory(5, 0, 2)).err().unwrap().to_string();
-        assert!(error.contains("at least 12 pictures"), "{error}");
-    }
-
-    #[test]
-    fn noise_is_repeatable_and_differs_between_pictures() {
-        let data = "synthetic:3x4x5".parse::<DataSpec>().unwrap().load().unwrap();
-        let first = data.train.picture(0).unwrap();
-        assert_eq!(first, data.train.picture(0).unwrap());
-        assert_ne!(first, data.train.picture(1).unwrap());
-        assert_ne!(first, data.val.picture(0).unwrap());
-        assert_eq!((first.height, first.width, first.channels), (4, 5, 3));
     }
 }

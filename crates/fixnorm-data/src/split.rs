@@ -1,6 +1,5 @@
 //! A class-balanced validation set taken from a training set.
-
-use rand_chacha::rand_core::Rng;
+//! Not here: which share of a data set validates (`directory.rs`).
 
 use crate::rng::{self, Stream};
 
@@ -41,18 +40,6 @@ pub fn balanced(labels: &[u32], val: usize) -> (Vec<usize>, Vec<usize>) {
     (train, chosen)
 }
 
-/// A number below `bound`, every one as likely.
-pub(crate) fn below(bound: usize, random: &mut impl Rng) -> usize {
-    // Lemire's method with rejection, so that no value is favoured.
-    let bound = bound as u64;
-    loop {
-        let product = u128::from(random.next_u64()) * u128::from(bound);
-        if product as u64 >= bound.wrapping_neg() % bound {
-            return (product >> 64) as usize;
-        }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,6 +59,16 @@ mod tests {
     }
 
     #[test]
+    fn sixty_thousand_give_five_hundred_of_each_class() {
+        let labels: Vec<u32> = (0..60_000).map(|i| (i * 7919 % 60_000 / 6_000) as u32).collect();
+        let (train, val) = balanced(&labels, 5_000);
+        assert_eq!((train.len(), val.len()), (55_000, 5_000));
+        for class in 0..10 {
+            assert_eq!(val.iter().filter(|&&i| labels[i] == class).count(), 500);
+        }
+    }
+
+    #[test]
     fn uneven_classes_still_give_the_number_asked_for() {
         let labels: Vec<u32> =
             (0..101).map(|i| u32::from(i % 3 == 0) + u32::from(i % 9 == 0)).collect();
@@ -79,14 +76,5 @@ mod tests {
             let (train, chosen) = balanced(&labels, val);
             assert_eq!((train.len(), chosen.len()), (101 - val, val));
         }
-    }
-
-    #[test]
-    fn below_reaches_every_value_and_none_beyond() {
-        let mut random = rng::stream(1, Stream::Split, 0, 0);
-        let mut seen = [0; 7];
-        (0..7000).for_each(|_| seen[below(7, &mut random)] += 1);
-        assert!(seen.iter().all(|&count| (850..1150).contains(&count)), "{seen:?}");
-        assert_eq!(below(1, &mut random), 0);
     }
 }

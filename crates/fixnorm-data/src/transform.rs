@@ -1,9 +1,10 @@
 //! Random changes of training pictures, and the step from pixels to numbers.
+//! Not here: which random stream a picture gets (`loader.rs`), resizing (`decode.rs`).
 
 use rand_chacha::ChaCha8Rng;
 
 use crate::Picture;
-use crate::split::below;
+use crate::rng::below;
 
 /// Random changes of a training picture.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -50,15 +51,19 @@ fn crop(picture: &Picture, top: usize, left: usize, padding: usize, mirrored: bo
 pub struct Normalization {
     /// Of each channel, pixels in 0..1.
     pub mean: Vec<f32>,
-    /// Of each channel.
+    /// Of each channel, pixels in 0..1; above 0.
     pub std: Vec<f32>,
 }
 
 impl Normalization {
-    /// Appends the numbers of a picture's `pixels`, channel fastest.
+    /// Appends the numbers of a picture's `pixels`, `[h, w, c]` with the channel fastest.
+    ///
+    /// # Panics
+    /// If there are no channels, or a fraction of a pixel.
     pub fn apply(&self, pixels: &[u8], out: &mut Vec<f32>) {
         let scales: Vec<(f32, f32)> =
             self.mean.iter().zip(&self.std).map(|(m, s)| (1.0 / (255.0 * s), m / s)).collect();
+        assert_eq!(pixels.len() % scales.len(), 0, "pixels of {} channels", scales.len());
         for pixel in pixels.chunks_exact(scales.len()) {
             out.extend(
                 pixel

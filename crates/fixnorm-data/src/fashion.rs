@@ -1,0 +1,143 @@
+//! What is known of Fashion-MNIST: its classes, its statistics, and where the full set may lie.
+//! Not here: the embedded subset (`embedded.rs`), reading the files (`directory.rs`).
+
+use std::path::{Path, PathBuf};
+
+use crate::{DataError, DataSet, Normalization, directory};
+
+/// In the order of the labels.
+const CLASSES: [&str; 10] = [
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+];
+
+pub(crate) fn class_names() -> Vec<String> {
+    CLASSES.map(str::to_owned).to_vec()
+}
+
+/// Mean and standard deviation of the training pictures.
+pub(crate) fn normalization() -> Normalization {
+    Normalization { mean: vec![0.2860], std: vec![0.3530] }
+}
+
+/// The full set in `dir`. Its files must be all there: a run without a test set would go unnoticed.
+pub(crate) fn load(dir: &Path, name: String) -> Result<DataSet, DataError> {
+    let data = directory::load(dir, Some(class_names()))?;
+    let wrong = |file: &str, expected: &str, found: String| DataError::Format {
+        path: dir.join(file),
+        expected: expected.to_owned(),
+        found,
+    };
+    if data.shape[2] != 1 {
+        let found = format!("{} channels", data.shape[2]);
+        return Err(wrong(directory::TRAIN_IMAGES, "grey pictures", found));
+    }
+    if data.test.is_none() {
+        let expected = "the official test pictures";
+        return Err(wrong(directory::TEST_IMAGES, expected, "no such file".to_owned()));
+    }
+    Ok(DataSet { normalization: normalization(), name, ..data })
+}
+
+/// The first of the usual places that has the training pictures: `$FIXNORM_DATA`, its
+/// `fashion-mnist`, `data/fashion-mnist`.
+pub(crate) fn find() -> Result<PathBuf, DataError> {
+    let root = std::env::var_os("FIXNORM_DATA").filter(|root| !root.is_empty());
+    find_in(root.map(PathBuf::from), Path::new("data"))
+}
+
+fn find_in(root: Option<PathBuf>, data: &Path) -> Result<PathBuf, DataError> {
+    let from_root = root.into_iter().flat_map(|root| [root.clone(), root.join("fashion-mnist")]);
+    let looked: Vec<PathBuf> = from_root.chain([data.join("fashion-mnist")]).collect();
+    match looked.iter().find(|dir| directory::has(dir, directory::TRAIN_IMAGES)) {
+        Some(dir) => Ok(dir.clone()),
+        None => Err(DataError::NotFound { looked }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::DataSpec;
+    use crate::directory::tests::{directory, write_idx};
+    use std::fs;
+
+    fn load(dir: &tempfile::TempDir) -> Result<DataSet, DataError> {
+        DataSpec::FashionMnist { dir: Some(dir.path().to_owned()) }.load()
+    }
+
+    fn error(dir: &tempfile::TempDir) -> String {
+        load(dir).err().unwrap().to_string()
+    }
+
+    #[test]
+    fn a_directory_has_ten_classes_and_known_statistics() {
+        let dir = directory(240, 20, 4);
+        let data = load(&dir).unwrap();
+        assert_eq!(data.name, format!("fashion-mnist:{}", dir.path().display()));
+        assert_eq!(data.class_names.len(), 10);
+        assert_eq!(data.class_names[9], "Ankle boot");
+        assert_eq!(data.normalization, Normalization { mean: vec![0.2860], std: vec![0.3530] });
+        let counts = (data.train.len(), data.val.len(), data.test.map(|test| test.len()));
+        assert_eq!(counts, (220, 20, Some(20)));
+    }
+
+    #[test]
+    fn labels_above_nine_are_refused_in_both_parts() {
+        for (count, labels) in [(240, directory::TRAIN_LABELS), (20, directory::TEST_LABELS)] {
+            let dir = directory(240, 20, 10);
+            let mut values: Vec<u8> = (0..count).map(|i| (i % 10) as u8).collect();
+            values[13] = 10;
+            write_idx(&dir.path().join(labels), &[count], &values);
+            let said = error(&dir);
+            assert!(said.contains(labels), "{said}");
+            let expected = "label 10 of picture 13 is out of range, there are 10 classes";
+            assert!(said.ends_with(expected), "{said}");
+        }
+    }
+
+    #[test]
+    fn half_a_set_is_refused() {
+        let said = error(&directory(240, 0, 4));
+        assert!(said.contains(directory::TEST_IMAGES) && said.contains("test pictures"), "{said}");
+
+        let dir = directory(240, 20, 4);
+        let images = dir.path().join(directory::TRAIN_IMAGES);
+        write_idx(&images, &[240, 1, 2, 3], &[0; 240 * 6]);
+        let images = dir.path().join(directory::TEST_IMAGES);
+        write_idx(&images, &[20, 1, 2, 3], &[0; 20 * 6]);
+        let said = error(&dir);
+        assert!(said.ends_with("expected grey pictures, found 3 channels"), "{said}");
+    }
+
+    #[test]
+    fn the_usual_places_are_searched_in_order_and_named() {
+        let dir = tempfile::tempdir().unwrap();
+        let (root, data) = (dir.path().join("root"), dir.path().join("data"));
+        let find = |root: &Path| find_in(Some(root.to_owned()), &data);
+
+        let said = find(&root).unwrap_err().to_string();
+        let places = [root.clone(), root.join("fashion-mnist"), data.join("fashion-mnist")];
+        for place in &places {
+            assert!(said.contains(&place.display().to_string()), "{said}");
+        }
+        assert!(said.contains("fashion-mnist:DIR"), "{said}");
+        assert!(!find_in(None, &data).unwrap_err().to_string().contains("root"));
+
+        // From the last place to the first: each one goes before those that were there.
+        for (place, ending) in places.iter().zip(["", ".gz", ""]).rev() {
+            fs::create_dir_all(place).unwrap();
+            fs::write(place.join(format!("{}{ending}", directory::TRAIN_IMAGES)), "").unwrap();
+            assert_eq!(find(&root).unwrap(), *place);
+        }
+        assert_eq!(find_in(None, &data).unwrap(), places[2]);
+    }
+}
