@@ -3,5 +3,26 @@
 //! | module | computes |
 //! |---|---|
 //! | [`update`] | one optimizer step of one weight, with its norm controlled, in two passes over memory |
+//! | [`block`] | chains of convolution, batch norm and activation with gate and shortcut, as one operation |
+//! | [`conv`] | convolutions of NHWC pictures, forward and backward, with what comes before and after |
+//! | [`norm`] | batch statistics, the affine map they come to, and the way back |
+//! | [`gemm`] | products of matrices in a thread's cache |
+//! | [`activation`] | activation functions and their derivatives |
+//! | [`real`] | the number formats that activations are stored in |
+//! | [`isa`] | which instructions are used |
 
+pub mod activation;
+pub mod block;
+pub mod conv;
+pub mod gemm;
+pub mod isa;
+mod memory;
+pub mod norm;
+pub mod real;
+mod rows;
+mod scratch;
 pub mod update;
+
+pub use activation::Activation;
+pub use isa::Isa;
+pub use real::{Real, bf16};

@@ -1,0 +1,298 @@
+//! Activation functions and their derivatives.
+//! Not here: loops over pictures (`rows.rs`).
+
+/// What follows a normalization.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub enum Activation {
+    /// Nothing.
+    #[default]
+    Identity,
+    /// max(x, 0).
+    Relu,
+    /// min(max(x, 0), 6).
+    Relu6,
+    /// x·sigmoid(x), also called swish.
+    Silu,
+    /// x·min(max(x + 3, 0), 6)/6.
+    HardSwish,
+    /// min(max(x + 3, 0), 6)/6.
+    HardSigmoid,
+    /// 1/(1 + e⁻ˣ).
+    Sigmoid,
+}
+
+impl Activation {
+    /// All of them.
+    pub const ALL: [Activation; 7] = [
+        Activation::Identity,
+        Activation::Relu,
+        Activation::Relu6,
+        Activation::Silu,
+        Activation::HardSwish,
+        Activation::HardSigmoid,
+        Activation::Sigmoid,
+    ];
+
+    /// Its value at `x`. NaN gives NaN.
+    pub fn value(self, x: f32) -> f32 {
+        with_function!(self, F => F::value(x))
+    }
+
+    /// Its derivative at `x`; at a kink PyTorch's choice, which is 0 on the outer side.
+    pub fn slope(self, x: f32) -> f32 {
+        with_function!(self, F => F::slope(x))
+    }
+}
+
+/// An activation as a type, so that loops over it are compiled for it.
+pub(crate) trait Function {
+    fn value(x: f32) -> f32;
+    fn slope(x: f32) -> f32;
+}
+
+/// Evaluates `$body` with `$f` naming the [`Function`] of `$activation`.
+macro_rules! with_function {
+    ($activation:expr, $f:ident => $body:expr) => {
+        match $activation {
+            $crate::activation::Activation::Identity => {
+                type $f = $crate::activation::Identity;
+                $body
+            }
+            $crate::activation::Activation::Relu => {
+                type $f = $crate::activation::Relu;
+                $body
+            }
+            $crate::activation::Activation::Relu6 => {
+                type $f = $crate::activation::Relu6;
+                $body
+            }
+            $crate::activation::Activation::Silu => {
+                type $f = $crate::activation::Silu;
+                $body
+            }
+            $crate::activation::Activation::HardSwish => {
+                type $f = $crate::activation::HardSwish;
+                $body
+            }
+            $crate::activation::Activation::HardSigmoid => {
+                type $f = $crate::activation::HardSigmoid;
+                $body
+            }
+            $crate::activation::Activation::Sigmoid => {
+                type $f = $crate::activation::Sigmoid;
+                $body
+            }
+        }
+    };
+}
+pub(crate) use with_function;
+
+pub(crate) struct Identity;
+pub(crate) struct Relu;
+pub(crate) struct Relu6;
+pub(crate) struct Silu;
+pub(crate) struct HardSwish;
+pub(crate) struct HardSigmoid;
+pub(crate) struct Sigmoid;
+
+impl Function for Identity {
+    #[inline(always)]
+    fn value(x: f32) -> f32 {
+        x
+    }
+
+    #[inline(always)]
+    fn slope(_x: f32) -> f32 {
+        1.0
+    }
+}
+
+impl Function for Relu {
+    // Not `max`, which would swallow a NaN.
+    #[inline(always)]
+    fn value(x: f32) -> f32 {
+        if x < 0.0 { 0.0 } else { x }
+    }
+
+    #[inline(always)]
+    fn slope(x: f32) -> f32 {
+        if x <= 0.0 { 0.0 } else { 1.0 }
+    }
+}
+
+#[inline(always)]
+fn clamp6(x: f32) -> f32 {
+    let x = if x < 0.0 { 0.0 } else { x };
+    if x > 6.0 { 6.0 } else { x }
+}
+
+impl Function for Relu6 {
+    #[inline(always)]
+    fn value(x: f32) -> f32 {
+        clamp6(x)
+    }
+
+    #[inline(always)]
+    fn slope(x: f32) -> f32 {
+        if x <= 0.0 || x >= 6.0 { 0.0 } else { 1.0 }
+    }
+}
+
+impl Function for Silu {
+    #[inline(always)]
+    fn value(x: f32) -> f32 {
+        x * sigmoid(x)
+    }
+
+    #[inline(always)]
+    fn slope(x: f32) -> f32 {
+        let s = sigmoid(x);
+        s * (1.0 + x * (1.0 - s))
+    }
+}
+
+impl Function for HardSwish {
+    #[inline(always)]
+    fn value(x: f32) -> f32 {
+        x * clamp6(x + 3.0) * (1.0 / 6.0)
+    }
+
+    #[inline(always)]
+    fn slope(x: f32) -> f32 {
+        let inside = x * (1.0 / 3.0) + 0.5;
+        let low = if x <= -3.0 { 0.0 } else { inside };
+        if x >= 3.0 { 1.0 } else { low }
+    }
+}
+
+impl Function for HardSigmoid {
+    #[inline(always)]
+    fn value(x: f32) -> f32 {
+        clamp6(x + 3.0) * (1.0 / 6.0)
+    }
+
+    #[inline(always)]
+    fn slope(x: f32) -> f32 {
+        if x <= -3.0 || x >= 3.0 { 0.0 } else { 1.0 / 6.0 }
+    }
+}
+
+impl Function for Sigmoid {
+    #[inline(always)]
+    fn value(x: f32) -> f32 {
+        sigmoid(x)
+    }
+
+    #[inline(always)]
+    fn slope(x: f32) -> f32 {
+        let s = sigmoid(x);
+        s * (1.0 - s)
+    }
+}
+
+#[inline(always)]
+fn sigmoid(x: f32) -> f32 {
+    1.0 / (1.0 + exp(-x))
+}
+
+/// eˣ within 2 units in the last place between -87 and 88, clamped to that range; NaN gives NaN.
+///
+/// x = n·ln 2 + r with |r| ≤ ln 2/2, and eʳ by a polynomial (the coefficients of Cephes' `expf`).
+/// Without branches or calls, so that loops become vector instructions.
+#[inline(always)]
+pub(crate) fn exp(x: f32) -> f32 {
+    let low = if x < -87.0 { -87.0 } else { x };
+    let x = if low > 88.0 { 88.0 } else { low };
+    // Adding and taking away 1.5·2²³ rounds to the nearest whole number.
+    const ROUND: f32 = 12_582_912.0;
+    let shifted = x * std::f32::consts::LOG2_E + ROUND;
+    let n = shifted - ROUND;
+    let r = x - n * 0.693_359_4 - n * -2.121_944_4e-4;
+    let mut p = 1.987_569_1e-4;
+    p = p * r + 1.398_199_9e-3;
+    p = p * r + 8.333_452e-3;
+    p = p * r + 4.166_579_6e-2;
+    p = p * r + 0.166_666_66;
+    p = p * r + 0.5;
+    let value = p * r * r + r + 1.0;
+    // The whole number stands in the low bits of `shifted`; there it becomes the exponent.
+    let scale = f32::from_bits((shifted.to_bits() << 23).wrapping_add(1.0_f32.to_bits()));
+    value * scale
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn exp_is_close_everywhere() {
+        for i in -87_000..88_000 {
+            let x = i as f32 / 1000.0;
+            let exact = f64::from(x).exp();
+            let error = (f64::from(exp(x)) - exact).abs() / exact;
+            assert!(error < 2.5e-7, "exp({x}) is off by {error:e}");
+        }
+        assert!(exp(f32::NAN).is_nan());
+        assert_eq!(exp(f32::NEG_INFINITY), exp(-87.0));
+        assert_eq!(exp(f32::INFINITY), exp(88.0));
+    }
+
+    #[test]
+    fn values_are_those_of_the_definitions() {
+        let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
+        let hard = |x: f64| (x + 3.0).clamp(0.0, 6.0) / 6.0;
+        for i in -2000..2000 {
+            let x = f64::from(i) / 200.0;
+            for activation in Activation::ALL {
+                let expected = match activation {
+                    Activation::Identity => x,
+                    Activation::Relu => x.max(0.0),
+                    Activation::Relu6 => x.clamp(0.0, 6.0),
+                    Activation::Silu => x * sigmoid(x),
+                    Activation::HardSwish => x * hard(x),
+                    Activation::HardSigmoid => hard(x),
+                    Activation::Sigmoid => sigmoid(x),
+                };
+                let got = f64::from(activation.value(x as f32));
+                assert!((got - expected).abs() < 2e-6, "{activation:?}({x}): {got}, {expected}");
+            }
+        }
+        for activation in Activation::ALL {
+            assert!(activation.value(f32::NAN).is_nan(), "{activation:?}");
+        }
+    }
+
+    #[test]
+    fn slopes_are_the_differences_of_the_values() {
+        const STEP: f64 = 1e-4;
+        // Off the kinks, which lie at whole numbers.
+        for i in (-1399..1400).step_by(2) {
+            let x = f64::from(i) / 200.0 + 0.001;
+            for activation in Activation::ALL {
+                let smooth = |x: f64| -> f64 {
+                    let sigmoid = 1.0 / (1.0 + (-x).exp());
+                    match activation {
+                        Activation::Silu => x * sigmoid,
+                        Activation::Sigmoid => sigmoid,
+                        _ => f64::from(activation.value(x as f32)),
+                    }
+                };
+                let difference = (smooth(x + STEP) - smooth(x - STEP)) / (2.0 * STEP);
+                let slope = f64::from(activation.slope(x as f32));
+                assert!(
+                    (slope - difference).abs() < 6e-3,
+                    "{activation:?} at {x}: {slope}, {difference}"
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn kinks_are_pytorchs() {
+        assert_eq!(Activation::Relu.slope(0.0), 0.0);
+        assert_eq!(Activation::Relu6.slope(6.0), 0.0);
+        assert_eq!(Activation::HardSigmoid.slope(3.0), 0.0);
+        assert_eq!(Activation::HardSwish.slope(3.0), 1.0);
+        assert_eq!(Activation::HardSwish.slope(-3.0), 0.0);
+    }
+}

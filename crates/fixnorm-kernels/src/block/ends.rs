@@ -1,0 +1,242 @@
+//! A block's end: the last normalization, drop path, shortcut and activation; and the start of the way
+//! back, which is the same place.
+
+use std::borrow::Cow;
+
+use rayon::prelude::*;
+
+use crate::activation::{Activation, Function, with_function};
+use crate::conv::ConvShape;
+use crate::isa::Isa;
+use crate::memory::{Split, unfilled};
+use crate::norm::{Affine, GradSums};
+use crate::real::Real;
+use crate::scratch::Scratch;
+
+/// `activation(survival·(scale·y + shift) + shortcut)`.
+pub(super) struct End<'a, T> {
+    pub(super) y: &'a [T],
+    pub(super) affine: Affine,
+    pub(super) survival: Option<&'a [f32]>,
+    pub(super) shape: ConvShape,
+    pub(super) shortcut: Added<'a, T>,
+}
+
+/// What is added.
+pub(super) enum Added<'a, T> {
+    Nothing,
+    /// Every `stride`-th pixel of the block's input.
+    Input {
+        x: &'a [T],
+        h: usize,
+        w: usize,
+        c: usize,
+        stride: usize,
+    },
+    /// `scale·y + shift` of another convolution.
+    Projection {
+        y: &'a [T],
+        affine: Affine,
+    },
+}
+
+/// Where the way back starts.
+pub(super) struct EndGrad<'a, T: Clone> {
+    /// Of what comes before the activation.
+    dpre: Cow<'a, [T]>,
+    /// Of the last normalization's result, where a drop path makes it another.
+    dnorm: Option<Vec<T>>,
+    /// Of the input, by way of an identity that is not the input as it stands.
+    dspread: Option<Vec<T>>,
+    pub(super) sums: GradSums,
+    pub(super) projection_sums: Option<GradSums>,
+}
+
+impl<T: Clone> EndGrad<'_, T> {
+    /// The gradient of the last normalization's result.
+    pub(super) fn norm(&self) -> &[T] {
+        self.dnorm.as_deref().unwrap_or(&self.dpre)
+    }
+
+    /// The gradient of what a projection comes to.
+    pub(super) fn projection(&self) -> &[T] {
+        &self.dpre
+    }
+
+    /// The gradient of the input, by way of an identity.
+    pub(super) fn identity(&self) -> &[T] {
+        self.dspread.as_deref().unwrap_or(&self.dpre)
+    }
+}
+
+impl<T: Real> End<'_, T> {
+    fn rows(&self) -> usize {
+        self.shape.h_out * self.shape.w_out
+    }
+
+    fn row_len(&self) -> usize {
+        self.shape.c_out
+    }
+
+    /// What comes before the activation, of one pixel.
+    #[inline(always)]
+    fn before_activation(&self, image: usize, row: usize, out: &mut [f32]) {
+        let c = self.row_len();
+        let at = (image * self.rows() + row) * c;
+        let out = &mut out[..c];
+        let y = &self.y[at..][..c];
+        let (scale, shift) = (&self.affine.scale[..c], &self.affine.shift[..c]);
+        for i in 0..c {
+            out[i] = y[i].to_f32() * scale[i] + shift[i];
+        }
+        if let Some(survival) = self.survival {
+            let factor = survival[image];
+            out.iter_mut().for_each(|out| *out *= factor);
+        }
+        match &self.shortcut {
+            Added::Nothing => {}
+            Added::Input { x, c: own, .. } => {
+                let x = &x[self.input_pixel(image, row) * own..][..*own];
+                for (out, x) in out.iter_mut().zip(x) {
+                    *out += x.to_f32();
+                }
+            }
+            Added::Projection { y, affine } => {
+                let y = &y[at..][..c];
+                let (scale, shift) = (&affine.scale[..c], &affine.shift[..c]);
+                for i in 0..c {
+                    out[i] += y[i].to_f32() * scale[i] + shift[i];
+                }
+            }
+        }
+    }
+
+    /// The input's pixel that an identity adds to a result's pixel.
+    #[inline(always)]
+    fn input_pixel(&self, image: usize, row: usize) -> usize {
+        match self.shortcut {
+            Added::Input { h, w, stride, .. } if stride > 1 => {
+                let (y, x) = (row / self.shape.w_out, row % self.shape.w_out);
+                (image * h + y * stride) * w + x * stride
+            }
+            _ => image * self.rows() + row,
+        }
+    }
+}
+
+/// The block's result.
+pub(super) fn forward<T: Real>(isa: Isa, end: &End<'_, T>) -> Vec<T> {
+    let (rows, c) = (end.rows(), end.row_len());
+    let split = Split::new(end.shape.n);
+    let mut out = unfilled(end.y.len());
+    out.par_chunks_mut(split.per * rows * c).enumerate().for_each(|(part, out)| {
+        isa.run(|| {
+            let mut pre = Scratch::<f32>::new(c);
+            with_function!(end.affine.activation, F => {
+                for (i, out) in out.chunks_exact_mut(c).enumerate() {
+                    let (image, row) = (part * split.per + i / rows, i % rows);
+                    end.before_activation(image, row, &mut pre);
+                    let pre = &pre[..c];
+                    for i in 0..c {
+                        out[i] = T::from_f32(F::value(pre[i]));
+                    }
+                }
+            });
+        });
+    });
+    out
+}
+
+/// The gradients at the block's end. `wants_dx` says whether the input's gradient is needed.
+pub(super) fn backward<'a, T: Real>(
+    isa: Isa,
+    end: &End<'_, T>,
+    dout: &'a [T],
+    wants_dx: bool,
+) -> EndGrad<'a, T> {
+    assert_eq!(dout.len(), end.y.len(), "gradient");
+    let c = end.row_len();
+    let (rows, split) = (end.rows(), Split::new(end.shape.n));
+    let part_len = split.per * rows * c;
+    // Without an activation the result's gradient is that of what is before it.
+    let same = end.affine.activation == Activation::Identity;
+    let mut dpre: Cow<'a, [T]> =
+        if same { Cow::Borrowed(dout) } else { Cow::Owned(unfilled(dout.len())) };
+    if let Cow::Owned(dpre) = &mut dpre {
+        dpre.par_chunks_mut(part_len).enumerate().for_each(|(part, dpre)| {
+            isa.run(|| mask_part(end, part * split.per, &dout[part * part_len..], dpre));
+        });
+    }
+    let dnorm = end.survival.map(|survival| {
+        let mut dnorm = unfilled(dpre.len());
+        let images = dnorm.par_chunks_mut(rows * c).zip(dpre.par_chunks(rows * c));
+        images.zip(survival).for_each(|((dnorm, dpre), factor)| {
+            for (dnorm, dpre) in dnorm.iter_mut().zip(dpre) {
+                *dnorm = T::from_f32(dpre.to_f32() * factor);
+            }
+        });
+        dnorm
+    });
+    let sums = |g: &[T], y: &[T], affine: &Affine| {
+        let parts = g.par_chunks(part_len).zip(y.par_chunks(part_len));
+        let parts: Vec<_> = parts.map(|(g, y)| isa.run(|| sums_part(g, y, affine))).collect();
+        GradSums::join(parts)
+    };
+    let own = sums(dnorm.as_deref().unwrap_or(&dpre), end.y, &end.affine);
+    let projection_sums = match &end.shortcut {
+        Added::Projection { y, affine } => Some(sums(&dpre, y, affine)),
+        _ => None,
+    };
+    let dspread = match &end.shortcut {
+        Added::Input { x, c: own, stride, .. } if wants_dx && (*stride > 1 || *own != c) => {
+            let mut spread = vec![T::default(); x.len()];
+            for image in 0..end.shape.n {
+                for row in 0..rows {
+                    let from = &dpre[(image * rows + row) * c..][..*own];
+                    spread[end.input_pixel(image, row) * own..][..*own].copy_from_slice(from);
+                }
+            }
+            Some(spread)
+        }
+        _ => None,
+    };
+    EndGrad { dpre, dnorm, dspread, sums: own, projection_sums }
+}
+
+#[inline(always)]
+fn mask_part<T: Real>(end: &End<'_, T>, first_image: usize, dout: &[T], dpre: &mut [T]) {
+    let (rows, c) = (end.rows(), end.row_len());
+    let mut pre = Scratch::<f32>::new(c);
+    with_function!(end.affine.activation, F => {
+        for (i, (dpre, dout)) in dpre.chunks_exact_mut(c).zip(dout.chunks_exact(c)).enumerate() {
+            end.before_activation(first_image + i / rows, i % rows, &mut pre);
+            let pre = &pre[..c];
+            for i in 0..c {
+                dpre[i] = T::from_f32(dout[i].to_f32() * F::slope(pre[i]));
+            }
+        }
+    });
+}
+
+/// Σ g and Σ g·(y − mean), in blocks of rows short enough for `f32`.
+#[inline(always)]
+fn sums_part<T: Real>(g: &[T], y: &[T], affine: &Affine) -> GradSums {
+    const ROWS: usize = 256;
+    let c = affine.mean.len();
+    let mean = &affine.mean[..c];
+    let mut sums = GradSums::new(c);
+    let mut block = Scratch::<f32>::new(2 * c);
+    for (g, y) in g.chunks(ROWS * c).zip(y.chunks(ROWS * c)) {
+        block[..2 * c].fill(0.0);
+        let (sum_g, sum_gy) = block[..2 * c].split_at_mut(c);
+        for (g, y) in g.chunks_exact(c).zip(y.chunks_exact(c)) {
+            for i in 0..c {
+                let value = g[i].to_f32();
+                sum_g[i] += value;
+                sum_gy[i] += value * (y[i].to_f32() - mean[i]);
+            }
+        }
+        sums.add(0, sum_g, sum_gy);
+    }
+    sums
+}

@@ -1,0 +1,165 @@
+//! The inner loop with tiles of 16 × 16 sums: two by two of them at a time, each step a product of 32
+//! deep. In assembly, because the intrinsics are not stable; the instructions are Intel's.
+
+use std::arch::asm;
+
+use super::{COLUMNS, Operands, ROWS};
+use crate::real::bf16;
+
+/// All eight tiles have 16 rows of 64 bytes.
+#[repr(C, align(64))]
+struct TileConfig {
+    palette: u8,
+    start_row: u8,
+    reserved: [u8; 14],
+    row_bytes: [u16; 16],
+    rows: [u8; 16],
+}
+
+static CONFIG: TileConfig = TileConfig {
+    palette: 1,
+    start_row: 0,
+    reserved: [0; 14],
+    row_bytes: [64, 64, 64, 64, 64, 64, 64, 64, 0, 0, 0, 0, 0, 0, 0, 0],
+    rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
+};
+
+/// # Safety
+/// As [`product_bf16`](super::product_bf16), with tiles.
+pub(super) unsafe fn product_bf16(o: Operands<bf16>) {
+    // SAFETY: tiles are available to this process, and the configuration is a valid one. It holds
+    // until the release below; nothing in between touches tiles but `block`.
+    unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly)) };
+    let row_tiles = o.m.div_ceil(ROWS);
+    for panel in (0..o.panels).step_by(2) {
+        for tile in (0..row_tiles).step_by(2) {
+            // SAFETY: the caller's; rows are padded to whole tiles.
+            unsafe {
+                match (row_tiles - tile, o.panels - panel) {
+                    (1, 1) => one(o, tile, panel),
+                    (1, _) => {
+                        one(o, tile, panel);
+                        one(o, tile, panel + 1);
+                    }
+                    (_, 1) => {
+                        one(o, tile, panel);
+                        one(o, tile + 1, panel);
+                    }
+                    _ => four(o, tile, panel),
+                }
+            }
+        }
+    }
+    // SAFETY: as above.
+    unsafe { asm!("tilerelease", options(nostack, nomem)) };
+}
+
+/// Two by two tiles of sums: each tile of an operand is used twice.
+///
+/// # Safety
+/// As [`product_bf16`]; both row tiles and both panels exist, and tiles are configured.
+unsafe fn four(o: Operands<bf16>, tile: usize, panel: usize) {
+    // SAFETY: the caller's.
+    unsafe {
+        let l = o.l.add(tile * ROWS * o.l_row);
+        let r = o.r.add(panel * o.r_panel);
+        let c = o.c.add(tile * ROWS * o.c_row + panel * COLUMNS);
+        let c_next = c.add(ROWS * o.c_row);
+        if o.accumulate {
+            asm!(
+                "tileloadd tmm0, [{c} + {row}]",
+                "tileloadd tmm1, [{c} + {row} + 64]",
+                "tileloadd tmm2, [{d} + {row}]",
+                "tileloadd tmm3, [{d} + {row} + 64]",
+                c = in(reg) c, d = in(reg) c_next, row = in(reg) 4 * o.c_row,
+                options(nostack, readonly),
+            );
+        } else {
+            asm!(
+                "tilezero tmm0",
+                "tilezero tmm1",
+                "tilezero tmm2",
+                "tilezero tmm3",
+                options(nostack, nomem)
+            );
+        }
+        asm!(
+            "2:",
+            "tileloadd tmm4, [{l} + {l_row}]",
+            "tileloadd tmm6, [{r} + {r_row}]",
+            "tileloadd tmm5, [{l_next} + {l_row}]",
+            "tileloadd tmm7, [{r_next} + {r_row}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "tdpbf16ps tmm1, tmm4, tmm7",
+            "tdpbf16ps tmm2, tmm5, tmm6",
+            "tdpbf16ps tmm3, tmm5, tmm7",
+            "add {l}, 64",
+            "add {l_next}, 64",
+            "add {r}, {r_step}",
+            "add {r_next}, {r_step}",
+            "dec {steps}",
+            "jnz 2b",
+            l = inout(reg) l => _,
+            l_next = inout(reg) l.add(ROWS * o.l_row) => _,
+            l_row = in(reg) 2 * o.l_row,
+            r = inout(reg) r => _,
+            r_next = inout(reg) r.add(o.r_panel) => _,
+            r_row = in(reg) 2 * o.r_row,
+            r_step = in(reg) 2 * ROWS * o.r_row,
+            steps = inout(reg) o.k / ROWS => _,
+            options(nostack, readonly),
+        );
+        asm!(
+            "tilestored [{c} + {row}], tmm0",
+            "tilestored [{c} + {row} + 64], tmm1",
+            "tilestored [{d} + {row}], tmm2",
+            "tilestored [{d} + {row} + 64], tmm3",
+            c = in(reg) c, d = in(reg) c_next, row = in(reg) 4 * o.c_row,
+            options(nostack),
+        );
+    }
+}
+
+/// One tile of sums, at an edge.
+///
+/// # Safety
+/// As [`product_bf16`]; the row tile and the panel exist, and tiles are configured.
+unsafe fn one(o: Operands<bf16>, tile: usize, panel: usize) {
+    // SAFETY: the caller's.
+    unsafe {
+        let l = o.l.add(tile * ROWS * o.l_row);
+        let r = o.r.add(panel * o.r_panel);
+        let c = o.c.add(tile * ROWS * o.c_row + panel * COLUMNS);
+        if o.accumulate {
+            asm!(
+                "tileloadd tmm0, [{c} + {row}]",
+                c = in(reg) c, row = in(reg) 4 * o.c_row,
+                options(nostack, readonly),
+            );
+        } else {
+            asm!("tilezero tmm0", options(nostack, nomem));
+        }
+        asm!(
+            "2:",
+            "tileloadd tmm4, [{l} + {l_row}]",
+            "tileloadd tmm6, [{r} + {r_row}]",
+            "tdpbf16ps tmm0, tmm4, tmm6",
+            "add {l}, 64",
+            "add {r}, {r_step}",
+            "dec {steps}",
+            "jnz 2b",
+            l = inout(reg) l => _,
+            l_row = in(reg) 2 * o.l_row,
+            r = inout(reg) r => _,
+            r_row = in(reg) 2 * o.r_row,
+            r_step = in(reg) 2 * ROWS * o.r_row,
+            steps = inout(reg) o.k / ROWS => _,
+            options(nostack, readonly),
+        );
+        asm!(
+            "tilestored [{c} + {row}], tmm0",
+            c = in(reg) c, row = in(reg) 4 * o.c_row,
+            options(nostack),
+        );
+    }
+}

@@ -1,0 +1,130 @@
+//! Laying operands out as the inner loops read them.
+
+use super::{COLUMNS, Product, ROWS, Rows, padded};
+use crate::isa::Isa;
+use crate::real::{Real, bf16};
+
+/// A right operand of [`multiply`](super::multiply) in panels of 16 columns: `[panel][k][16]` for `f32`
+/// and, rows in interleaved pairs, `[panel][k/2][16][2]` for `bf16`.
+#[derive(Clone, Debug)]
+pub struct PackedB<T> {
+    data: Vec<T>,
+    n: usize,
+    k_padded: usize,
+}
+
+impl<T: Real> PackedB<T> {
+    /// Packs the `k × n` matrix whose element in row `p`, column `j` is `element(p, j)`.
+    pub fn new(k: usize, n: usize, element: impl Fn(usize, usize) -> f32) -> Self {
+        let k_padded = padded(k, T::K_ALIGN);
+        let mut data = vec![T::default(); k_padded * padded(n, COLUMNS)];
+        for (panel, block) in data.chunks_exact_mut(k_padded.max(1) * COLUMNS).enumerate() {
+            let first = panel * COLUMNS;
+            let width = COLUMNS.min(n - first);
+            for p in 0..k {
+                let row = &mut block[p / T::INTERLEAVED * T::INTERLEAVED * COLUMNS..];
+                for j in 0..width {
+                    row[j * T::INTERLEAVED + p % T::INTERLEAVED] =
+                        T::from_f32(element(p, first + j));
+                }
+            }
+        }
+        Self { data, n, k_padded }
+    }
+}
+
+impl<T> PackedB<T> {
+    pub(super) fn data(&self) -> &[T] {
+        &self.data
+    }
+
+    pub(super) fn n(&self) -> usize {
+        self.n
+    }
+
+    /// From one panel to the next.
+    pub(super) fn panel(&self) -> usize {
+        self.k_padded * COLUMNS
+    }
+
+    /// Rows, padding included.
+    pub fn k_padded(&self) -> usize {
+        self.k_padded
+    }
+}
+
+/// `out[p/2][j][p%2] = b[p][j]` for `k` columns of stride `k_padded`, zeros from row `m` on.
+#[inline(always)]
+pub(super) fn interleave(
+    b: Rows<'_, bf16>,
+    m: usize,
+    m_padded: usize,
+    k_padded: usize,
+    out: &mut [bf16],
+) {
+    let zeros = [bf16::ZERO; COLUMNS];
+    for (pair, out) in out.chunks_exact_mut(2 * k_padded).take(m_padded / 2).enumerate() {
+        for j in (0..k_padded).step_by(COLUMNS) {
+            let row = |p: usize| match p < m {
+                true => &b.data[p * b.stride + j..][..COLUMNS],
+                false => &zeros[..],
+            };
+            let (even, odd) = (row(2 * pair), row(2 * pair + 1));
+            let out = &mut out[2 * j..][..2 * COLUMNS];
+            for i in 0..COLUMNS {
+                out[2 * i] = even[i];
+                out[2 * i + 1] = odd[i];
+            }
+        }
+    }
+}
+
+/// `out[j][p] = a[p][j]` for `n_padded` columns of `a`, rows of `out` being `m_padded` long, zeros from
+/// `m` on.
+#[inline(always)]
+pub(super) fn transpose(
+    isa: Isa,
+    a: Rows<'_, bf16>,
+    m: usize,
+    m_padded: usize,
+    n_padded: usize,
+    out: &mut [bf16],
+) {
+    // Blocks of 32 rows by 16 columns; the last block goes through a zeroed copy.
+    const BLOCK: usize = bf16::K_ALIGN;
+    for first in (0..m_padded).step_by(BLOCK) {
+        for j in (0..n_padded).step_by(ROWS) {
+            let mut edge = [bf16::ZERO; BLOCK * ROWS];
+            let block = if first + BLOCK <= m {
+                Rows { data: &a.data[first * a.stride + j..], stride: a.stride }
+            } else {
+                for p in first..m {
+                    edge[(p - first) * ROWS..][..ROWS]
+                        .copy_from_slice(&a.data[p * a.stride + j..][..ROWS]);
+                }
+                Rows { data: &edge, stride: ROWS }
+            };
+            transpose_block(isa, block, &mut out[j * m_padded + first..], m_padded);
+        }
+    }
+}
+
+#[inline(always)]
+fn transpose_block(isa: Isa, a: Rows<'_, bf16>, out: &mut [bf16], stride: usize) {
+    const BLOCK: usize = bf16::K_ALIGN;
+    #[cfg(target_arch = "x86_64")]
+    if isa >= Isa::Avx512 {
+        assert!(a.data.len() >= (BLOCK - 1) * a.stride + ROWS);
+        assert!(out.len() >= (ROWS - 1) * stride + BLOCK);
+        // SAFETY: the set is available, and the slices hold 32 rows of 16 and 16 rows of 32.
+        return unsafe {
+            super::avx512::transpose_block(a.data.as_ptr(), a.stride, out.as_mut_ptr(), stride)
+        };
+    }
+    let _ = isa;
+    for p in 0..BLOCK {
+        for (j, &value) in a.data[p * a.stride..][..ROWS].iter().enumerate() {
+            out[j * stride + p] = value;
+        }
+    }
+}

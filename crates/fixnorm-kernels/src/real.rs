@@ -1,0 +1,66 @@
+//! The two number formats that activations are stored in. All arithmetic is in `f32`.
+
+pub use half::bf16;
+
+use crate::gemm::Product;
+
+/// A stored number.
+pub trait Real:
+    Product + Copy + Default + Send + Sync + PartialEq + std::fmt::Debug + 'static
+{
+    /// Bytes of one.
+    const BYTES: usize = size_of::<Self>();
+
+    /// Its value.
+    fn to_f32(self) -> f32;
+
+    /// The nearest stored number, ties to even; NaN stays NaN.
+    fn from_f32(value: f32) -> Self;
+}
+
+impl Real for f32 {
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        self
+    }
+
+    #[inline(always)]
+    fn from_f32(value: f32) -> Self {
+        value
+    }
+}
+
+impl Real for bf16 {
+    #[inline(always)]
+    fn to_f32(self) -> f32 {
+        f32::from_bits(u32::from(self.to_bits()) << 16)
+    }
+
+    // Not `bf16::from_f32`: this form has no branch and becomes vector instructions.
+    #[inline(always)]
+    fn from_f32(value: f32) -> Self {
+        let bits = value.to_bits();
+        let rounded = bits.wrapping_add(0x7fff + ((bits >> 16) & 1));
+        let bits = if value.is_nan() { bits | 0x0040_0000 } else { rounded };
+        bf16::from_bits((bits >> 16) as u16)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    proptest! {
+        #[test]
+        fn bf16_rounds_as_the_half_crate(bits in any::<u32>()) {
+            let value = f32::from_bits(bits);
+            let (ours, theirs) = (<bf16 as Real>::from_f32(value), bf16::from_f32(value));
+            prop_assert_eq!(ours.is_nan(), value.is_nan());
+            if !value.is_nan() {
+                prop_assert_eq!(ours.to_bits(), theirs.to_bits());
+                prop_assert_eq!(Real::to_f32(ours), theirs.to_f32());
+            }
+        }
+    }
+}
