@@ -36,6 +36,52 @@ pub(crate) enum Command {
     Models,
     /// Role, norm and effective learning rate of every parameter.
     Inspect(InspectArgs),
+    /// Speed and memory on this machine.
+    #[command(subcommand)]
+    Bench(BenchCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum BenchCommand {
+    /// Training steps on pictures of noise.
+    Step(BenchStepArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchStepArgs {
+    /// Model id; see `fixnorm models`.
+    #[arg(long, value_name = "ID", default_value = "resnet8")]
+    pub(crate) model: String,
+    /// Pictures a step.
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(2..))]
+    pub(crate) batch: u32,
+    /// Side of a picture in pixels; the model's own if left out.
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(8..))]
+    pub(crate) res: Option<u32>,
+    /// Channels of a picture; the model's own if left out.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) channels: Option<u32>,
+    /// Threads; as many as there are cores if left out.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) threads: Option<u32>,
+    /// Of activations and products.
+    #[arg(long, value_enum, default_value_t = PrecisionArg::F32)]
+    pub(crate) precision: PrecisionArg,
+    /// Steps that are measured, after two that are not.
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) steps: u32,
+    /// Print the time of each operation beside what this machine can do.
+    #[arg(long)]
+    pub(crate) profile: bool,
+}
+
+/// A precision by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PrecisionArg {
+    /// 32 bits throughout.
+    F32,
+    /// Activations and operands of products in bf16.
+    Bf16,
 }
 
 // A flag given twice counts as given last, so that scripts can append.

@@ -9,7 +9,7 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
-use args::{Cli, Command};
+use args::{BenchCommand, Cli, Command};
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
@@ -20,6 +20,7 @@ fn main() -> ExitCode {
         Command::Predict(args) => commands::predict::run(&args, format),
         Command::Models => commands::models::run(format),
         Command::Inspect(args) => commands::inspect::run(&args, format),
+        Command::Bench(BenchCommand::Step(args)) => commands::bench::step(&args, format),
     };
     done.unwrap_or_else(|error| {
         // One line: an error of ours names its cause itself.

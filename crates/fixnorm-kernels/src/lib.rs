@@ -9,6 +9,7 @@
 //! | [`gemm`] | products of matrices in a thread's cache |
 //! | [`activation`] | activation functions and their derivatives |
 //! | [`real`] | the number formats that activations are stored in |
+//! | [`profile`] | where the time of a step goes |
 //! | [`isa`] | which instructions are used |
 
 pub mod activation;
@@ -18,6 +19,7 @@ pub mod gemm;
 pub mod isa;
 mod memory;
 pub mod norm;
+pub mod profile;
 pub mod real;
 mod rows;
 mod scratch;

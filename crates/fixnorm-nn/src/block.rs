@@ -1,30 +1,15 @@
 //! Convolution → batch norm → activation, the unit that all models are built of.
-//! Not here: shortcuts between blocks (`residual.rs`).
-//!
-//! It is one block so that one kernel can replace the three operations.
+//! Not here: stringing several together (`chain.rs`).
 
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, PaddingConfig2d};
-use burn::tensor::{Device, Tensor, activation};
+use burn::tensor::{Device, Tensor, activation, module};
+pub use fixnorm_kernels::Activation;
+use fixnorm_kernels::conv::ConvShape;
 
-/// What follows the normalization.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Activation {
-    /// Nothing.
-    Identity,
-    /// max(x, 0).
-    Relu,
-}
-
-impl Activation {
-    fn apply(self, x: Tensor<4>) -> Tensor<4> {
-        match self {
-            Activation::Identity => x,
-            Activation::Relu => activation::relu(x),
-        }
-    }
-}
+use crate::chain::{Chain, Shortcut};
+use crate::fused::{StageSpec, StageTensors};
 
 /// Configuration of a [`ConvBnAct`].
 #[derive(Clone, Copy, Debug)]
@@ -37,6 +22,8 @@ pub struct ConvBnActConfig {
     pub kernel: usize,
     /// Stride in both directions.
     pub stride: usize,
+    /// Groups of channels that see each other.
+    pub groups: usize,
     /// What follows the normalization.
     pub activation: Activation,
 }
@@ -44,7 +31,12 @@ pub struct ConvBnActConfig {
 impl ConvBnActConfig {
     /// A convolution of stride 1 followed by batch norm and ReLU.
     pub fn new(c_in: usize, c_out: usize, kernel: usize) -> Self {
-        Self { c_in, c_out, kernel, stride: 1, activation: Activation::Relu }
+        Self { c_in, c_out, kernel, stride: 1, groups: 1, activation: Activation::Relu }
+    }
+
+    /// A convolution of each channel by itself.
+    pub fn depthwise(channels: usize, kernel: usize) -> Self {
+        Self { groups: channels, ..Self::new(channels, channels, kernel) }
     }
 
     /// Replaces the stride.
@@ -66,6 +58,7 @@ impl ConvBnActConfig {
             conv: Conv2dConfig::new([self.c_in, self.c_out], [self.kernel; 2])
                 .with_stride([self.stride; 2])
                 .with_padding(PaddingConfig2d::Explicit(padding, padding, padding, padding))
+                .with_groups(self.groups)
                 .with_bias(false)
                 .init(device),
             norm: BatchNormConfig::new(self.c_out).init(device),
@@ -75,6 +68,9 @@ impl ConvBnActConfig {
 }
 
 /// Convolution without bias, batch norm, activation.
+///
+/// In training the normalization takes the batch's statistics, and running ones follow with PyTorch's
+/// momentum 0.1 and unbiased variance; otherwise it takes the running ones.
 #[derive(Module, Debug)]
 pub struct ConvBnAct {
     conv: Conv2d,
@@ -87,29 +83,103 @@ impl ConvBnAct {
     /// # Shapes
     /// `x`: `[n, h, w, c_in]` to `[n, ⌈h/stride⌉, ⌈w/stride⌉, c_out]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let y = self.norm.forward(self.conv.forward(to_nchw(x)));
-        to_nhwc(self.activation.apply(y))
+        let chain =
+            Chain { stages: &[self], squeeze: None, shortcut: Shortcut::None, drop_path: 0.0 };
+        chain.forward(x)
     }
 
-    /// Adds `shortcut`, which has the output's shape, between normalization and activation.
-    pub fn forward_add(&self, x: Tensor<4>, shortcut: Tensor<4>) -> Tensor<4> {
-        let y = self.norm.forward(self.conv.forward(to_nchw(x)));
-        to_nhwc(self.activation.apply(y + to_nchw(shortcut)))
+    pub(crate) fn activation(&self) -> Activation {
+        self.activation
+    }
+
+    /// Whether the normalization takes the batch's statistics: Burn's own rule.
+    pub(crate) fn uses_batch(&self, device: &Device) -> bool {
+        device.is_autodiff() && self.norm.training.is_enabled()
+    }
+
+    /// Sizes and constants for an input of `[n, h, w, c_in]`.
+    pub(crate) fn spec(&self, input: [usize; 4], device: &Device) -> StageSpec {
+        let [c_out, _, kernel, _] = self.conv.weight.lazy_shape().dims();
+        let floats = |tensor: Tensor<1>| -> Vec<f32> { tensor.into_data().iter().collect() };
+        StageSpec {
+            shape: ConvShape::symmetric(
+                input,
+                c_out,
+                kernel,
+                self.conv.stride[0],
+                self.conv.groups,
+            ),
+            epsilon: self.norm.epsilon as f32,
+            activation: self.activation,
+            running: (!self.uses_batch(device)).then(|| {
+                (floats(self.norm.running_mean.value()), floats(self.norm.running_var.value()))
+            }),
+        }
+    }
+
+    pub(crate) fn tensors(&self) -> StageTensors<burn::backend::Dispatch> {
+        StageTensors {
+            weight: self.conv.weight.val().into_dispatch(),
+            gamma: self.norm.gamma.val().into_dispatch(),
+            beta: self.norm.beta.val().into_dispatch(),
+        }
+    }
+
+    /// Takes in a batch's mean and biased variance over `count` numbers, both `[c_out]`.
+    pub(crate) fn update_running(&self, mean: Tensor<1>, var: Tensor<1>, count: usize) {
+        let momentum = self.norm.momentum;
+        // Unbiased, as in PyTorch; one number has no variance.
+        let var = var.mul_scalar(count as f64 / (count.max(2) - 1) as f64);
+        for (running, batch) in [(&self.norm.running_mean, mean), (&self.norm.running_var, var)] {
+            let kept = running.value_sync().mul_scalar(1.0 - momentum);
+            running.update((kept + batch.mul_scalar(momentum)).detach());
+        }
+    }
+
+    /// Convolution and normalization composed of Burn's operations.
+    ///
+    /// # Shapes
+    /// `x`: `[n, c_in, h, w]` to `[n, c_out, h_out, w_out]`.
+    pub(crate) fn convolve(&self, x: Tensor<4>) -> Tensor<4> {
+        let device = x.device();
+        let y = self.conv.forward(x);
+        if !self.uses_batch(&device) {
+            return self.norm.forward(y);
+        }
+        let [n, _, h, w] = y.dims();
+        let (gamma, beta) = (self.norm.gamma.val(), self.norm.beta.val());
+        let result = module::batch_norm_train(y, gamma, beta, self.norm.epsilon);
+        self.update_running(result.mean.detach(), result.variance.detach(), n * h * w);
+        result.output
     }
 
     /// Multiplications of one picture of `h × w`, and the size that comes out.
     pub(crate) fn macs(&self, h: usize, w: usize) -> (u64, usize, usize) {
-        let [c_out, c_in, kh, kw] = self.conv.weight.lazy_shape().dims();
+        let weights = self.conv.weight.lazy_shape().num_elements();
         let [h, w] = [h.div_ceil(self.conv.stride[0]), w.div_ceil(self.conv.stride[1])];
-        ((c_out * c_in * kh * kw * h * w) as u64, h, w)
+        ((weights * h * w) as u64, h, w)
     }
 }
 
-// Between two blocks these cancel: the memory stays NCHW, only the view changes, and no copy is made.
-fn to_nchw(x: Tensor<4>) -> Tensor<4> {
+/// The activation composed of Burn's operations.
+pub(crate) fn apply(activation: Activation, x: Tensor<4>) -> Tensor<4> {
+    let hard_sigmoid = |x: Tensor<4>| x.add_scalar(3.0).clamp(0.0, 6.0).div_scalar(6.0);
+    match activation {
+        Activation::Identity => x,
+        Activation::Relu => activation::relu(x),
+        Activation::Relu6 => x.clamp(0.0, 6.0),
+        Activation::Silu => activation::silu(x),
+        Activation::HardSwish => x.clone() * hard_sigmoid(x),
+        Activation::HardSigmoid => hard_sigmoid(x),
+        Activation::Sigmoid => activation::sigmoid(x),
+    }
+}
+
+// Between two operations these cancel: the memory stays NCHW, only the view changes, and no copy is made.
+pub(crate) fn to_nchw(x: Tensor<4>) -> Tensor<4> {
     x.permute([0, 3, 1, 2])
 }
 
-fn to_nhwc(x: Tensor<4>) -> Tensor<4> {
+pub(crate) fn to_nhwc(x: Tensor<4>) -> Tensor<4> {
     x.permute([0, 2, 3, 1])
 }

@@ -2,11 +2,12 @@
 //! Not here: which blocks a model is made of (its own file).
 
 use burn::module::Module;
-use burn::nn::{Linear, LinearConfig};
-use burn::tensor::{Device, Tensor};
+use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
+use burn::nn::{Linear, LinearConfig, PaddingConfig2d};
+use burn::tensor::{DType, Device, Tensor};
 
-use crate::block::ConvBnAct;
-use crate::residual::Block;
+use crate::block::{ConvBnAct, to_nchw, to_nhwc};
+use crate::blocks::Block;
 
 /// What pictures a classifier takes and how many classes it tells apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -21,20 +22,57 @@ pub struct Input {
 #[derive(Module, Debug)]
 pub struct Classifier {
     stem: ConvBnAct,
+    max_pool: Option<MaxPool2d>,
     stages: Vec<Vec<Block>>,
+    head: Option<ConvBnAct>,
     fc: Linear,
+    #[module(skip)]
+    precision: Precision,
+}
+
+/// What a classifier is made of.
+pub(crate) struct Parts {
+    pub(crate) stem: ConvBnAct,
+    /// Whether the stem's result is halved again by a 3×3 maximum.
+    pub(crate) max_pool: bool,
+    pub(crate) stages: Vec<Vec<Block>>,
+    /// Widens the last stage's channels.
+    pub(crate) head: Option<ConvBnAct>,
+    /// Channels that the final layer sees.
+    pub(crate) features: usize,
+}
+
+/// How activations are stored between operations and what products are made of. Weights, statistics and
+/// sums are `f32` in both.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Precision {
+    /// 32 bits.
+    #[default]
+    F32,
+    /// 16 bits with the exponent of 32.
+    Bf16,
 }
 
 impl Classifier {
-    /// Puts a classifier together; `features` is the number of channels of the last stage.
-    pub(crate) fn new(
-        stem: ConvBnAct,
-        stages: Vec<Vec<Block>>,
-        features: usize,
-        input: Input,
-        device: &Device,
-    ) -> Self {
-        Self { stem, stages, fc: LinearConfig::new(features, input.classes).init(device) }
+    /// Puts a classifier together.
+    pub(crate) fn new(parts: Parts, input: Input, device: &Device) -> Self {
+        let pool = MaxPool2dConfig::new([3, 3])
+            .with_strides([2, 2])
+            .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1));
+        Self {
+            stem: parts.stem,
+            max_pool: parts.max_pool.then(|| pool.init()),
+            stages: parts.stages,
+            head: parts.head,
+            fc: LinearConfig::new(parts.features, input.classes).init(device),
+            precision: Precision::F32,
+        }
+    }
+
+    /// The same model with its activations in `precision`.
+    pub fn with_precision(mut self, precision: Precision) -> Self {
+        self.precision = precision;
+        self
     }
 
     /// Logits of a batch.
@@ -45,13 +83,27 @@ impl Classifier {
         self.fc.forward(self.features(x))
     }
 
-    /// What the head sees: the last stage's mean over the picture.
+    /// What the final layer sees: the last stage's mean over the picture.
     ///
     /// # Shapes
     /// `x`: `[n, h, w, c]` to `[n, features]`.
     pub fn features(&self, x: Tensor<4>) -> Tensor<2> {
-        let blocks = self.stages.iter().flatten();
-        let x = blocks.fold(self.stem.forward(x), |x, block| block.forward(x));
+        let x = match self.precision {
+            Precision::F32 => x,
+            Precision::Bf16 => x.cast(DType::BF16),
+        };
+        let mut x = self.stem.forward(x);
+        if let Some(pool) = &self.max_pool {
+            x = to_nhwc(pool.forward(to_nchw(x)));
+        }
+        x = self.stages.iter().flatten().fold(x, |x, block| block.forward(x));
+        if let Some(head) = &self.head {
+            x = head.forward(x);
+        }
+        let x = match self.precision {
+            Precision::F32 => x,
+            Precision::Bf16 => x.cast(DType::F32),
+        };
         let [n, _, _, c] = x.dims();
         x.mean_dims(&[1, 2]).reshape([n, c])
     }
@@ -59,11 +111,15 @@ impl Classifier {
     /// Multiply-accumulates of one picture, convolutions and head.
     pub fn macs(&self, h: usize, w: usize) -> u64 {
         let (mut total, mut h, mut w) = self.stem.macs(h, w);
+        if self.max_pool.is_some() {
+            (h, w) = (h.div_ceil(2), w.div_ceil(2));
+        }
         for block in self.stages.iter().flatten() {
             let macs;
             (macs, h, w) = block.macs(h, w);
             total += macs;
         }
+        total += self.head.as_ref().map_or(0, |head| head.macs(h, w).0);
         total + self.fc.weight.lazy_shape().num_elements() as u64
     }
 

@@ -1,8 +1,8 @@
 //! Seeded initialization: a parameter's values depend on (seed, path) alone, not on the backend, on
 //! the order of construction or on what else draws random numbers.
 //!
-//! Convolutions: normal with variance 2/fan_out (He et al., as torchvision's residual nets). Linear
-//! weights and biases: uniform in ±1/√fan_in (PyTorch's default). Gains 1, offsets 0.
+//! Convolutions: normal with variance 2/fan_out (He et al., as torchvision's residual nets, and timm's
+//! nets of depthwise convolutions), biases 0. Linear weights and biases: uniform in ±1/√fan_in (PyTorch's default). Gains 1, offsets 0.
 
 use burn::module::{Module, ModuleMapper, Param};
 use burn::tensor::{Tensor, TensorData};
@@ -45,10 +45,13 @@ impl Init {
         };
         match (self.path.layer()?, self.path.leaf()?) {
             ("Conv2d", "weight") => {
-                let fan_out: usize = shape[0] * shape[2..].iter().product::<usize>();
+                // Of a depthwise convolution each output is fed by its own channel alone, and feeds none other.
+                let outputs = if self.path.has("depthwise") { 1 } else { shape[0] };
+                let fan_out: usize = outputs * shape[2..].iter().product::<usize>();
                 let normal = Normal::new(0.0, (2.0 / fan_out as f32).sqrt()).expect("finite");
                 Some(normal.sample_iter(self.rng()).take(len).collect())
             }
+            ("Conv2d", "bias") => Some(vec![0.0; len]),
             ("Linear", "weight") => {
                 self.linear_fan_in = shape[0];
                 Some(uniform(shape[0], &mut self.rng()))

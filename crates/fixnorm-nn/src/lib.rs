@@ -6,23 +6,34 @@
 //! | module | what |
 //! |---|---|
 //! | [`block`] | convolution, batch norm and activation as one block |
+//! | [`inverted`] | inverted residual blocks |
+//! | [`blocks`] | the block kinds a stage can be made of |
+//! | [`mobile`] | MobileNetV2, EfficientNet-B0 |
+//! | [`squeeze`] | squeeze-and-excitation |
 //! | [`residual`] | residual blocks made of it |
 //! | [`classifier`] | stem, stages and head: the shape of every model |
-//! | [`resnet`] | He et al.'s residual nets for small pictures |
+//! | [`resnet`] | residual nets |
 //! | [`registry`] | one row a model |
 //! | [`init`] | seeded initialization |
 //! | [`weights`] | safetensors in and out |
 
 pub mod block;
+pub mod blocks;
+mod chain;
 pub mod classifier;
+mod fused;
 pub mod init;
+pub mod inverted;
+pub mod mobile;
 mod path;
 pub mod registry;
 pub mod residual;
 pub mod resnet;
+pub mod squeeze;
 pub mod weights;
 
 pub use block::{Activation, ConvBnAct, ConvBnActConfig};
-pub use classifier::{Classifier, Input};
+pub use blocks::Block;
+pub use classifier::{Classifier, Input, Precision};
 pub use registry::{ModelSpec, UnknownModel};
 pub use weights::WeightsError;

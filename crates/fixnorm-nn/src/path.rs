@@ -28,6 +28,11 @@ impl ModulePath {
         self.names.last().map(String::as_str)
     }
 
+    /// Whether one of the names is `name`.
+    pub(crate) fn has(&self, name: &str) -> bool {
+        self.names.iter().any(|own| own == name)
+    }
+
     /// The struct that declares the parameter, e.g. `Conv2d`.
     pub(crate) fn layer(&self) -> Option<&str> {
         self.containers.last()?.strip_prefix("Struct:")

@@ -3,7 +3,7 @@
 use burn::tensor::Device;
 
 use crate::classifier::{Classifier, Input};
-use crate::resnet;
+use crate::{mobile, resnet};
 
 /// A model of the registry.
 #[derive(Clone, Copy, Debug)]
@@ -20,7 +20,9 @@ pub struct ModelSpec {
 
 const CIFAR: Input = Input { channels: 3, classes: 10 };
 
-static MODELS: [ModelSpec; 2] = [
+const IMAGENET: Input = Input { channels: 3, classes: 1000 };
+
+static MODELS: [ModelSpec; 5] = [
     ModelSpec {
         name: "resnet8",
         resolution: 32,
@@ -34,6 +36,27 @@ static MODELS: [ModelSpec; 2] = [
         input: CIFAR,
         build: |input, device| resnet::cifar_resnet(3, input, device),
         timm_name: resnet::timm_name,
+    },
+    ModelSpec {
+        name: "resnet50",
+        resolution: 224,
+        input: IMAGENET,
+        build: resnet::resnet50,
+        timm_name: resnet::timm_name,
+    },
+    ModelSpec {
+        name: "mobilenetv2_100",
+        resolution: 224,
+        input: IMAGENET,
+        build: mobile::mobilenet_v2,
+        timm_name: mobile::timm_name,
+    },
+    ModelSpec {
+        name: "efficientnet_b0",
+        resolution: 224,
+        input: IMAGENET,
+        build: mobile::efficientnet_b0,
+        timm_name: mobile::timm_name,
     },
 ];
 
@@ -95,6 +118,16 @@ mod tests {
         assert_eq!(resnet20.params(), 269_722);
         // By hand: 9·(3·16 + 6·16²)·32² + 9·(16·32 + 5·32²)·16² + 9·(32·64 + 5·64²)·8² + 640.
         assert_eq!(resnet20.macs(32, 32), 40_551_040);
+        // timm's figures; multiplications by hand or as published, within rounding.
+        for (name, params, macs) in [
+            ("resnet50", 25_557_032, 4.09e9),
+            ("mobilenetv2_100", 3_504_872, 300.8e6),
+            ("efficientnet_b0", 5_288_548, 385.9e6),
+        ] {
+            let (own, counted) = ModelSpec::find(name).unwrap().count();
+            assert_eq!(own, params, "{name}");
+            assert!((counted as f64 / macs - 1.0).abs() < 0.005, "{name}: {counted}");
+        }
         let grey = Input { channels: 1, classes: 10 };
         let resnet8 = ModelSpec::find("resnet8").unwrap().init(grey, 0, &device);
         // By hand: 9·(16 + 2·16² + 16·32 + 32² + 32·64 + 64²) + 2·(3·16 + 2·32 + 2·64) + 65·10.

@@ -1,9 +1,10 @@
-//! Residual blocks.
+//! Residual blocks (He et al. 2015): of two 3×3 convolutions, and the bottleneck.
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor, s};
+use burn::tensor::{Device, Tensor};
 
-use crate::block::{ConvBnAct, ConvBnActConfig};
+use crate::block::{Activation, ConvBnAct, ConvBnActConfig};
+use crate::chain::{Chain, Shortcut};
 
 /// Two 3×3 convolutions and a shortcut without parameters (He et al. 2015, option A): where the
 /// block narrows the picture and widens the channels, the shortcut takes every second pixel and
@@ -13,7 +14,6 @@ pub struct BasicBlock {
     conv1: ConvBnAct,
     conv2: ConvBnAct,
     stride: usize,
-    added_channels: usize,
 }
 
 impl BasicBlock {
@@ -26,32 +26,22 @@ impl BasicBlock {
             conv1: conv1.init(device),
             conv2: ConvBnActConfig::new(c_out, c_out, 3).init(device),
             stride,
-            added_channels: c_out - c_in,
         }
     }
 
     /// # Shapes
     /// `x`: `[n, h, w, c_in]` to `[n, ⌈h/stride⌉, ⌈w/stride⌉, c_out]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        self.conv2.forward_add(self.conv1.forward(x.clone()), self.shortcut(x))
+        self.with_chain(|chain| chain.forward(x))
     }
 
-    fn shortcut(&self, x: Tensor<4>) -> Tensor<4> {
-        let x = match self.stride {
-            1 => x,
-            stride => {
-                let step = isize::try_from(stride).expect("strides are small");
-                x.slice(s![.., 0..;step, 0..;step, ..])
-            }
-        };
-        match self.added_channels {
-            0 => x,
-            added => {
-                let [n, h, w, _] = x.dims();
-                let zeros = Tensor::zeros([n, h, w, added], &x.device());
-                Tensor::cat(vec![x, zeros], 3)
-            }
-        }
+    pub(crate) fn with_chain<R>(&self, run: impl FnOnce(Chain<'_>) -> R) -> R {
+        run(Chain {
+            stages: &[&self.conv1, &self.conv2],
+            squeeze: None,
+            shortcut: Shortcut::Identity { stride: self.stride },
+            drop_path: 0.0,
+        })
     }
 
     pub(crate) fn macs(&self, h: usize, w: usize) -> (u64, usize, usize) {
@@ -61,59 +51,77 @@ impl BasicBlock {
     }
 }
 
-/// The block kinds a stage can be made of.
-#[derive(Module, Debug)]
-pub enum Block {
-    /// Two 3×3 convolutions.
-    Basic(BasicBlock),
+/// Configuration of a [`Bottleneck`].
+#[derive(Clone, Copy, Debug)]
+pub struct BottleneckConfig {
+    /// Input channels.
+    pub c_in: usize,
+    /// Channels of the 3×3 convolution; the output has four times as many.
+    pub width: usize,
+    /// Of the 3×3 convolution.
+    pub stride: usize,
 }
 
-impl Block {
-    /// # Shapes
-    /// `x`: `[n, h, w, c]`, as the block's own `forward`.
-    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        match self {
-            Block::Basic(block) => block.forward(x),
+impl BottleneckConfig {
+    /// The block on `device`. Its shortcut has a convolution where the shape changes.
+    pub fn init(&self, device: &Device) -> Bottleneck {
+        let (width, c_out) = (self.width, 4 * self.width);
+        let same = self.stride == 1 && self.c_in == c_out;
+        let projection = ConvBnActConfig::new(self.c_in, c_out, 1)
+            .with_stride(self.stride)
+            .with_activation(Activation::Identity);
+        Bottleneck {
+            conv1: ConvBnActConfig::new(self.c_in, width, 1).init(device),
+            conv2: ConvBnActConfig::new(width, width, 3).with_stride(self.stride).init(device),
+            conv3: ConvBnActConfig::new(width, c_out, 1).init(device),
+            projection: (!same).then(|| projection.init(device)),
         }
+    }
+}
+
+/// A 1×1, a 3×3 and a 1×1 convolution, the first narrowing, the last widening; the stride is the 3×3
+/// convolution's, as in torchvision.
+#[derive(Module, Debug)]
+pub struct Bottleneck {
+    conv1: ConvBnAct,
+    conv2: ConvBnAct,
+    conv3: ConvBnAct,
+    projection: Option<ConvBnAct>,
+}
+
+impl Bottleneck {
+    /// # Shapes
+    /// `x`: `[n, h, w, c_in]` to `[n, ⌈h/stride⌉, ⌈w/stride⌉, 4·width]`.
+    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        self.with_chain(|chain| chain.forward(x))
+    }
+
+    pub(crate) fn with_chain<R>(&self, run: impl FnOnce(Chain<'_>) -> R) -> R {
+        run(Chain {
+            stages: &[&self.conv1, &self.conv2, &self.conv3],
+            squeeze: None,
+            shortcut: match &self.projection {
+                Some(projection) => Shortcut::Projection(projection),
+                None => Shortcut::Identity { stride: 1 },
+            },
+            drop_path: 0.0,
+        })
     }
 
     pub(crate) fn macs(&self, h: usize, w: usize) -> (u64, usize, usize) {
-        match self {
-            Block::Basic(block) => block.macs(h, w),
-        }
+        let projection = self.projection.as_ref().map_or(0, |projection| projection.macs(h, w).0);
+        let stages = [&self.conv1, &self.conv2, &self.conv3];
+        stages.iter().fold((projection, h, w), |(total, h, w), stage| {
+            let (macs, h, w) = stage.macs(h, w);
+            (total + macs, h, w)
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::tensor::{Distribution, TensorData};
-
-    #[test]
-    fn shortcut_takes_every_second_pixel_and_pads_channels() {
-        let device = Device::flex();
-        let block = BasicBlock::new(2, 5, 2, &device);
-        // Odd height: the last row is kept, as a stride-2 convolution with padding 1 keeps it.
-        let values: Vec<f32> = (0..3 * 5 * 4 * 2).map(|v| v as f32).collect();
-        let x = Tensor::<4>::from_data(TensorData::new(values, [3, 5, 4, 2]), &device);
-        let y = block.shortcut(x.clone());
-        assert_eq!(y.dims(), [3, 3, 2, 5]);
-        let (x, y) = (x.into_data(), y.into_data());
-        let (x, y) = (x.as_slice::<f32>().unwrap(), y.as_slice::<f32>().unwrap());
-        for n in 0..3 {
-            for h in 0..3 {
-                for w in 0..2 {
-                    for c in 0..5 {
-                        let expected = match c {
-                            0 | 1 => x[((n * 5 + 2 * h) * 4 + 2 * w) * 2 + c],
-                            _ => 0.0,
-                        };
-                        assert_eq!(y[((n * 3 + h) * 2 + w) * 5 + c], expected);
-                    }
-                }
-            }
-        }
-    }
+    use burn::tensor::Distribution;
 
     #[test]
     fn shapes_of_odd_pictures() {

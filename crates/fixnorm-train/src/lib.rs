@@ -6,9 +6,11 @@
 //! run      training, from start or resumed  run.rs, session.rs, step.rs
 //!   run directory, checkpoints              run_dir.rs, checkpoint.rs
 //!   events, and the logs that record them   event.rs, logs.rs, tensorboard.rs
+//! bench    speed and memory of steps         bench.rs
 //! after    evaluation, prediction, roles    evaluate.rs, bundle.rs, inspect.rs
 //! ```
 
+pub mod bench;
 pub mod bundle;
 pub mod checkpoint;
 mod device;

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use fixnorm::{Constraint, DecayKind, DecayTarget, Role, Scope, StepRule};
+use fixnorm_nn::Precision;
 use serde::{Deserialize, Serialize};
 
 /// A training run, as its user describes it.
@@ -48,6 +49,28 @@ pub struct Train {
     pub seed: u64,
     /// Share of the target spread evenly over all classes.
     pub label_smoothing: f64,
+    /// How activations are stored and what products are made of: `f32` or `bf16`.
+    pub precision: PrecisionName,
+}
+
+/// A precision by name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PrecisionName {
+    /// 32 bits throughout.
+    #[default]
+    F32,
+    /// Activations and operands of products in bf16; weights, statistics, norms and sums in f32.
+    Bf16,
+}
+
+impl From<PrecisionName> for Precision {
+    fn from(name: PrecisionName) -> Self {
+        match name {
+            PrecisionName::F32 => Precision::F32,
+            PrecisionName::Bf16 => Precision::Bf16,
+        }
+    }
 }
 
 /// The base update by name.
@@ -245,7 +268,13 @@ impl Default for Recipe {
 
 impl Default for Train {
     fn default() -> Self {
-        Self { epochs: 8, batch_size: 64, seed: 0, label_smoothing: 0.1 }
+        Self {
+            epochs: 8,
+            batch_size: 64,
+            seed: 0,
+            label_smoothing: 0.1,
+            precision: PrecisionName::F32,
+        }
     }
 }
 

@@ -88,12 +88,19 @@ pub struct Prepared {
 pub fn prepare(plan: &Plan, data: &DataSet) -> Result<Prepared, TrainError> {
     let device = crate::device(&plan.made_by.device)?.autodiff();
     let recipe = &plan.recipe;
-    let mut model = plan.spec()?.init(plan.input(), recipe.train.seed, &device);
+    let mut model = fresh(plan, &device)?;
     if !recipe.init.is_empty() {
         model = Bundle::read(Path::new(&recipe.init))?.load_into(model, plan.spec()?)?;
     }
     let roles = probe(plan, data, &model, &device)?;
     assemble(plan, model, roles, device)
+}
+
+/// The plan's model, initialized from its seed.
+fn fresh(plan: &Plan, device: &Device) -> Result<Classifier, TrainError> {
+    let train = &plan.recipe.train;
+    let model = plan.spec()?.init(plan.input(), train.seed, device);
+    Ok(model.with_precision(train.precision.into()))
 }
 
 /// What each parameter is, found on the first few training pictures.
@@ -188,8 +195,7 @@ pub fn resume(
         (Some(_), Some(roles)) => {
             // The checkpoint replaces every weight: a file to start from may be gone by now.
             let device = crate::device(&plan.made_by.device)?.autodiff();
-            let model = plan.spec()?.init(plan.input(), plan.recipe.train.seed, &device);
-            assemble(plan, model, roles, device)?
+            assemble(plan, fresh(plan, &device)?, roles, device)?
         }
         _ => {
             let prepared = prepare(plan, data)?;

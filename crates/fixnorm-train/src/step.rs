@@ -3,7 +3,7 @@
 
 use burn::nn::loss::{CrossEntropyLoss, CrossEntropyLossConfig};
 use burn::optim::{GradientsParams, ModuleOptimizer};
-use burn::tensor::Device;
+use burn::tensor::{Device, Int, Tensor};
 use fixnorm_data::Batch;
 use fixnorm_nn::Classifier;
 use serde::{Deserialize, Serialize};
@@ -50,19 +50,31 @@ pub(crate) struct Learner {
 }
 
 impl Learner {
-    /// Takes one step and returns the batch's loss. A loss that is not finite leaves everything as
-    /// it was.
-    pub(crate) fn step(mut self, mut batch: Batch, lr: f64, sums: &mut EpochSums) -> (Self, f64) {
-        let logits = self.model.forward(pictures(&mut batch, &self.device));
-        let loss = self.loss.forward(logits.clone(), labels(&batch, &self.device));
-        let value = loss.clone().into_scalar::<f64>();
-        if !value.is_finite() {
-            return (self, value);
+    /// Takes one step, adds to the epoch's sums, and returns the batch's loss.
+    pub(crate) fn step(self, mut batch: Batch, lr: f64, sums: &mut EpochSums) -> (Self, f64) {
+        let (labels, x) = (labels(&batch, &self.device), pictures(&mut batch, &self.device));
+        let (learner, loss, logits) = self.step_on(x, labels, lr);
+        if loss.is_finite() {
+            let logits: Vec<f32> = logits.into_data().iter().collect();
+            sums.add(loss, hits(&logits, &batch.labels).0, batch.labels.len());
         }
-        let logits: Vec<f32> = logits.into_data().iter().collect();
-        sums.add(value, hits(&logits, &batch.labels).0, batch.labels.len());
-        let grads = GradientsParams::from_grads(loss.backward(), &self.model);
-        self.model = self.optimizer.step(lr, self.model, grads);
-        (self, value)
+        (learner, loss)
+    }
+
+    /// Takes one step and returns loss and logits. A loss that is not finite leaves everything as it was.
+    pub(crate) fn step_on(
+        mut self,
+        x: Tensor<4>,
+        labels: Tensor<1, Int>,
+        lr: f64,
+    ) -> (Self, f64, Tensor<2>) {
+        let logits = self.model.forward(x);
+        let loss = self.loss.forward(logits.clone(), labels);
+        let value = loss.clone().into_scalar::<f64>();
+        if value.is_finite() {
+            let grads = GradientsParams::from_grads(loss.backward(), &self.model);
+            self.model = self.optimizer.step(lr, self.model, grads);
+        }
+        (self, value, logits)
     }
 }

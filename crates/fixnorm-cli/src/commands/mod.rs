@@ -1,5 +1,6 @@
 //! One file a command: from its arguments to its output.
 
+pub(crate) mod bench;
 pub(crate) mod eval;
 pub(crate) mod inspect;
 pub(crate) mod models;

@@ -24,6 +24,7 @@ use crate::activation::Activation;
 use crate::conv::{self, ConvShape, Wanted};
 use crate::isa::Isa;
 use crate::norm::{Affine, GradSums, Moments, NormGrad};
+use crate::profile::timed;
 use crate::real::Real;
 use crate::rows::{Gradient, Input};
 use squeeze::SqueezeSaved;
@@ -191,7 +192,15 @@ impl Block<'_> {
             let last = i + 1 == self.stages.len();
             let input = before.map_or(x, |before: &SavedStage<T>| &before.y[..]);
             if let (Some(squeeze), Some(affine), true) = (&self.squeeze, &affine, last) {
-                saved.squeeze = Some(squeeze.forward(isa, input, stage.shape.n, affine));
+                let name = || {
+                    format!(
+                        "squeeze {}x{} {} forward",
+                        stage.shape.h, stage.shape.w, stage.shape.c_in
+                    )
+                };
+                saved.squeeze = Some(timed(name, 0, stage.shape.input_len() * T::BYTES, || {
+                    squeeze.forward(isa, input, stage.shape.n, affine)
+                }));
             }
             let gate = saved.squeeze.as_ref().map(SqueezeSaved::gate);
             let own = stage.run(isa, Input { data: input, affine: affine.as_ref(), gate });
@@ -204,7 +213,12 @@ impl Block<'_> {
         if let Shortcut::Projection(stage) = &self.shortcut {
             saved.projection = Some(stage.run(isa, Input::plain(x)));
         }
-        let out = ends::forward(isa, &self.end(x, &saved));
+        let last = self.last().shape;
+        let bytes = (2 + usize::from(!matches!(self.shortcut, Shortcut::None)))
+            * last.output_len()
+            * T::BYTES;
+        let name = || format!("end {}x{} {} forward", last.h_out, last.w_out, last.c_out);
+        let out = timed(name, 0, bytes, || ends::forward(isa, &self.end(x, &saved)));
         (out, saved)
     }
 
@@ -243,7 +257,11 @@ impl Block<'_> {
         dout: &[T],
         wants_dx: bool,
     ) -> BlockGrad<T> {
-        let end = ends::backward(isa, &self.end(x, saved), dout, wants_dx);
+        let last = self.last().shape;
+        let name = || format!("end {}x{} {} backward", last.h_out, last.w_out, last.c_out);
+        let bytes = 3 * last.output_len() * T::BYTES;
+        let end =
+            timed(name, 0, bytes, || ends::backward(isa, &self.end(x, saved), dout, wants_dx));
         let mut grad =
             BlockGrad { dx: Vec::new(), stages: Vec::new(), projection: None, squeeze: None };
         let mut g = Cow::Borrowed(end.norm());
@@ -282,7 +300,16 @@ impl Block<'_> {
             let mut dx = own.dx;
             sums = match (squeeze, own.sums, own.dgate) {
                 (Some((squeeze, saved)), _, Some(dgate)) => {
-                    let (squeezed, sums) = squeeze.backward(isa, saved, input, &dgate, &mut dx);
+                    let name = || {
+                        format!(
+                            "squeeze {}x{} {} backward",
+                            stage.shape.h, stage.shape.w, stage.shape.c_in
+                        )
+                    };
+                    let bytes = 3 * stage.shape.input_len() * T::BYTES;
+                    let (squeezed, sums) = timed(name, 0, bytes, || {
+                        squeeze.backward(isa, saved, input, &dgate, &mut dx)
+                    });
                     grad.squeeze = Some(squeezed);
                     sums
                 }

@@ -24,6 +24,7 @@ mod tests;
 
 use crate::isa::Isa;
 use crate::norm::{GradSums, Moments};
+use crate::profile::timed;
 use crate::real::Real;
 pub use crate::rows::{Gradient, Input};
 
@@ -103,6 +104,25 @@ impl ConvShape {
         (self.n * self.h_out * self.w_out) as u64 * self.weight_len() as u64
     }
 
+    /// What a profile calls it.
+    fn name(&self) -> String {
+        let kind = match (self.is_depthwise(), self.groups, self.kernel) {
+            (true, _, _) => "depthwise",
+            (_, 1, 1) => "pointwise",
+            (_, 1, _) => "dense",
+            _ => "grouped",
+        };
+        format!(
+            "{kind} {k}x{k}/{} {}x{} {} -> {}",
+            self.stride,
+            self.h,
+            self.w,
+            self.c_in,
+            self.c_out,
+            k = self.kernel
+        )
+    }
+
     fn is_depthwise(&self) -> bool {
         self.groups == self.c_in && self.c_in == self.c_out && self.groups > 1
     }
@@ -137,10 +157,16 @@ pub fn forward<T: Real>(
     shape.check();
     assert_eq!(x.data.len(), shape.input_len(), "input");
     assert_eq!(weight.len(), shape.weight_len(), "weight");
-    match shape.is_depthwise() {
-        true => depthwise::forward(isa, shape, x, weight, want_moments),
-        false => dense::forward(isa, shape, x, weight, want_moments),
-    }
+    let bytes = (shape.input_len() + shape.output_len()) * T::BYTES;
+    timed(
+        || format!("{} forward", shape.name()),
+        2 * shape.macs(),
+        bytes,
+        || match shape.is_depthwise() {
+            true => depthwise::forward(isa, shape, x, weight, want_moments),
+            false => dense::forward(isa, shape, x, weight, want_moments),
+        },
+    )
 }
 
 /// What becomes of the gradient of a convolution's input.
@@ -191,8 +217,18 @@ pub fn backward<T: Real>(
         Wanted::Plain(_) => assert!(x.affine.is_none()),
         Wanted::Nothing => {}
     }
-    match shape.is_depthwise() {
-        true => depthwise::backward(isa, shape, x, weight, dy, wanted),
-        false => dense::backward(isa, shape, x, weight, dy, wanted),
-    }
+    let wants_dx = !matches!(wanted, Wanted::Nothing);
+    // In: x, and g and y for dy. Out: dx.
+    let bytes = ((1 + usize::from(wants_dx)) * shape.input_len()
+        + (1 + usize::from(dy.norm.is_some())) * shape.output_len())
+        * T::BYTES;
+    timed(
+        || format!("{} backward", shape.name()),
+        2 * shape.macs() * (1 + u64::from(wants_dx)),
+        bytes,
+        || match shape.is_depthwise() {
+            true => depthwise::backward(isa, shape, x, weight, dy, wanted),
+            false => dense::backward(isa, shape, x, weight, dy, wanted),
+        },
+    )
 }

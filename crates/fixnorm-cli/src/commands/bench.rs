@@ -1,0 +1,74 @@
+//! `fixnorm bench`.
+
+use std::process::ExitCode;
+
+use fixnorm_train::bench::{StepBench, StepReport, step as measure};
+use fixnorm_train::recipe::PrecisionName;
+use fixnorm_train::registry::ModelSpec;
+
+use crate::args::{BenchStepArgs, Format, PrecisionArg};
+use crate::output;
+
+pub(crate) fn step(args: &BenchStepArgs, format: Format) -> anyhow::Result<ExitCode> {
+    if let Some(threads) = args.threads {
+        fixnorm_train::bench::use_threads(threads as usize)?;
+    }
+    let spec = ModelSpec::find(&args.model).map_err(fixnorm_train::TrainError::from)?;
+    let report = measure(&StepBench {
+        model: args.model.clone(),
+        batch: args.batch as usize,
+        resolution: args.res.map_or(spec.resolution, |res| res as usize),
+        channels: args.channels.map(|channels| channels as usize),
+        precision: match args.precision {
+            PrecisionArg::F32 => PrecisionName::F32,
+            PrecisionArg::Bf16 => PrecisionName::Bf16,
+        },
+        steps: args.steps as usize,
+        profile: args.profile,
+    })?;
+    match format {
+        Format::Json => output::json(&report)?,
+        Format::Text => print(&report)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn print(report: &StepReport) -> anyhow::Result<()> {
+    let [fastest, slowest] = report.step_ms_range;
+    let memory = report.peak_rss_mib.map_or_else(String::new, |mib| format!(", peak {mib} MiB"));
+    output::line(&format!(
+        "{} batch {} at {} px: {:.1} pictures/s (median of {} steps, {:.1} ms, {fastest:.1} to {slowest:.1}{memory})",
+        report.model,
+        report.batch,
+        report.resolution,
+        report.images_per_second,
+        report.steps,
+        report.step_ms,
+    ))?;
+    let Some(ceiling) = report.ceiling else { return Ok(()) };
+    output::line(&format!(
+        "this machine: {:.0} GFLOP/s, {:.1} GB/s ({} threads, {})",
+        ceiling.gflops, ceiling.gbytes, report.threads, report.isa
+    ))?;
+    let head = ["operation", "ms", "share", "GFLOP/s", "GB/s", "over limit"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    let mut rest = 1.0;
+    for op in &report.profile {
+        rest -= op.share;
+        rows.push(vec![
+            op.name.clone(),
+            format!("{:.2}", op.ms),
+            format!("{:.1}%", 100.0 * op.share),
+            format!("{:.0}", op.gflops),
+            format!("{:.1}", op.gbytes),
+            format!("{:.1}x", op.over_limit),
+        ]);
+    }
+    let ms = rest * report.step_ms;
+    rows.push(vec![
+        "everything else".to_owned(),
+        format!("{ms:.2}"),
+        format!("{:.1}%", 100.0 * rest),
+    ]);
+    output::table(&rows)
+}

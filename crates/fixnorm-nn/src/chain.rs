@@ -1,0 +1,178 @@
+//! A block: convolutions in a chain, a squeeze, a shortcut, a drop path. On a CPU it runs as one
+//! operation (`fused.rs`); everywhere else, and as what that operation is tested against, it is composed
+//! of Burn's.
+
+use std::sync::OnceLock;
+
+use burn::backend::Dispatch;
+use burn::tensor::{DType, Device, Distribution, Tensor, s};
+
+use crate::block::{ConvBnAct, apply, to_nchw, to_nhwc};
+use crate::fused::{BlockBackend, BlockSpec, BlockTensors, ShortcutSpec, StageTensors};
+use crate::squeeze::SqueezeExcite;
+
+/// What is added to a block's result, before its last activation.
+#[derive(Clone, Copy)]
+pub(crate) enum Shortcut<'a> {
+    /// Nothing.
+    None,
+    /// The input: every `stride`-th pixel of it, channels that it lacks being zero.
+    Identity { stride: usize },
+    /// The input through a convolution.
+    Projection(&'a ConvBnAct),
+}
+
+/// A block's parts.
+#[derive(Clone, Copy)]
+pub(crate) struct Chain<'a> {
+    /// One to three.
+    pub(crate) stages: &'a [&'a ConvBnAct],
+    /// Gates what the last stage reads.
+    pub(crate) squeeze: Option<&'a SqueezeExcite>,
+    pub(crate) shortcut: Shortcut<'a>,
+    /// Share of samples of which, in training, the shortcut alone remains.
+    pub(crate) drop_path: f64,
+}
+
+/// Whether blocks run as one operation where they can: `FIXNORM_BLOCKS=composed` says no.
+fn fusion_wanted() -> bool {
+    static WANTED: OnceLock<bool> = OnceLock::new();
+    *WANTED.get_or_init(|| match std::env::var("FIXNORM_BLOCKS").as_deref() {
+        Ok("composed") => false,
+        Ok("fused") | Err(_) => true,
+        Ok(other) => panic!("FIXNORM_BLOCKS is `{other}`; it takes fused, composed"),
+    })
+}
+
+impl Chain<'_> {
+    /// # Shapes
+    /// `x`: `[n, h, w, c_in]` to `[n, h_out, w_out, c_out]`.
+    pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        let survival = self.survival(&x);
+        match fusion_wanted() && x.device().inner() == Device::flex() {
+            true => self.forward_fused(x, survival),
+            false => self.forward_composed(x, survival),
+        }
+    }
+
+    /// Each sample's factor: 0 with the probability of a drop path, otherwise what keeps the mean.
+    fn survival(&self, x: &Tensor<4>) -> Option<Tensor<1>> {
+        if self.drop_path <= 0.0 || !x.device().is_autodiff() {
+            return None;
+        }
+        let kept = 1.0 - self.drop_path;
+        let drawn = Distribution::Bernoulli(kept);
+        Some(Tensor::<1>::random([x.dims()[0]], drawn, &x.device()).div_scalar(kept))
+    }
+
+    fn all_stages(&self) -> impl Iterator<Item = &ConvBnAct> {
+        let projection = match self.shortcut {
+            Shortcut::Projection(stage) => Some(stage),
+            _ => None,
+        };
+        self.stages.iter().copied().chain(projection)
+    }
+
+    pub(crate) fn forward_fused(&self, x: Tensor<4>, survival: Option<Tensor<1>>) -> Tensor<4> {
+        let device = x.device();
+        let input = x.dims();
+        let mut shape = input;
+        let stages = self.stages.iter().map(|stage| {
+            let spec = stage.spec(shape, &device);
+            shape = [input[0], spec.shape.h_out, spec.shape.w_out, spec.shape.c_out];
+            spec
+        });
+        let spec = BlockSpec {
+            stages: stages.collect(),
+            squeeze: self.squeeze.map(SqueezeExcite::activations),
+            shortcut: match self.shortcut {
+                Shortcut::None => ShortcutSpec::Nothing,
+                Shortcut::Identity { stride } => ShortcutSpec::Identity { stride },
+                Shortcut::Projection(stage) => ShortcutSpec::Projection(stage.spec(input, &device)),
+            },
+            survival: survival.map(|survival| survival.into_data().iter().collect()),
+        };
+        let shapes: Vec<_> = spec.all_stages().map(|stage| stage.shape).collect();
+        let (out, moments) = Dispatch::block(x.into_dispatch(), self.tensors(&device), spec);
+        let moments = Tensor::<1>::from_dispatch(moments);
+        let mut start = 0;
+        for (stage, shape) in self.all_stages().zip(shapes) {
+            let c = shape.c_out;
+            if stage.uses_batch(&device) {
+                let part = |from: usize| moments.clone().slice(s![from..from + c]);
+                let count = shape.n * shape.h_out * shape.w_out;
+                stage.update_running(part(start), part(start + c), count);
+            }
+            start += 2 * c;
+        }
+        Tensor::from_dispatch(out)
+    }
+
+    fn tensors(&self, device: &Device) -> BlockTensors<Dispatch> {
+        let nothing = Tensor::<1>::zeros([1], device).into_dispatch();
+        let mut stages = self.all_stages().map(ConvBnAct::tensors);
+        let mut stage = || {
+            stages.next().unwrap_or_else(|| StageTensors {
+                weight: nothing.clone(),
+                gamma: nothing.clone(),
+                beta: nothing.clone(),
+            })
+        };
+        let [first, second, third, fourth] = [stage(), stage(), stage(), stage()];
+        let [reduce, reduce_bias, expand, expand_bias] = match self.squeeze {
+            Some(squeeze) => squeeze.tensors(),
+            None => [(); 4].map(|()| nothing.clone()),
+        };
+        BlockTensors { first, second, third, fourth, reduce, reduce_bias, expand, expand_bias }
+    }
+
+    pub(crate) fn forward_composed(&self, x: Tensor<4>, survival: Option<Tensor<1>>) -> Tensor<4> {
+        let dtype = x.dtype();
+        let x = match dtype {
+            DType::F32 => x,
+            _ => x.cast(DType::F32),
+        };
+        let (last, before) = self.stages.split_last().expect("a block has a stage");
+        let x = to_nchw(x);
+        let mut y = x.clone();
+        for stage in before {
+            y = apply(stage.activation(), stage.convolve(y));
+        }
+        if let Some(squeeze) = self.squeeze {
+            y = squeeze.forward(y);
+        }
+        y = last.convolve(y);
+        if let Some(survival) = survival {
+            y = y * survival.reshape([-1, 1, 1, 1]);
+        }
+        y = match self.shortcut {
+            Shortcut::None => y,
+            Shortcut::Identity { stride } => y.clone() + subsample(x, stride, y.dims()[1]),
+            Shortcut::Projection(stage) => y + stage.convolve(x),
+        };
+        let out = to_nhwc(apply(last.activation(), y));
+        match dtype {
+            DType::F32 => out,
+            dtype => out.cast(dtype),
+        }
+    }
+}
+
+/// Every `stride`-th pixel of `x`, `[n, c, h, w]`, with zeros for channels up to `c_out`.
+fn subsample(x: Tensor<4>, stride: usize, c_out: usize) -> Tensor<4> {
+    let x = match stride {
+        1 => x,
+        stride => {
+            let step = isize::try_from(stride).expect("strides are small");
+            x.slice(s![.., .., 0..;step, 0..;step])
+        }
+    };
+    let [n, c, h, w] = x.dims();
+    match c_out - c {
+        0 => x,
+        added => {
+            let zeros = Tensor::zeros([n, added, h, w], &x.device());
+            Tensor::cat(vec![x, zeros], 1)
+        }
+    }
+}
