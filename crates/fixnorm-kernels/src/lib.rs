@@ -6,6 +6,8 @@
 //! | [`block`] | chains of convolution, batch norm and activation with gate and shortcut, as one operation |
 //! | [`conv`] | convolutions of NHWC pictures, forward and backward, with what comes before and after |
 //! | [`norm`] | batch statistics, the affine map they come to, and the way back |
+//! | [`pool`] | maxima and means of windows and of whole pictures, forward and backward |
+//! | [`loss`] | softmax cross-entropy with label smoothing, and its gradient |
 //! | [`gemm`] | products of matrices in a thread's cache |
 //! | [`activation`] | activation functions and their derivatives |
 //! | [`real`] | the number formats that activations are stored in |
@@ -17,8 +19,10 @@ pub mod block;
 pub mod conv;
 pub mod gemm;
 pub mod isa;
+pub mod loss;
 mod memory;
 pub mod norm;
+pub mod pool;
 pub mod profile;
 pub mod real;
 mod rows;

@@ -130,19 +130,22 @@ pub(super) fn forward<T: Real>(isa: Isa, end: &End<'_, T>) -> Vec<T> {
     let split = Split::new(end.shape.n);
     let mut out = unfilled(end.y.len());
     out.par_chunks_mut(split.per * rows * c).enumerate().for_each(|(part, out)| {
-        isa.run(|| {
-            let mut pre = Scratch::<f32>::new(c);
-            with_function!(end.affine.activation, F => {
-                for (i, out) in out.chunks_exact_mut(c).enumerate() {
-                    let (image, row) = (part * split.per + i / rows, i % rows);
-                    end.before_activation(image, row, &mut pre);
-                    let pre = &pre[..c];
-                    for i in 0..c {
-                        out[i] = T::from_f32(F::value(pre[i]));
+        isa.run(
+            #[inline(always)]
+            || {
+                let mut pre = Scratch::<f32>::new(c);
+                with_function!(end.affine.activation, F => {
+                    for (i, out) in out.chunks_exact_mut(c).enumerate() {
+                        let (image, row) = (part * split.per + i / rows, i % rows);
+                        end.before_activation(image, row, &mut pre);
+                        let pre = &pre[..c];
+                        for i in 0..c {
+                            out[i] = T::from_f32(F::value(pre[i]));
+                        }
                     }
-                }
-            });
-        });
+                });
+            },
+        );
     });
     out
 }
@@ -164,7 +167,10 @@ pub(super) fn backward<'a, T: Real>(
         if same { Cow::Borrowed(dout) } else { Cow::Owned(unfilled(dout.len())) };
     if let Cow::Owned(dpre) = &mut dpre {
         dpre.par_chunks_mut(part_len).enumerate().for_each(|(part, dpre)| {
-            isa.run(|| mask_part(end, part * split.per, &dout[part * part_len..], dpre));
+            isa.run(
+                #[inline(always)]
+                || mask_part(end, part * split.per, &dout[part * part_len..], dpre),
+            );
         });
     }
     let dnorm = end.survival.map(|survival| {
@@ -179,7 +185,14 @@ pub(super) fn backward<'a, T: Real>(
     });
     let sums = |g: &[T], y: &[T], affine: &Affine| {
         let parts = g.par_chunks(part_len).zip(y.par_chunks(part_len));
-        let parts: Vec<_> = parts.map(|(g, y)| isa.run(|| sums_part(g, y, affine))).collect();
+        let parts: Vec<_> = parts
+            .map(|(g, y)| {
+                isa.run(
+                    #[inline(always)]
+                    || sums_part(g, y, affine),
+                )
+            })
+            .collect();
         GradSums::join(parts)
     };
     let own = sums(dnorm.as_deref().unwrap_or(&dpre), end.y, &end.affine);

@@ -75,7 +75,10 @@ impl Squeeze<'_> {
         let mut pooled = vec![0.0; n * c];
         let image_len = y.len() / n;
         pooled.par_chunks_mut(c).zip(y.par_chunks(image_len)).for_each(|(pooled, y)| {
-            isa.run(|| pool(y, affine, pooled));
+            isa.run(
+                #[inline(always)]
+                || pool(y, affine, pooled),
+            );
         });
         let hidden = layer(isa, &pooled, self.reduce, self.reduce_bias, c);
         let active: Vec<f32> = hidden.iter().map(|&h| self.activation.value(h)).collect();
@@ -116,16 +119,19 @@ impl Squeeze<'_> {
         let split = Split::new(n);
         let image_len = dx.len() / n;
         let parts = dx.par_chunks_mut(split.per * image_len).enumerate().map(|(part, dx)| {
-            isa.run(|| {
-                let mut sums = GradSums::new(c);
-                for (i, dx) in dx.chunks_exact_mut(image_len).enumerate() {
-                    let image = part * split.per + i;
-                    let y = &input.data[image * image_len..][..image_len];
-                    let (gate, dpooled) = (&saved.gate[image * c..], &dpooled[image * c..]);
-                    ungate(dx, y, affine, &gate[..c], &dpooled[..c], &mut sums);
-                }
-                sums
-            })
+            isa.run(
+                #[inline(always)]
+                || {
+                    let mut sums = GradSums::new(c);
+                    for (i, dx) in dx.chunks_exact_mut(image_len).enumerate() {
+                        let image = part * split.per + i;
+                        let y = &input.data[image * image_len..][..image_len];
+                        let (gate, dpooled) = (&saved.gate[image * c..], &dpooled[image * c..]);
+                        ungate(dx, y, affine, &gate[..c], &dpooled[..c], &mut sums);
+                    }
+                    sums
+                },
+            )
         });
         let parts: Vec<GradSums> = parts.collect();
         (grad, GradSums::join(parts))
@@ -182,11 +188,14 @@ fn layer(isa: Isa, x: &[f32], weight: &[f32], bias: &[f32], inputs: usize) -> Ve
     let outputs = bias.len();
     let mut y = vec![0.0; x.len() / inputs * outputs];
     y.par_chunks_mut(outputs).zip(x.par_chunks(inputs)).for_each(|(y, x)| {
-        isa.run(|| {
-            for ((y, weight), bias) in y.iter_mut().zip(weight.chunks_exact(inputs)).zip(bias) {
-                *y = bias + dot(x, weight);
-            }
-        });
+        isa.run(
+            #[inline(always)]
+            || {
+                for ((y, weight), bias) in y.iter_mut().zip(weight.chunks_exact(inputs)).zip(bias) {
+                    *y = bias + dot(x, weight);
+                }
+            },
+        );
     });
     y
 }
@@ -210,13 +219,16 @@ fn layer_input(isa: Isa, dy: &[f32], weight: &[f32], inputs: usize) -> Vec<f32> 
     let outputs = weight.len() / inputs;
     let mut dx = vec![0.0; dy.len() / outputs * inputs];
     dx.par_chunks_mut(inputs).zip(dy.par_chunks(outputs)).for_each(|(dx, dy)| {
-        isa.run(|| {
-            for (dy, weight) in dy.iter().zip(weight.chunks_exact(inputs)) {
-                for (dx, weight) in dx.iter_mut().zip(weight) {
-                    *dx += dy * weight;
+        isa.run(
+            #[inline(always)]
+            || {
+                for (dy, weight) in dy.iter().zip(weight.chunks_exact(inputs)) {
+                    for (dx, weight) in dx.iter_mut().zip(weight) {
+                        *dx += dy * weight;
+                    }
                 }
-            }
-        });
+            },
+        );
     });
     dx
 }
@@ -225,13 +237,16 @@ fn layer_input(isa: Isa, dy: &[f32], weight: &[f32], inputs: usize) -> Vec<f32> 
 fn layer_weight(isa: Isa, dy: &[f32], x: &[f32], outputs: usize, inputs: usize) -> Vec<f32> {
     let mut dweight = vec![0.0; outputs * inputs];
     dweight.par_chunks_mut(inputs).enumerate().for_each(|(o, dweight)| {
-        isa.run(|| {
-            for (dy, x) in dy.chunks_exact(outputs).zip(x.chunks_exact(inputs)) {
-                for (dweight, x) in dweight.iter_mut().zip(x) {
-                    *dweight += dy[o] * x;
+        isa.run(
+            #[inline(always)]
+            || {
+                for (dy, x) in dy.chunks_exact(outputs).zip(x.chunks_exact(inputs)) {
+                    for (dweight, x) in dweight.iter_mut().zip(x) {
+                        *dweight += dy[o] * x;
+                    }
                 }
-            }
-        });
+            },
+        );
     });
     dweight
 }

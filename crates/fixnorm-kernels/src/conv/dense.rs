@@ -218,7 +218,10 @@ pub(super) fn forward<T: Real>(
     let parts = y.par_chunks_mut(part_len).enumerate().map(|(part, y)| {
         let first = part * split.per;
         let images = first..s.n.min(first + split.per);
-        isa.run(|| forward_part(isa, &s, x, &taps, images, y, want_moments))
+        isa.run(
+            #[inline(always)]
+            || forward_part(isa, &s, x, &taps, images, y, want_moments),
+        )
     });
     let sums: Vec<MomentSums> = parts.collect();
     (y, want_moments.then(|| MomentSums::join(sums)))
@@ -330,10 +333,14 @@ pub(super) fn backward<T: Real>(
     let parts = dx_parts.into_par_iter().zip(gate_parts).enumerate().map(|(part, (dx, dgate))| {
         let first = part * split.per;
         let images = first..s.n.min(first + split.per);
-        isa.run(|| {
-            let task = Backward { isa, s: &s, x, dy, wanted, classes: &classes, weights: &sums };
-            task.part(images, dx, dgate)
-        })
+        isa.run(
+            #[inline(always)]
+            || {
+                let task =
+                    Backward { isa, s: &s, x, dy, wanted, classes: &classes, weights: &sums };
+                task.part(images, dx, dgate)
+            },
+        )
     });
     let (grad_sums, partial): (Vec<GradSums>, Vec<Vec<f32>>) = parts.unzip();
     let masked = matches!(wanted, Wanted::Masked);

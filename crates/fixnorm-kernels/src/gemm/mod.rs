@@ -215,10 +215,13 @@ impl Product for bf16 {
         let (n_padded, k_padded) = (padded(n, ROWS), padded(k, COLUMNS));
         let mut left = Scratch::<bf16>::new(n_padded * m_padded);
         let mut right = Scratch::<bf16>::new(m_padded * k_padded);
-        isa.run(|| {
-            pack::transpose(isa, a, m, m_padded, n_padded, &mut left);
-            pack::interleave(b, m, m_padded, k_padded, &mut right);
-        });
+        isa.run(
+            #[inline(always)]
+            || {
+                pack::transpose(isa, a, m, m_padded, n_padded, &mut left);
+                pack::interleave(b, m, m_padded, k_padded, &mut right);
+            },
+        );
         let operands = Operands {
             m: n,
             panels: k_padded / COLUMNS,
