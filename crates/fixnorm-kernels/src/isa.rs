@@ -64,7 +64,7 @@ impl Isa {
         Isa::ALL.into_iter().filter(|&isa| isa <= Isa::detected())
     }
 
-    /// Runs `f` compiled for this set, as far as `f` is inlined.
+    /// Runs `f` compiled for this set, as far as `f` is inlined: see [`vectorized`].
     ///
     /// # Panics
     /// If the processor lacks the set.
@@ -83,6 +83,20 @@ impl Isa {
         f()
     }
 }
+
+/// Evaluates an expression compiled for an instruction set. What it calls is compiled so too where it is
+/// `#[inline(always)]`, closures included.
+macro_rules! vectorized {
+    ($isa:expr, $body:expr) => {
+        // Without the attribute the compiler keeps the closure apart, with the instructions of every
+        // processor only.
+        $isa.run(
+            #[inline(always)]
+            || $body,
+        )
+    };
+}
+pub(crate) use vectorized;
 
 /// # Safety
 /// The processor has AVX2 and FMA.

@@ -19,6 +19,7 @@ pub mod block;
 pub mod conv;
 pub mod gemm;
 pub mod isa;
+mod lanes;
 pub mod loss;
 mod memory;
 pub mod norm;

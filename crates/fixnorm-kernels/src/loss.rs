@@ -18,7 +18,7 @@
 use rayon::prelude::*;
 
 use crate::activation::exp;
-use crate::isa::Isa;
+use crate::isa::{Isa, vectorized};
 use crate::memory::{Split, unfilled};
 
 /// Partial results of a row, so that its loops become vector instructions.
@@ -54,17 +54,14 @@ pub fn cross_entropy(
         .zip(labels.par_chunks(split.per));
     // Inlined by force: a function of its own would be compiled without the instruction set.
     let losses = parts.map(|((dlogits, logits), labels)| {
-        isa.run(
-            #[inline(always)]
-            || {
-                let mut loss = 0.0;
-                let rows = logits.chunks_exact(classes).zip(dlogits.chunks_exact_mut(classes));
-                for ((x, dx), &label) in rows.zip(labels) {
-                    loss += row(x, label as usize, smoothing, n, dx);
-                }
-                loss
-            },
-        )
+        vectorized!(isa, {
+            let mut loss = 0.0;
+            let rows = logits.chunks_exact(classes).zip(dlogits.chunks_exact_mut(classes));
+            for ((x, dx), &label) in rows.zip(labels) {
+                loss += row(x, label as usize, smoothing, n, dx);
+            }
+            loss
+        })
     });
     let losses: Vec<f64> = losses.collect();
     (losses.iter().sum::<f64>() / n as f64, dlogits)

@@ -24,7 +24,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use crate::isa::Isa;
+use crate::isa::{Isa, vectorized};
 use crate::memory::unfilled;
 use crate::real::Real;
 use crate::rows::copy;
@@ -139,10 +139,7 @@ pub fn global_average<T: Real>(isa: Isa, [n, h, w, c]: [usize; 4], x: &[T]) -> V
     assert_eq!(x.len(), n * h * w * c, "input");
     let mut y = vec![0.0; n * c];
     y.par_chunks_mut(c).zip(x.par_chunks(h * w * c)).for_each(|(y, x)| {
-        isa.run(
-            #[inline(always)]
-            || mean(x, w, y),
-        );
+        vectorized!(isa, mean(x, w, y));
     });
     y
 }
@@ -159,10 +156,7 @@ pub fn global_average_backward<T: Real>(isa: Isa, [n, h, w, c]: [usize; 4], dy: 
     assert_eq!(dy.len(), n * c, "gradient");
     let mut dx = unfilled(n * h * w * c);
     dx.par_chunks_mut(h * w * c).zip(dy.par_chunks(c)).for_each(|(dx, dy)| {
-        isa.run(
-            #[inline(always)]
-            || share(dy, (h * w) as f32, dx),
-        );
+        vectorized!(isa, share(dy, (h * w) as f32, dx));
     });
     dx
 }
@@ -199,10 +193,7 @@ pub fn max_pool_backward<T: Real>(isa: Isa, shape: &PoolShape, x: &[T], dy: &[T]
     let mut dx = unfilled(x.len());
     let pictures = x.par_chunks(x.len() / shape.n).zip(dy.par_chunks(dy.len() / shape.n));
     dx.par_chunks_mut(x.len() / shape.n).zip(pictures).for_each(|(dx, (x, dy))| {
-        isa.run(
-            #[inline(always)]
-            || max_picture_backward(shape, x, dy, dx),
-        );
+        vectorized!(isa, max_picture_backward(shape, x, dy, dx));
     });
     dx
 }
@@ -247,10 +238,7 @@ pub fn average_pool_backward<T: Real>(
     let mut dx = unfilled(shape.input_len());
     let pictures = dy.par_chunks(dy.len() / shape.n);
     dx.par_chunks_mut(shape.input_len() / shape.n).zip(pictures).for_each(|(dx, dy)| {
-        isa.run(
-            #[inline(always)]
-            || average_picture_backward(shape, dy, count_include_pad, dx),
-        );
+        vectorized!(isa, average_picture_backward(shape, dy, count_include_pad, dx));
     });
     dx
 }
@@ -266,12 +254,9 @@ fn for_each_picture<T: Real>(
     assert_eq!(x.len(), s.input_len(), "input");
     let mut y = unfilled(s.output_len());
     let pictures = x.par_chunks(x.len() / s.n);
-    y.par_chunks_mut(s.output_len() / s.n).zip(pictures).for_each(|(y, x)| {
-        isa.run(
-            #[inline(always)]
-            || pool(x, y),
-        )
-    });
+    y.par_chunks_mut(s.output_len() / s.n)
+        .zip(pictures)
+        .for_each(|(y, x)| vectorized!(isa, pool(x, y)));
     y
 }
 

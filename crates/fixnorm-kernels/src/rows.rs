@@ -2,6 +2,7 @@
 //! thread's cache. All are inlined into the kernels, which are compiled for each instruction set.
 
 use crate::activation::{Function, with_function};
+use crate::lanes::{self, for_each_block, load, map};
 use crate::norm::{Affine, NormGrad};
 use crate::real::Real;
 
@@ -42,33 +43,41 @@ pub(crate) fn activate<T: Real>(
     out: &mut [T],
     stride: usize,
 ) {
+    let Some(affine) = affine else {
+        return widen(x, c, out, stride);
+    };
+    let (scale, shift) = (&affine.scale[..c], &affine.shift[..c]);
     let rows = x.chunks_exact(c).zip(out.chunks_exact_mut(stride));
-    match affine {
-        None => {
-            for (x, out) in rows {
-                copy(x, &mut out[..c]);
-                out[c..].fill(T::default());
-            }
-        }
-        Some(affine) => with_function!(affine.activation, F => {
-            let (scale, shift) = (&affine.scale[..c], &affine.shift[..c]);
-            for (x, out) in rows {
-                let (out, rest) = out.split_at_mut(c);
-                match gate {
-                    None => for i in 0..c {
-                        out[i] = T::from_f32(F::value(x[i].to_f32() * scale[i] + shift[i]));
-                    },
-                    Some(gate) => {
-                        let gate = &gate[..c];
-                        for i in 0..c {
-                            let value = F::value(x[i].to_f32() * scale[i] + shift[i]);
-                            out[i] = T::from_f32(gate[i] * value);
-                        }
+    with_function!(affine.activation, F => {
+        for (x, out) in rows {
+            for_each_block!(c, j, W => {
+                let (x, scale, shift) =
+                    (load::<T, W>(&x[j..]), load::<f32, W>(&scale[j..]), load::<f32, W>(&shift[j..]));
+                let mut a: [f32; W] = map(
+                    |i| F::value(x[i] * scale[i] + shift[i]),
+                );
+                if let Some(gate) = gate {
+                    let gate = load::<f32, W>(&gate[j..]);
+                    for i in 0..W {
+                        a[i] *= gate[i];
                     }
                 }
-                rest.fill(T::default());
-            }
-        }),
+                lanes::store(a, &mut out[j..]);
+            });
+            out[c..].fill(T::default());
+        }
+    });
+}
+
+/// Copies rows of `c` to rows of `stride`, filled with zeros.
+#[inline(always)]
+fn widen<T: Real>(x: &[T], c: usize, out: &mut [T], stride: usize) {
+    if stride == c {
+        return out[..x.len()].copy_from_slice(x);
+    }
+    for (x, out) in x.chunks_exact(c).zip(out.chunks_exact_mut(stride)) {
+        copy(x, &mut out[..c]);
+        out[c..].fill(T::default());
     }
 }
 
@@ -81,13 +90,16 @@ pub(crate) fn copy<T: Real>(from: &[T], to: &mut [T]) {
     for (f, t) in (&mut f).zip(&mut t) {
         t.copy_from_slice(f);
     }
+    let (mut f, mut t) = (f.remainder().chunks_exact(8), t.into_remainder().chunks_exact_mut(8));
+    for (f, t) in (&mut f).zip(&mut t) {
+        t.copy_from_slice(f);
+    }
     for (f, t) in f.remainder().iter().zip(t.into_remainder()) {
         *t = *f;
     }
 }
 
-/// `out[i][..c] = p·g[i] + q·y[i] + r`, with zeros up to `stride`. `first` is the first channel that the
-/// coefficients are taken from.
+/// `out[i][..c] = p·g[i] + q·y[i] + r`, with zeros up to `stride`.
 #[inline(always)]
 pub(crate) fn gradient<T: Real>(
     g: &[T],
@@ -96,24 +108,28 @@ pub(crate) fn gradient<T: Real>(
     out: &mut [T],
     stride: usize,
 ) {
-    match norm {
-        None => activate(g, c, None, None, out, stride),
-        Some((y, norm)) => {
-            let (p, q, r) = (&norm.p[..c], &norm.q[..c], &norm.r[..c]);
-            let rows = g.chunks_exact(c).zip(y.chunks_exact(c));
-            for ((g, y), out) in rows.zip(out.chunks_exact_mut(stride)) {
-                let (out, rest) = out.split_at_mut(c);
-                for i in 0..c {
-                    out[i] = T::from_f32(p[i] * g[i].to_f32() + (q[i] * y[i].to_f32() + r[i]));
-                }
-                rest.fill(T::default());
-            }
-        }
+    let Some((y, norm)) = norm else {
+        return widen(g, c, out, stride);
+    };
+    let (p, q, r) = (&norm.p[..c], &norm.q[..c], &norm.r[..c]);
+    let rows = g.chunks_exact(c).zip(y.chunks_exact(c));
+    for ((g, y), out) in rows.zip(out.chunks_exact_mut(stride)) {
+        for_each_block!(c, j, W => {
+            let (g, y) = (load::<T, W>(&g[j..]), load::<T, W>(&y[j..]));
+            let [p, q, r] = [p, q, r].map(
+                |values| load::<f32, W>(&values[j..]),
+            );
+            let dy: [f32; W] = map(
+                |i| p[i] * g[i] + (q[i] * y[i] + r[i]),
+            );
+            lanes::store(dy, &mut out[j..]);
+        });
+        out[c..].fill(T::default());
     }
 }
 
-/// Mean and sum of squared deviations of each of `c` columns over `m` rows, in two passes over memory
-/// that is in the cache.
+/// Mean and sum of squared deviations of each of `c` columns over `m` rows of `stride`, which reach to
+/// whole blocks of sixteen: two passes over memory that is in the cache, a block's sums in registers.
 #[inline(always)]
 pub(crate) fn moments(
     x: &[f32],
@@ -123,23 +139,29 @@ pub(crate) fn moments(
     mean: &mut [f32],
     square: &mut [f32],
 ) {
-    let (mean, square) = (&mut mean[..c], &mut square[..c]);
-    mean.fill(0.0);
-    square.fill(0.0);
-    for x in x.chunks(stride).take(m) {
-        let x = &x[..c];
-        for i in 0..c {
-            mean[i] += x[i];
-        }
-    }
+    const W: usize = 16;
     let inverse = 1.0 / m as f32;
-    mean.iter_mut().for_each(|mean| *mean *= inverse);
-    for x in x.chunks(stride).take(m) {
-        let x = &x[..c];
-        for i in 0..c {
-            let deviation = x[i] - mean[i];
-            square[i] += deviation * deviation;
+    let padded = c.div_ceil(W) * W;
+    for j in (0..padded).step_by(W) {
+        let mut sum = [[0.0; W]; 4];
+        for (row, x) in x.chunks(stride).take(m).enumerate() {
+            let (x, sum) = (load::<f32, W>(&x[j..]), &mut sum[row % 4]);
+            for i in 0..W {
+                sum[i] += x[i];
+            }
         }
+        let own: [f32; W] = map(|i| ((sum[0][i] + sum[1][i]) + (sum[2][i] + sum[3][i])) * inverse);
+        let mut sum = [[0.0; W]; 4];
+        for (row, x) in x.chunks(stride).take(m).enumerate() {
+            let (x, sum) = (load::<f32, W>(&x[j..]), &mut sum[row % 4]);
+            for i in 0..W {
+                let deviation = x[i] - own[i];
+                sum[i] += deviation * deviation;
+            }
+        }
+        let deviations: [f32; W] = map(|i| (sum[0][i] + sum[1][i]) + (sum[2][i] + sum[3][i]));
+        mean[j..][..W].copy_from_slice(&own);
+        square[j..][..W].copy_from_slice(&deviations);
     }
 }
 
@@ -147,33 +169,43 @@ pub(crate) fn moments(
 #[inline(always)]
 pub(crate) fn store<T: Real>(x: &[f32], stride: usize, c: usize, out: &mut [T]) {
     for (x, out) in x.chunks(stride).zip(out.chunks_exact_mut(c)) {
-        let x = &x[..c];
-        for i in 0..c {
-            out[i] = T::from_f32(x[i]);
-        }
+        for_each_block!(c, j, W => lanes::store(load::<f32, W>(&x[j..]), &mut out[j..]));
     }
 }
 
-/// The way back through an activation: `out = dx·activation'(scale·y + shift)`, and the sums of `out` and of
-/// `out·(y − mean)` added to `g` and `gy`. One row.
+/// The way back through an activation for some rows: `out = dx·activation'(scale·y + shift)`, row `i` of
+/// `dx` at `i·stride`, of `y` and `out` at `at[i]`; the sums of `out` and of `out·(y − mean)` are added to `g` and
+/// `gy`, whose blocks stay in registers over the rows.
 #[inline(always)]
-pub(crate) fn mask_row<T: Real, F: Function>(
+pub(crate) fn mask_rows<T: Real, F: Function>(
     dx: &[f32],
+    stride: usize,
+    at: &[usize],
     y: &[T],
     affine: &Affine,
     out: &mut [T],
     g: &mut [f32],
     gy: &mut [f32],
 ) {
-    let c = out.len();
-    let (dx, y) = (&dx[..c], &y[..c]);
-    let (scale, shift, mean) = (&affine.scale[..c], &affine.shift[..c], &affine.mean[..c]);
-    let (g, gy) = (&mut g[..c], &mut gy[..c]);
-    for i in 0..c {
-        let value = y[i].to_f32();
-        let masked = dx[i] * F::slope(value * scale[i] + shift[i]);
-        g[i] += masked;
-        gy[i] += masked * (value - mean[i]);
-        out[i] = T::from_f32(masked);
-    }
+    let c = affine.mean.len();
+    for_each_block!(c, j, W => {
+        let [scale, shift, mean] = [&affine.scale, &affine.shift, &affine.mean].map(
+            |values| load::<f32, W>(&values[j..]),
+        );
+        let (mut sum_g, mut sum_gy) = ([0.0; W], [0.0; W]);
+        for (row, &at) in at.iter().enumerate() {
+            let dx = load::<f32, W>(&dx[row * stride + j..]);
+            let y = load::<T, W>(&y[at + j..]);
+            let masked: [f32; W] = map(
+                |i| dx[i] * F::slope(y[i] * scale[i] + shift[i]),
+            );
+            for i in 0..W {
+                sum_g[i] += masked[i];
+                sum_gy[i] += masked[i] * (y[i] - mean[i]);
+            }
+            lanes::store(masked, &mut out[at + j..]);
+        }
+        lanes::add(sum_g, &mut g[j..]);
+        lanes::add(sum_gy, &mut gy[j..]);
+    });
 }

@@ -7,7 +7,8 @@ use rayon::prelude::*;
 
 use crate::activation::{Activation, Function, with_function};
 use crate::conv::ConvShape;
-use crate::isa::Isa;
+use crate::isa::{Isa, vectorized};
+use crate::lanes::{self, for_each_block, load, map};
 use crate::memory::{Split, unfilled};
 use crate::norm::{Affine, GradSums};
 use crate::real::Real;
@@ -78,37 +79,33 @@ impl<T: Real> End<'_, T> {
         self.shape.c_out
     }
 
-    /// What comes before the activation, of one pixel.
+    /// What comes before the activation, of the channels from `j` on of one pixel.
     #[inline(always)]
-    fn before_activation(&self, image: usize, row: usize, out: &mut [f32]) {
-        let c = self.row_len();
-        let at = (image * self.rows() + row) * c;
-        let out = &mut out[..c];
-        let y = &self.y[at..][..c];
-        let (scale, shift) = (&self.affine.scale[..c], &self.affine.shift[..c]);
-        for i in 0..c {
-            out[i] = y[i].to_f32() * scale[i] + shift[i];
-        }
+    fn before_activation<const W: usize>(&self, image: usize, row: usize, j: usize) -> [f32; W] {
+        let at = (image * self.rows() + row) * self.row_len() + j;
+        let mut out = normalize(self.y, &self.affine, at, j);
         if let Some(survival) = self.survival {
             let factor = survival[image];
-            out.iter_mut().for_each(|out| *out *= factor);
+            for i in 0..W {
+                out[i] *= factor;
+            }
         }
-        match &self.shortcut {
-            Added::Nothing => {}
+        let added = match &self.shortcut {
+            Added::Nothing => return out,
             Added::Input { x, c: own, .. } => {
                 let x = &x[self.input_pixel(image, row) * own..][..*own];
-                for (out, x) in out.iter_mut().zip(x) {
-                    *out += x.to_f32();
+                match x.get(j..j + W) {
+                    Some(x) => load::<T, W>(x),
+                    // The block's last channels, or all of them, are not the input's.
+                    None => map(|i| x.get(j + i).map_or(0.0, |x| x.to_f32())),
                 }
             }
-            Added::Projection { y, affine } => {
-                let y = &y[at..][..c];
-                let (scale, shift) = (&affine.scale[..c], &affine.shift[..c]);
-                for i in 0..c {
-                    out[i] += y[i].to_f32() * scale[i] + shift[i];
-                }
-            }
+            Added::Projection { y, affine } => normalize(y, affine, at, j),
+        };
+        for i in 0..W {
+            out[i] += added[i];
         }
+        out
     }
 
     /// The input's pixel that an identity adds to a result's pixel.
@@ -124,28 +121,31 @@ impl<T: Real> End<'_, T> {
     }
 }
 
+/// `scale·y + shift` of the channels from `j` on, which start at `y[at]`.
+#[inline(always)]
+fn normalize<T: Real, const W: usize>(y: &[T], affine: &Affine, at: usize, j: usize) -> [f32; W] {
+    let y = load::<T, W>(&y[at..]);
+    let (scale, shift) = (load::<f32, W>(&affine.scale[j..]), load::<f32, W>(&affine.shift[j..]));
+    map(|i| y[i] * scale[i] + shift[i])
+}
+
 /// The block's result.
 pub(super) fn forward<T: Real>(isa: Isa, end: &End<'_, T>) -> Vec<T> {
     let (rows, c) = (end.rows(), end.row_len());
     let split = Split::new(end.shape.n);
     let mut out = unfilled(end.y.len());
     out.par_chunks_mut(split.per * rows * c).enumerate().for_each(|(part, out)| {
-        isa.run(
-            #[inline(always)]
-            || {
-                let mut pre = Scratch::<f32>::new(c);
-                with_function!(end.affine.activation, F => {
-                    for (i, out) in out.chunks_exact_mut(c).enumerate() {
-                        let (image, row) = (part * split.per + i / rows, i % rows);
-                        end.before_activation(image, row, &mut pre);
-                        let pre = &pre[..c];
-                        for i in 0..c {
-                            out[i] = T::from_f32(F::value(pre[i]));
-                        }
-                    }
-                });
-            },
-        );
+        vectorized!(isa, {
+            with_function!(end.affine.activation, F => {
+                for (i, out) in out.chunks_exact_mut(c).enumerate() {
+                    let (image, row) = (part * split.per + i / rows, i % rows);
+                    for_each_block!(c, j, W => {
+                        let pre = end.before_activation::<W>(image, row, j);
+                        lanes::store::<T, W>(map(|i| F::value(pre[i])), &mut out[j..]);
+                    });
+                }
+            });
+        });
     });
     out
 }
@@ -167,10 +167,7 @@ pub(super) fn backward<'a, T: Real>(
         if same { Cow::Borrowed(dout) } else { Cow::Owned(unfilled(dout.len())) };
     if let Cow::Owned(dpre) = &mut dpre {
         dpre.par_chunks_mut(part_len).enumerate().for_each(|(part, dpre)| {
-            isa.run(
-                #[inline(always)]
-                || mask_part(end, part * split.per, &dout[part * part_len..], dpre),
-            );
+            vectorized!(isa, mask_part(end, part * split.per, &dout[part * part_len..], dpre));
         });
     }
     let dnorm = end.survival.map(|survival| {
@@ -185,14 +182,7 @@ pub(super) fn backward<'a, T: Real>(
     });
     let sums = |g: &[T], y: &[T], affine: &Affine| {
         let parts = g.par_chunks(part_len).zip(y.par_chunks(part_len));
-        let parts: Vec<_> = parts
-            .map(|(g, y)| {
-                isa.run(
-                    #[inline(always)]
-                    || sums_part(g, y, affine),
-                )
-            })
-            .collect();
+        let parts: Vec<_> = parts.map(|(g, y)| vectorized!(isa, sums_part(g, y, affine))).collect();
         GradSums::join(parts)
     };
     let own = sums(dnorm.as_deref().unwrap_or(&dpre), end.y, &end.affine);
@@ -219,14 +209,14 @@ pub(super) fn backward<'a, T: Real>(
 #[inline(always)]
 fn mask_part<T: Real>(end: &End<'_, T>, first_image: usize, dout: &[T], dpre: &mut [T]) {
     let (rows, c) = (end.rows(), end.row_len());
-    let mut pre = Scratch::<f32>::new(c);
     with_function!(end.affine.activation, F => {
         for (i, (dpre, dout)) in dpre.chunks_exact_mut(c).zip(dout.chunks_exact(c)).enumerate() {
-            end.before_activation(first_image + i / rows, i % rows, &mut pre);
-            let pre = &pre[..c];
-            for i in 0..c {
-                dpre[i] = T::from_f32(dout[i].to_f32() * F::slope(pre[i]));
-            }
+            for_each_block!(c, j, W => {
+                let pre = end.before_activation::<W>(first_image + i / rows, i % rows, j);
+                let dout = load::<T, W>(&dout[j..]);
+                let masked: [f32; W] = map(|i| dout[i] * F::slope(pre[i]));
+                lanes::store(masked, &mut dpre[j..]);
+            });
         }
     });
 }
@@ -242,12 +232,21 @@ fn sums_part<T: Real>(g: &[T], y: &[T], affine: &Affine) -> GradSums {
     for (g, y) in g.chunks(ROWS * c).zip(y.chunks(ROWS * c)) {
         block[..2 * c].fill(0.0);
         let (sum_g, sum_gy) = block[..2 * c].split_at_mut(c);
-        for (g, y) in g.chunks_exact(c).zip(y.chunks_exact(c)) {
-            for i in 0..c {
-                let value = g[i].to_f32();
-                sum_g[i] += value;
-                sum_gy[i] += value * (y[i].to_f32() - mean[i]);
-            }
+        // Rows that stay in the first-level cache while their blocks are summed one after another.
+        for (g, y) in g.chunks(8 * c).zip(y.chunks(8 * c)) {
+            for_each_block!(c, j, W => {
+                let mean = load::<f32, W>(&mean[j..]);
+                let (mut own_g, mut own_gy) = ([0.0; W], [0.0; W]);
+                for (g, y) in g.chunks_exact(c).zip(y.chunks_exact(c)) {
+                    let (g, y) = (load::<T, W>(&g[j..]), load::<T, W>(&y[j..]));
+                    for i in 0..W {
+                        own_g[i] += g[i];
+                        own_gy[i] += g[i] * (y[i] - mean[i]);
+                    }
+                }
+                lanes::add(own_g, &mut sum_g[j..]);
+                lanes::add(own_gy, &mut sum_gy[j..]);
+            });
         }
         sums.add(0, sum_g, sum_gy);
     }

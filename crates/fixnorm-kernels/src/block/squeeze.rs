@@ -10,7 +10,8 @@
 use rayon::prelude::*;
 
 use crate::activation::{Activation, Function, with_function};
-use crate::isa::Isa;
+use crate::isa::{Isa, vectorized};
+use crate::lanes::{self, for_each_block, load, map};
 use crate::memory::Split;
 use crate::norm::{Affine, GradSums};
 use crate::real::Real;
@@ -75,10 +76,7 @@ impl Squeeze<'_> {
         let mut pooled = vec![0.0; n * c];
         let image_len = y.len() / n;
         pooled.par_chunks_mut(c).zip(y.par_chunks(image_len)).for_each(|(pooled, y)| {
-            isa.run(
-                #[inline(always)]
-                || pool(y, affine, pooled),
-            );
+            vectorized!(isa, pool(y, affine, pooled));
         });
         let hidden = layer(isa, &pooled, self.reduce, self.reduce_bias, c);
         let active: Vec<f32> = hidden.iter().map(|&h| self.activation.value(h)).collect();
@@ -119,19 +117,16 @@ impl Squeeze<'_> {
         let split = Split::new(n);
         let image_len = dx.len() / n;
         let parts = dx.par_chunks_mut(split.per * image_len).enumerate().map(|(part, dx)| {
-            isa.run(
-                #[inline(always)]
-                || {
-                    let mut sums = GradSums::new(c);
-                    for (i, dx) in dx.chunks_exact_mut(image_len).enumerate() {
-                        let image = part * split.per + i;
-                        let y = &input.data[image * image_len..][..image_len];
-                        let (gate, dpooled) = (&saved.gate[image * c..], &dpooled[image * c..]);
-                        ungate(dx, y, affine, &gate[..c], &dpooled[..c], &mut sums);
-                    }
-                    sums
-                },
-            )
+            vectorized!(isa, {
+                let mut sums = GradSums::new(c);
+                for (i, dx) in dx.chunks_exact_mut(image_len).enumerate() {
+                    let image = part * split.per + i;
+                    let y = &input.data[image * image_len..][..image_len];
+                    let (gate, dpooled) = (&saved.gate[image * c..], &dpooled[image * c..]);
+                    ungate(dx, y, affine, &gate[..c], &dpooled[..c], &mut sums);
+                }
+                sums
+            })
         });
         let parts: Vec<GradSums> = parts.collect();
         (grad, GradSums::join(parts))
@@ -144,10 +139,19 @@ fn pool<T: Real>(y: &[T], affine: &Affine, pooled: &mut [f32]) {
     let c = pooled.len();
     let (scale, shift) = (&affine.scale[..c], &affine.shift[..c]);
     with_function!(affine.activation, F => {
-        for y in y.chunks_exact(c) {
-            for i in 0..c {
-                pooled[i] += F::value(y[i].to_f32() * scale[i] + shift[i]);
-            }
+        // Rows that stay in the first-level cache while their blocks are summed one after another.
+        for y in y.chunks(8 * c) {
+            for_each_block!(c, j, W => {
+                let (scale, shift) = (load::<f32, W>(&scale[j..]), load::<f32, W>(&shift[j..]));
+                let mut sum = [0.0; W];
+                for y in y.chunks_exact(c) {
+                    let y = load::<T, W>(&y[j..]);
+                    for i in 0..W {
+                        sum[i] += F::value(y[i] * scale[i] + shift[i]);
+                    }
+                }
+                lanes::add(sum, &mut pooled[j..]);
+            });
         }
     });
     let pixels = (y.len() / c) as f32;
@@ -170,14 +174,26 @@ fn ungate<T: Real>(
     let mut block = Scratch::<f32>::zeroed(2 * c);
     let (sum_g, sum_gy) = block[..2 * c].split_at_mut(c);
     with_function!(affine.activation, F => {
-        for (dx, y) in dx.chunks_exact_mut(c).zip(y.chunks_exact(c)) {
-            for i in 0..c {
-                let value = y[i].to_f32();
-                let g = (dx[i].to_f32() * gate[i] + dpooled[i]) * F::slope(value * scale[i] + shift[i]);
-                sum_g[i] += g;
-                sum_gy[i] += g * (value - mean[i]);
-                dx[i] = T::from_f32(g);
-            }
+        for (dx, y) in dx.chunks_mut(8 * c).zip(y.chunks(8 * c)) {
+            for_each_block!(c, j, W => {
+                let [scale, shift, mean, gate, dpooled] = [scale, shift, mean, gate, dpooled].map(
+                    |values| load::<f32, W>(&values[j..]),
+                );
+                let (mut own_g, mut own_gy) = ([0.0; W], [0.0; W]);
+                for (dx, y) in dx.chunks_exact_mut(c).zip(y.chunks_exact(c)) {
+                    let (d, y) = (load::<T, W>(&dx[j..]), load::<T, W>(&y[j..]));
+                    let g: [f32; W] = map(
+                        |i| (d[i] * gate[i] + dpooled[i]) * F::slope(y[i] * scale[i] + shift[i]),
+                    );
+                    for i in 0..W {
+                        own_g[i] += g[i];
+                        own_gy[i] += g[i] * (y[i] - mean[i]);
+                    }
+                    lanes::store(g, &mut dx[j..]);
+                }
+                lanes::add(own_g, &mut sum_g[j..]);
+                lanes::add(own_gy, &mut sum_gy[j..]);
+            });
         }
     });
     sums.add(0, sum_g, sum_gy);
@@ -188,14 +204,11 @@ fn layer(isa: Isa, x: &[f32], weight: &[f32], bias: &[f32], inputs: usize) -> Ve
     let outputs = bias.len();
     let mut y = vec![0.0; x.len() / inputs * outputs];
     y.par_chunks_mut(outputs).zip(x.par_chunks(inputs)).for_each(|(y, x)| {
-        isa.run(
-            #[inline(always)]
-            || {
-                for ((y, weight), bias) in y.iter_mut().zip(weight.chunks_exact(inputs)).zip(bias) {
-                    *y = bias + dot(x, weight);
-                }
-            },
-        );
+        vectorized!(isa, {
+            for ((y, weight), bias) in y.iter_mut().zip(weight.chunks_exact(inputs)).zip(bias) {
+                *y = bias + dot(x, weight);
+            }
+        });
     });
     y
 }
@@ -219,16 +232,13 @@ fn layer_input(isa: Isa, dy: &[f32], weight: &[f32], inputs: usize) -> Vec<f32> 
     let outputs = weight.len() / inputs;
     let mut dx = vec![0.0; dy.len() / outputs * inputs];
     dx.par_chunks_mut(inputs).zip(dy.par_chunks(outputs)).for_each(|(dx, dy)| {
-        isa.run(
-            #[inline(always)]
-            || {
-                for (dy, weight) in dy.iter().zip(weight.chunks_exact(inputs)) {
-                    for (dx, weight) in dx.iter_mut().zip(weight) {
-                        *dx += dy * weight;
-                    }
+        vectorized!(isa, {
+            for (dy, weight) in dy.iter().zip(weight.chunks_exact(inputs)) {
+                for (dx, weight) in dx.iter_mut().zip(weight) {
+                    *dx += dy * weight;
                 }
-            },
-        );
+            }
+        });
     });
     dx
 }
@@ -237,16 +247,13 @@ fn layer_input(isa: Isa, dy: &[f32], weight: &[f32], inputs: usize) -> Vec<f32> 
 fn layer_weight(isa: Isa, dy: &[f32], x: &[f32], outputs: usize, inputs: usize) -> Vec<f32> {
     let mut dweight = vec![0.0; outputs * inputs];
     dweight.par_chunks_mut(inputs).enumerate().for_each(|(o, dweight)| {
-        isa.run(
-            #[inline(always)]
-            || {
-                for (dy, x) in dy.chunks_exact(outputs).zip(x.chunks_exact(inputs)) {
-                    for (dweight, x) in dweight.iter_mut().zip(x) {
-                        *dweight += dy[o] * x;
-                    }
+        vectorized!(isa, {
+            for (dy, x) in dy.chunks_exact(outputs).zip(x.chunks_exact(inputs)) {
+                for (dweight, x) in dweight.iter_mut().zip(x) {
+                    *dweight += dy[o] * x;
                 }
-            },
-        );
+            }
+        });
     });
     dweight
 }

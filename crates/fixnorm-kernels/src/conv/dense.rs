@@ -25,11 +25,12 @@ use rayon::prelude::*;
 use super::{ConvGrad, ConvShape, Gradient, Input, Wanted};
 use crate::activation::{Function, with_function};
 use crate::gemm::{COLUMNS, PackedB, ROWS, Rows, RowsMut, add_outer, multiply, padded};
-use crate::isa::Isa;
+use crate::isa::{Isa, vectorized};
+use crate::lanes::{self, for_each_block, load, map};
 use crate::memory::{Split, unfilled};
 use crate::norm::{GradSums, MomentSums, Moments};
 use crate::real::Real;
-use crate::rows::{activate, copy, gradient, mask_row, moments, store};
+use crate::rows::{activate, copy, gradient, mask_rows, moments, store};
 use crate::scratch::Scratch;
 
 /// What a block of rows may take of the second-level cache.
@@ -190,6 +191,21 @@ impl<T: Real> Taps<T> {
     }
 }
 
+impl<T> Taps<T> {
+    /// The picture and the pixel, both counted from a chunk's first, of a row of its grid.
+    #[inline(always)]
+    fn pixel(&self, s: &ConvShape, row: usize) -> (usize, usize) {
+        let [grid_h, grid_w] = self.window.grid;
+        if s.stride == 1 {
+            return (row / (grid_h * grid_w), row);
+        }
+        let (image, row) = (row / (grid_h * grid_w), row % (grid_h * grid_w));
+        let y = row / grid_w * s.stride + self.first[0];
+        let x = row % grid_w * s.stride + self.first[1];
+        (image, (image * s.h + y) * s.w + x)
+    }
+}
+
 /// A convolution without windows as one over pictures of one pixel.
 fn flattened(s: &ConvShape, gated: bool) -> ConvShape {
     match s.is_direct() && !gated {
@@ -218,10 +234,7 @@ pub(super) fn forward<T: Real>(
     let parts = y.par_chunks_mut(part_len).enumerate().map(|(part, y)| {
         let first = part * split.per;
         let images = first..s.n.min(first + split.per);
-        isa.run(
-            #[inline(always)]
-            || forward_part(isa, &s, x, &taps, images, y, want_moments),
-        )
+        vectorized!(isa, forward_part(isa, &s, x, &taps, images, y, want_moments))
     });
     let sums: Vec<MomentSums> = parts.collect();
     (y, want_moments.then(|| MomentSums::join(sums)))
@@ -249,8 +262,8 @@ fn forward_part<T: Real>(
     let mut xa = Scratch::<T>::new(padded(chunk_rows * rows_in, ROWS) * x_stride);
     let mut cols = Scratch::<T>::new(if direct { 0 } else { block * k_stride });
     let mut c = Scratch::<f32>::new(block * c_stride);
-    let mut mean = Scratch::<f32>::new(s.c_out);
-    let mut square = Scratch::<f32>::new(s.c_out);
+    let mut mean = Scratch::<f32>::new(padded(s.c_out, COLUMNS));
+    let mut square = Scratch::<f32>::new(padded(s.c_out, COLUMNS));
     let mut sums = MomentSums::new(s.c_out);
     let mut counted = 0;
     let mut y = y.chunks_mut(chunk * rows_out * s.c_out);
@@ -333,14 +346,10 @@ pub(super) fn backward<T: Real>(
     let parts = dx_parts.into_par_iter().zip(gate_parts).enumerate().map(|(part, (dx, dgate))| {
         let first = part * split.per;
         let images = first..s.n.min(first + split.per);
-        isa.run(
-            #[inline(always)]
-            || {
-                let task =
-                    Backward { isa, s: &s, x, dy, wanted, classes: &classes, weights: &sums };
-                task.part(images, dx, dgate)
-            },
-        )
+        vectorized!(isa, {
+            let task = Backward { isa, s: &s, x, dy, wanted, classes: &classes, weights: &sums };
+            task.part(images, dx, dgate)
+        })
     });
     let (grad_sums, partial): (Vec<GradSums>, Vec<Vec<f32>>) = parts.unzip();
     let masked = matches!(wanted, Wanted::Masked);
@@ -583,42 +592,42 @@ impl<T: Real> Backward<'_, T> {
         let s = self.s;
         let channels = s.c_in;
         let stride = c.len() / rows.len();
-        let [grid_h, grid_w] = class.window.grid;
-        // The pixel of a row, counted from the chunk's first picture.
-        let pixel = |row: usize| {
-            let (image, row) = (row / (grid_h * grid_w), row % (grid_h * grid_w));
-            let y = row / grid_w * s.stride + class.first[0];
-            let x = row % grid_w * s.stride + class.first[1];
-            (image, (image * s.h + y) * s.w + x)
-        };
         let offset = first_image * s.h * s.w * channels;
         match self.wanted {
             Wanted::Nothing => {}
             Wanted::Plain(add) => {
                 for (c, row) in c.chunks_exact(stride).zip(rows) {
-                    let at = pixel(row).1 * channels;
-                    let (c, dx) = (&c[..channels], &mut dx[at..][..channels]);
+                    let at = class.pixel(s, row).1 * channels;
+                    let dx = &mut dx[at..][..channels];
                     match add {
-                        None => store(c, channels, channels, dx),
+                        None => store(c, stride, channels, dx),
                         Some(add) => {
                             let add = &add[offset + at..][..channels];
-                            for i in 0..channels {
-                                dx[i] = T::from_f32(c[i] + add[i].to_f32());
-                            }
+                            for_each_block!(channels, j, W => {
+                                let (c, add) = (load::<f32, W>(&c[j..]), load::<T, W>(&add[j..]));
+                                let sum: [f32; W] = map(|i| c[i] + add[i]);
+                                lanes::store(sum, &mut dx[j..]);
+                            });
                         }
                     }
                 }
             }
             Wanted::Masked => {
+                // Few enough rows for their numbers to stay in the first-level cache from block to block.
+                const AT_ONCE: usize = 8;
                 let affine = self.x.affine.expect("checked by `backward`");
                 let mut g = Scratch::<f32>::zeroed(channels);
                 let mut gy = Scratch::<f32>::zeroed(channels);
+                let y = &self.x.data[offset..];
+                let mut at = [0; AT_ONCE];
                 with_function!(affine.activation, F => {
-                    for (c, row) in c.chunks_exact(stride).zip(rows) {
-                        let at = pixel(row).1 * channels;
-                        let y = &self.x.data[offset + at..][..channels];
-                        let dx = &mut dx[at..][..channels];
-                        mask_row::<T, F>(c, y, affine, dx, &mut g, &mut gy);
+                    for (i, c) in c.chunks(AT_ONCE * stride).enumerate() {
+                        let first = rows.start + i * AT_ONCE;
+                        let count = AT_ONCE.min(rows.end - first);
+                        for (row, at) in at[..count].iter_mut().enumerate() {
+                            *at = class.pixel(s, first + row).1 * channels;
+                        }
+                        mask_rows::<T, F>(c, stride, &at[..count], y, affine, dx, &mut g, &mut gy);
                     }
                 });
                 sums.add(0, &g[..channels], &gy[..channels]);
@@ -628,15 +637,21 @@ impl<T: Real> Backward<'_, T> {
                 let (scale, shift) = (&affine.scale[..channels], &affine.shift[..channels]);
                 with_function!(affine.activation, F => {
                     for (c, row) in c.chunks_exact(stride).zip(rows) {
-                        let (image, pixel) = pixel(row);
+                        let (image, pixel) = class.pixel(s, row);
                         let at = pixel * channels;
                         let y = &self.x.data[offset + at..][..channels];
                         let dx = &mut dx[at..][..channels];
                         let dgate = &mut dgate[image * channels..][..channels];
-                        for i in 0..channels {
-                            dgate[i] += c[i] * F::value(y[i].to_f32() * scale[i] + shift[i]);
-                            dx[i] = T::from_f32(c[i]);
-                        }
+                        for_each_block!(channels, j, W => {
+                            let (c, y) = (load::<f32, W>(&c[j..]), load::<T, W>(&y[j..]));
+                            let (scale, shift) =
+                                (load::<f32, W>(&scale[j..]), load::<f32, W>(&shift[j..]));
+                            let product: [f32; W] = map(
+                                |i| c[i] * F::value(y[i] * scale[i] + shift[i]),
+                            );
+                            lanes::add(product, &mut dgate[j..]);
+                            lanes::store(c, &mut dx[j..]);
+                        });
                     }
                 });
             }

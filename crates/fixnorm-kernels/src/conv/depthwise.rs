@@ -10,7 +10,7 @@ use rayon::prelude::*;
 
 use super::{ConvGrad, ConvShape, Gradient, Input, Wanted};
 use crate::activation::{Function, with_function};
-use crate::isa::Isa;
+use crate::isa::{Isa, vectorized};
 use crate::memory::{Split, unfilled};
 use crate::norm::{Affine, GradSums, MomentSums, Moments};
 use crate::real::Real;
@@ -182,14 +182,11 @@ pub(super) fn forward<T: Real>(
     let mut y = unfilled(s.output_len());
     let image_len = s.h_out * s.w_out * s.c_out;
     let parts = y.par_chunks_mut(split.per * image_len).enumerate().map(|(part, y)| {
-        isa.run(
-            #[inline(always)]
-            || {
-                with_kernel!(s.kernel, K => {
-                    forward_part::<T, K>(s, x, weight, part * split.per, y, want_moments)
-                })
-            },
-        )
+        vectorized!(isa, {
+            with_kernel!(s.kernel, K => {
+                forward_part::<T, K>(s, x, weight, part * split.per, y, want_moments)
+            })
+        })
     });
     let sums: Vec<MomentSums> = parts.collect();
     (y, want_moments.then(|| MomentSums::join(sums)))
@@ -298,14 +295,11 @@ pub(super) fn backward<T: Real>(
     let parts = dx_parts.into_par_iter().zip(gate_parts).enumerate().map(|(part, (dx, dgate))| {
         let first = part * split.per;
         let images = first..s.n.min(first + split.per);
-        isa.run(
-            #[inline(always)]
-            || {
-                with_kernel!(s.kernel, K => {
-                    backward_part::<T, K>(s, x, weight, dy, wanted, images, dx, dgate)
-                })
-            },
-        )
+        vectorized!(isa, {
+            with_kernel!(s.kernel, K => {
+                backward_part::<T, K>(s, x, weight, dy, wanted, images, dx, dgate)
+            })
+        })
     });
     let (sums, partial): (Vec<GradSums>, Vec<Vec<f32>>) = parts.unzip();
     let mut dweight = vec![0.0; weight.len()];

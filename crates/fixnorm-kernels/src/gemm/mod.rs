@@ -28,7 +28,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
-use crate::isa::Isa;
+use crate::isa::{Isa, vectorized};
 use crate::real::{Real, bf16};
 use crate::scratch::Scratch;
 pub use pack::PackedB;
@@ -215,13 +215,10 @@ impl Product for bf16 {
         let (n_padded, k_padded) = (padded(n, ROWS), padded(k, COLUMNS));
         let mut left = Scratch::<bf16>::new(n_padded * m_padded);
         let mut right = Scratch::<bf16>::new(m_padded * k_padded);
-        isa.run(
-            #[inline(always)]
-            || {
-                pack::transpose(isa, a, m, m_padded, n_padded, &mut left);
-                pack::interleave(b, m, m_padded, k_padded, &mut right);
-            },
-        );
+        vectorized!(isa, {
+            pack::transpose(isa, a, m, m_padded, n_padded, &mut left);
+            pack::interleave(b, m, m_padded, k_padded, &mut right);
+        });
         let operands = Operands {
             m: n,
             panels: k_padded / COLUMNS,

@@ -1,0 +1,71 @@
+//! Vectors of channels: arrays that compilers keep in registers. Loops over rows are written block by
+//! block of sixteen channels, then eight, then one, each block being loaded, computed and stored as an
+//! array, which leaves no question of whether slices overlap.
+
+use crate::real::Real;
+
+/// The first `W` numbers of `x`.
+#[inline(always)]
+pub(crate) fn load<T: Real, const W: usize>(x: &[T]) -> [f32; W] {
+    let x: &[T; W] = x.first_chunk().expect("a block lies inside its row");
+    let mut lanes = [0.0; W];
+    for i in 0..W {
+        lanes[i] = x[i].to_f32();
+    }
+    lanes
+}
+
+/// Stores to the first `W` numbers of `out`.
+#[inline(always)]
+pub(crate) fn store<T: Real, const W: usize>(lanes: [f32; W], out: &mut [T]) {
+    let out: &mut [T; W] = out.first_chunk_mut().expect("a block lies inside its row");
+    let mut stored = [T::default(); W];
+    for i in 0..W {
+        stored[i] = T::from_f32(lanes[i]);
+    }
+    *out = stored;
+}
+
+/// Adds to the first `W` numbers of `out`.
+#[inline(always)]
+pub(crate) fn add<const W: usize>(lanes: [f32; W], out: &mut [f32]) {
+    let mut sum = load::<f32, W>(out);
+    for i in 0..W {
+        sum[i] += lanes[i];
+    }
+    store(sum, out);
+}
+
+/// `f` of each lane.
+#[inline(always)]
+pub(crate) fn map<const W: usize>(f: impl Fn(usize) -> f32) -> [f32; W] {
+    let mut lanes = [0.0; W];
+    for i in 0..W {
+        lanes[i] = f(i);
+    }
+    lanes
+}
+
+/// Evaluates `$body` for blocks of `$c` channels: `$j` is the first one, the constant `$w` their number.
+macro_rules! for_each_block {
+    ($c:expr, $j:ident, $w:ident => $body:expr) => {{
+        let c: usize = $c;
+        let mut $j = 0;
+        while $j + 16 <= c {
+            const $w: usize = 16;
+            $body;
+            $j += 16;
+        }
+        if $j + 8 <= c {
+            const $w: usize = 8;
+            $body;
+            $j += 8;
+        }
+        while $j < c {
+            const $w: usize = 1;
+            $body;
+            $j += 1;
+        }
+    }};
+}
+pub(crate) use for_each_block;
