@@ -1,6 +1,8 @@
 //! Activation functions and their derivatives.
 //! Not here: loops over pictures (`rows.rs`).
 
+use crate::lanes::map;
+
 /// What follows a normalization.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Activation {
@@ -35,159 +37,67 @@ impl Activation {
 
     /// Its value at `x`. NaN gives NaN.
     pub fn value(self, x: f32) -> f32 {
-        with_function!(self, F => F::value(x))
+        let [value] = self.values([x]);
+        value
     }
 
     /// Its derivative at `x`; at a kink PyTorch's choice, which is 0 on the outer side.
     pub fn slope(self, x: f32) -> f32 {
-        with_function!(self, F => F::slope(x))
+        let [slope] = self.slopes([x]);
+        slope
     }
-}
 
-/// An activation as a type, so that loops over it are compiled for it.
-pub(crate) trait Function {
-    fn value(x: f32) -> f32;
-    fn slope(x: f32) -> f32;
-}
-
-/// Evaluates `$body` with `$f` naming the [`Function`] of `$activation`.
-macro_rules! with_function {
-    ($activation:expr, $f:ident => $body:expr) => {
-        match $activation {
-            $crate::activation::Activation::Identity => {
-                type $f = $crate::activation::Identity;
-                $body
-            }
-            $crate::activation::Activation::Relu => {
-                type $f = $crate::activation::Relu;
-                $body
-            }
-            $crate::activation::Activation::Relu6 => {
-                type $f = $crate::activation::Relu6;
-                $body
-            }
-            $crate::activation::Activation::Silu => {
-                type $f = $crate::activation::Silu;
-                $body
-            }
-            $crate::activation::Activation::HardSwish => {
-                type $f = $crate::activation::HardSwish;
-                $body
-            }
-            $crate::activation::Activation::HardSigmoid => {
-                type $f = $crate::activation::HardSigmoid;
-                $body
-            }
-            $crate::activation::Activation::Sigmoid => {
-                type $f = $crate::activation::Sigmoid;
-                $body
-            }
+    /// Its values at some channels: one choice of function for all of them.
+    #[inline(always)]
+    pub(crate) fn values<const W: usize>(self, x: [f32; W]) -> [f32; W] {
+        match self {
+            Activation::Identity => x,
+            Activation::Relu => map(|i| above0(x[i])),
+            Activation::Relu6 => map(|i| clamp6(x[i])),
+            Activation::Silu => map(|i| x[i] * sigmoid(x[i])),
+            Activation::HardSwish => map(|i| x[i] * clamp6(x[i] + 3.0) * (1.0 / 6.0)),
+            Activation::HardSigmoid => map(|i| clamp6(x[i] + 3.0) * (1.0 / 6.0)),
+            Activation::Sigmoid => map(|i| sigmoid(x[i])),
         }
-    };
+    }
+
+    /// Its derivatives at some channels.
+    #[inline(always)]
+    pub(crate) fn slopes<const W: usize>(self, x: [f32; W]) -> [f32; W] {
+        match self {
+            Activation::Identity => [1.0; W],
+            Activation::Relu => map(|i| if x[i] <= 0.0 { 0.0 } else { 1.0 }),
+            Activation::Relu6 => map(|i| if x[i] <= 0.0 || x[i] >= 6.0 { 0.0 } else { 1.0 }),
+            Activation::Silu => map(|i| {
+                let s = sigmoid(x[i]);
+                s * (1.0 + x[i] * (1.0 - s))
+            }),
+            Activation::HardSwish => map(|i| {
+                let inside = x[i] * (1.0 / 3.0) + 0.5;
+                let low = if x[i] <= -3.0 { 0.0 } else { inside };
+                if x[i] >= 3.0 { 1.0 } else { low }
+            }),
+            Activation::HardSigmoid => {
+                map(|i| if x[i] <= -3.0 || x[i] >= 3.0 { 0.0 } else { 1.0 / 6.0 })
+            }
+            Activation::Sigmoid => map(|i| {
+                let s = sigmoid(x[i]);
+                s * (1.0 - s)
+            }),
+        }
+    }
 }
-pub(crate) use with_function;
 
-pub(crate) struct Identity;
-pub(crate) struct Relu;
-pub(crate) struct Relu6;
-pub(crate) struct Silu;
-pub(crate) struct HardSwish;
-pub(crate) struct HardSigmoid;
-pub(crate) struct Sigmoid;
-
-impl Function for Identity {
-    #[inline(always)]
-    fn value(x: f32) -> f32 {
-        x
-    }
-
-    #[inline(always)]
-    fn slope(_x: f32) -> f32 {
-        1.0
-    }
-}
-
-impl Function for Relu {
-    // Not `max`, which would swallow a NaN.
-    #[inline(always)]
-    fn value(x: f32) -> f32 {
-        if x < 0.0 { 0.0 } else { x }
-    }
-
-    #[inline(always)]
-    fn slope(x: f32) -> f32 {
-        if x <= 0.0 { 0.0 } else { 1.0 }
-    }
+// Not `max`, which would swallow a NaN.
+#[inline(always)]
+fn above0(x: f32) -> f32 {
+    if x < 0.0 { 0.0 } else { x }
 }
 
 #[inline(always)]
 fn clamp6(x: f32) -> f32 {
-    let x = if x < 0.0 { 0.0 } else { x };
+    let x = above0(x);
     if x > 6.0 { 6.0 } else { x }
-}
-
-impl Function for Relu6 {
-    #[inline(always)]
-    fn value(x: f32) -> f32 {
-        clamp6(x)
-    }
-
-    #[inline(always)]
-    fn slope(x: f32) -> f32 {
-        if x <= 0.0 || x >= 6.0 { 0.0 } else { 1.0 }
-    }
-}
-
-impl Function for Silu {
-    #[inline(always)]
-    fn value(x: f32) -> f32 {
-        x * sigmoid(x)
-    }
-
-    #[inline(always)]
-    fn slope(x: f32) -> f32 {
-        let s = sigmoid(x);
-        s * (1.0 + x * (1.0 - s))
-    }
-}
-
-impl Function for HardSwish {
-    #[inline(always)]
-    fn value(x: f32) -> f32 {
-        x * clamp6(x + 3.0) * (1.0 / 6.0)
-    }
-
-    #[inline(always)]
-    fn slope(x: f32) -> f32 {
-        let inside = x * (1.0 / 3.0) + 0.5;
-        let low = if x <= -3.0 { 0.0 } else { inside };
-        if x >= 3.0 { 1.0 } else { low }
-    }
-}
-
-impl Function for HardSigmoid {
-    #[inline(always)]
-    fn value(x: f32) -> f32 {
-        clamp6(x + 3.0) * (1.0 / 6.0)
-    }
-
-    #[inline(always)]
-    fn slope(x: f32) -> f32 {
-        if x <= -3.0 || x >= 3.0 { 0.0 } else { 1.0 / 6.0 }
-    }
-}
-
-impl Function for Sigmoid {
-    #[inline(always)]
-    fn value(x: f32) -> f32 {
-        sigmoid(x)
-    }
-
-    #[inline(always)]
-    fn slope(x: f32) -> f32 {
-        let s = sigmoid(x);
-        s * (1.0 - s)
-    }
 }
 
 #[inline(always)]

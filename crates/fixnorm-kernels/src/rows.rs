@@ -1,7 +1,6 @@
 //! Loops over rows of channels: what happens to a picture's numbers while they pass through a
 //! thread's cache. All are inlined into the kernels, which are compiled for each instruction set.
 
-use crate::activation::{Function, with_function};
 use crate::lanes::{self, for_each_block, load, map};
 use crate::norm::{Affine, NormGrad};
 use crate::real::Real;
@@ -48,25 +47,19 @@ pub(crate) fn activate<T: Real>(
     };
     let (scale, shift) = (&affine.scale[..c], &affine.shift[..c]);
     let rows = x.chunks_exact(c).zip(out.chunks_exact_mut(stride));
-    with_function!(affine.activation, F => {
-        for (x, out) in rows {
-            for_each_block!(c, j, W => {
-                let (x, scale, shift) =
-                    (load::<T, W>(&x[j..]), load::<f32, W>(&scale[j..]), load::<f32, W>(&shift[j..]));
-                let mut a: [f32; W] = map(
-                    |i| F::value(x[i] * scale[i] + shift[i]),
-                );
-                if let Some(gate) = gate {
-                    let gate = load::<f32, W>(&gate[j..]);
-                    for i in 0..W {
-                        a[i] *= gate[i];
-                    }
-                }
-                lanes::store(a, &mut out[j..]);
-            });
-            out[c..].fill(T::default());
-        }
-    });
+    for (x, out) in rows {
+        for_each_block!(c, j, W => {
+            let (x, scale, shift) =
+                (load::<T, W>(&x[j..]), load::<f32, W>(&scale[j..]), load::<f32, W>(&shift[j..]));
+            let mut a: [f32; W] = affine.activation.values(map(|i| x[i] * scale[i] + shift[i]));
+            if let Some(gate) = gate {
+                let gate = load::<f32, W>(&gate[j..]);
+                a = map(|i| a[i] * gate[i]);
+            }
+            lanes::store(a, &mut out[j..]);
+        });
+        out[c..].fill(T::default());
+    }
 }
 
 /// Copies rows of `c` to rows of `stride`, filled with zeros.
@@ -177,7 +170,7 @@ pub(crate) fn store<T: Real>(x: &[f32], stride: usize, c: usize, out: &mut [T]) 
 /// `dx` at `i·stride`, of `y` and `out` at `at[i]`; the sums of `out` and of `out·(y − mean)` are added to `g` and
 /// `gy`, whose blocks stay in registers over the rows.
 #[inline(always)]
-pub(crate) fn mask_rows<T: Real, F: Function>(
+pub(crate) fn mask_rows<T: Real>(
     dx: &[f32],
     stride: usize,
     at: &[usize],
@@ -196,9 +189,8 @@ pub(crate) fn mask_rows<T: Real, F: Function>(
         for (row, &at) in at.iter().enumerate() {
             let dx = load::<f32, W>(&dx[row * stride + j..]);
             let y = load::<T, W>(&y[at + j..]);
-            let masked: [f32; W] = map(
-                |i| dx[i] * F::slope(y[i] * scale[i] + shift[i]),
-            );
+            let slope: [f32; W] = affine.activation.slopes(map(|i| y[i] * scale[i] + shift[i]));
+            let masked: [f32; W] = map(|i| dx[i] * slope[i]);
             for i in 0..W {
                 sum_g[i] += masked[i];
                 sum_gy[i] += masked[i] * (y[i] - mean[i]);

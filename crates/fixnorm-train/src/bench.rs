@@ -4,10 +4,11 @@
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Distribution, Int, Tensor};
+use fixnorm::Role;
 use fixnorm_kernels::gemm::{PackedB, Rows, RowsMut, multiply};
 use fixnorm_kernels::{Isa, Real, bf16, profile};
 use fixnorm_nn::registry::ModelSpec;
-use fixnorm_nn::{Classifier, Input, Precision};
+use fixnorm_nn::{Input, Precision};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -168,16 +169,15 @@ fn learner(
     precision: PrecisionName,
     device: &Device,
 ) -> Result<Learner, TrainError> {
-    // Roles do not depend on the pictures: small ones are quick to probe with.
-    const PICTURES: usize = 8;
-    const SIDE: usize = 32;
     let recipe = Recipe::default();
     let model = spec.init(input, 0, device);
-    let x = Tensor::random([PICTURES, SIDE, SIDE, input.channels], Distribution::Default, device);
-    let labels = Tensor::<1, Int>::arange(0..PICTURES as i64, device);
     let loss = training_loss(recipe.train.label_smoothing, device);
-    let probe_loss = |model: &Classifier| loss.forward(model.forward(x.clone()), labels.clone());
-    let roles = recipe.probe().run(&model, probe_loss)?;
+    // Every convolution of our models is followed by a normalization; probing a large one would take
+    // longer than the measurement.
+    let probe =
+        recipe.probe().with_role("*", Role::Free).with_role("*.conv.weight", Role::ScaleInvariant);
+    let roles =
+        probe.with_role("fc.weight", Role::Head).run(&model, |_| Tensor::zeros([1], device))?;
     let model = model.with_precision(Precision::from(precision));
     let (model, optimizer) = recipe.optimizer_config().init(model, &roles)?;
     Ok(Learner { model, optimizer, loss, device: device.clone() })

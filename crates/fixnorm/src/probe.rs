@@ -26,7 +26,7 @@ use rand_chacha::rand_core::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 
 use crate::params::{Path, follow_path, trainable};
-use crate::role::{ParamRole, Role, Roles};
+use crate::role::{ParamRole, Role, Roles, matches};
 use crate::{ParamInfo, SetupError};
 
 /// The sizes around which a weight is scaled after its own.
@@ -75,7 +75,7 @@ impl Probe {
     }
 
     /// Sets the role of all parameters whose path matches `pattern`, in which `*` stands for any
-    /// text. Later overrides win.
+    /// text, and spares their probing. Later overrides win.
     pub fn with_role(mut self, pattern: impl Into<String>, role: Role) -> Self {
         self.overrides.push((pattern.into(), role));
         self
@@ -135,7 +135,8 @@ impl Probe {
     ) -> ParamRole {
         let channel_axis = param.channel_axis();
         let (mut role, mut channel_invariant, mut deviation) = (Role::Free, false, None);
-        if param.is_weight() {
+        let by_hand = self.overrides.iter().any(|(pattern, _)| matches(pattern, &param.path));
+        if param.is_weight() && !by_hand {
             let scaling = |factor: f64| Change::Scale { factor };
             let scaled = |size: f64| run.deviation(param.id, size, &[scaling(0.5), scaling(2.0)]);
             let turned = run.deviation(param.id, 1.0, &[Change::Turn]);
@@ -345,7 +346,9 @@ impl ModuleMapper for Edit {
             return param;
         }
         let (id, tensor, mapper) = param.consume();
+        // On the tape, so that normalizations use batch statistics, but without a gradient: graphs that
+        // no backward pass consumes would be kept, with all their activations.
         let changed = Tensor::from_inner(self.change.apply(tensor.inner(), &mut self.rng));
-        Param::from_mapped_value(id, changed.require_grad(), mapper)
+        Param::from_mapped_value(id, changed.set_require_grad(false), mapper)
     }
 }

@@ -137,7 +137,7 @@ impl fmt::Display for Roles {
 }
 
 /// Whether `text` matches `pattern`, in which `*` stands for any text, also none.
-fn matches(pattern: &str, text: &str) -> bool {
+pub(crate) fn matches(pattern: &str, text: &str) -> bool {
     match pattern.split_once('*') {
         None => pattern == text,
         Some((start, rest)) => text.strip_prefix(start).is_some_and(|text| {

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 
 use rayon::prelude::*;
 
-use crate::activation::{Activation, Function, with_function};
+use crate::activation::Activation;
 use crate::conv::ConvShape;
 use crate::isa::{Isa, vectorized};
 use crate::lanes::{self, for_each_block, load, map};
@@ -136,15 +136,13 @@ pub(super) fn forward<T: Real>(isa: Isa, end: &End<'_, T>) -> Vec<T> {
     let mut out = unfilled(end.y.len());
     out.par_chunks_mut(split.per * rows * c).enumerate().for_each(|(part, out)| {
         vectorized!(isa, {
-            with_function!(end.affine.activation, F => {
-                for (i, out) in out.chunks_exact_mut(c).enumerate() {
-                    let (image, row) = (part * split.per + i / rows, i % rows);
-                    for_each_block!(c, j, W => {
-                        let pre = end.before_activation::<W>(image, row, j);
-                        lanes::store::<T, W>(map(|i| F::value(pre[i])), &mut out[j..]);
-                    });
-                }
-            });
+            for (i, out) in out.chunks_exact_mut(c).enumerate() {
+                let (image, row) = (part * split.per + i / rows, i % rows);
+                for_each_block!(c, j, W => {
+                    let pre = end.before_activation::<W>(image, row, j);
+                    lanes::store(end.affine.activation.values(pre), &mut out[j..]);
+                });
+            }
         });
     });
     out
@@ -209,16 +207,13 @@ pub(super) fn backward<'a, T: Real>(
 #[inline(always)]
 fn mask_part<T: Real>(end: &End<'_, T>, first_image: usize, dout: &[T], dpre: &mut [T]) {
     let (rows, c) = (end.rows(), end.row_len());
-    with_function!(end.affine.activation, F => {
-        for (i, (dpre, dout)) in dpre.chunks_exact_mut(c).zip(dout.chunks_exact(c)).enumerate() {
-            for_each_block!(c, j, W => {
-                let pre = end.before_activation::<W>(first_image + i / rows, i % rows, j);
-                let dout = load::<T, W>(&dout[j..]);
-                let masked: [f32; W] = map(|i| dout[i] * F::slope(pre[i]));
-                lanes::store(masked, &mut dpre[j..]);
-            });
-        }
-    });
+    for (i, (dpre, dout)) in dpre.chunks_exact_mut(c).zip(dout.chunks_exact(c)).enumerate() {
+        for_each_block!(c, j, W => {
+            let pre = end.before_activation::<W>(first_image + i / rows, i % rows, j);
+            let (dout, slope) = (load::<T, W>(&dout[j..]), end.affine.activation.slopes(pre));
+            lanes::store::<T, W>(map(|i| dout[i] * slope[i]), &mut dpre[j..]);
+        });
+    }
 }
 
 /// Σ g and Σ g·(y − mean), in blocks of rows short enough for `f32`.

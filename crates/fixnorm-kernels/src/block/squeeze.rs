@@ -9,7 +9,7 @@
 
 use rayon::prelude::*;
 
-use crate::activation::{Activation, Function, with_function};
+use crate::activation::Activation;
 use crate::isa::{Isa, vectorized};
 use crate::lanes::{self, for_each_block, load, map};
 use crate::memory::Split;
@@ -138,22 +138,19 @@ impl Squeeze<'_> {
 fn pool<T: Real>(y: &[T], affine: &Affine, pooled: &mut [f32]) {
     let c = pooled.len();
     let (scale, shift) = (&affine.scale[..c], &affine.shift[..c]);
-    with_function!(affine.activation, F => {
-        // Rows that stay in the first-level cache while their blocks are summed one after another.
-        for y in y.chunks(8 * c) {
-            for_each_block!(c, j, W => {
-                let (scale, shift) = (load::<f32, W>(&scale[j..]), load::<f32, W>(&shift[j..]));
-                let mut sum = [0.0; W];
-                for y in y.chunks_exact(c) {
-                    let y = load::<T, W>(&y[j..]);
-                    for i in 0..W {
-                        sum[i] += F::value(y[i] * scale[i] + shift[i]);
-                    }
-                }
-                lanes::add(sum, &mut pooled[j..]);
-            });
-        }
-    });
+    // Rows that stay in the first-level cache while their blocks are summed one after another.
+    for y in y.chunks(8 * c) {
+        for_each_block!(c, j, W => {
+            let (scale, shift) = (load::<f32, W>(&scale[j..]), load::<f32, W>(&shift[j..]));
+            let mut sum = [0.0; W];
+            for y in y.chunks_exact(c) {
+                let y = load::<T, W>(&y[j..]);
+                let a: [f32; W] = affine.activation.values(map(|i| y[i] * scale[i] + shift[i]));
+                sum = map(|i| sum[i] + a[i]);
+            }
+            lanes::add(sum, &mut pooled[j..]);
+        });
+    }
     let pixels = (y.len() / c) as f32;
     pooled.iter_mut().for_each(|sum| *sum /= pixels);
 }
@@ -173,29 +170,24 @@ fn ungate<T: Real>(
     let dpooled = &dpooled[..c];
     let mut block = Scratch::<f32>::zeroed(2 * c);
     let (sum_g, sum_gy) = block[..2 * c].split_at_mut(c);
-    with_function!(affine.activation, F => {
-        for (dx, y) in dx.chunks_mut(8 * c).zip(y.chunks(8 * c)) {
-            for_each_block!(c, j, W => {
-                let [scale, shift, mean, gate, dpooled] = [scale, shift, mean, gate, dpooled].map(
-                    |values| load::<f32, W>(&values[j..]),
-                );
-                let (mut own_g, mut own_gy) = ([0.0; W], [0.0; W]);
-                for (dx, y) in dx.chunks_exact_mut(c).zip(y.chunks_exact(c)) {
-                    let (d, y) = (load::<T, W>(&dx[j..]), load::<T, W>(&y[j..]));
-                    let g: [f32; W] = map(
-                        |i| (d[i] * gate[i] + dpooled[i]) * F::slope(y[i] * scale[i] + shift[i]),
-                    );
-                    for i in 0..W {
-                        own_g[i] += g[i];
-                        own_gy[i] += g[i] * (y[i] - mean[i]);
-                    }
-                    lanes::store(g, &mut dx[j..]);
-                }
-                lanes::add(own_g, &mut sum_g[j..]);
-                lanes::add(own_gy, &mut sum_gy[j..]);
-            });
-        }
-    });
+    for (dx, y) in dx.chunks_mut(8 * c).zip(y.chunks(8 * c)) {
+        for_each_block!(c, j, W => {
+            let [scale, shift, mean, gate, dpooled] =
+                [scale, shift, mean, gate, dpooled].map(|values| load::<f32, W>(&values[j..]));
+            let (mut own_g, mut own_gy) = ([0.0; W], [0.0; W]);
+            for (dx, y) in dx.chunks_exact_mut(c).zip(y.chunks_exact(c)) {
+                let (d, y) = (load::<T, W>(&dx[j..]), load::<T, W>(&y[j..]));
+                let slope: [f32; W] =
+                    affine.activation.slopes(map(|i| y[i] * scale[i] + shift[i]));
+                let g: [f32; W] = map(|i| (d[i] * gate[i] + dpooled[i]) * slope[i]);
+                own_g = map(|i| own_g[i] + g[i]);
+                own_gy = map(|i| own_gy[i] + g[i] * (y[i] - mean[i]));
+                lanes::store(g, &mut dx[j..]);
+            }
+            lanes::add(own_g, &mut sum_g[j..]);
+            lanes::add(own_gy, &mut sum_gy[j..]);
+        });
+    }
     sums.add(0, sum_g, sum_gy);
 }
 

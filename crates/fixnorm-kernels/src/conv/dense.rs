@@ -23,7 +23,6 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::{ConvGrad, ConvShape, Gradient, Input, Wanted};
-use crate::activation::{Function, with_function};
 use crate::gemm::{COLUMNS, PackedB, ROWS, Rows, RowsMut, add_outer, multiply, padded};
 use crate::isa::{Isa, vectorized};
 use crate::lanes::{self, for_each_block, load, map};
@@ -94,7 +93,19 @@ impl Window {
             // The taps that lie inside the picture.
             let first = (-x).clamp(0, taps_x as isize) as usize;
             let last = (w as isize - x).clamp(first as isize, taps_x as isize) as usize;
+            let inside = first == 0 && last == taps_x && y >= 0 && y as usize + taps_y <= h;
+            if whole && inside {
+                // Most windows: a row of taps lies in one piece.
+                let mut from = ((image * h + y as usize) * w + x as usize) * c;
+                for out in out.chunks_exact_mut(taps_x * c).take(taps_y) {
+                    copy(&source.data[from..][..taps_x * c], out);
+                    from += w * c;
+                }
+            }
             for (ty, out) in out.chunks_exact_mut(taps_x * c).take(taps_y).enumerate() {
+                if whole && inside {
+                    break;
+                }
                 let y = y + ty as isize;
                 if y < 0 || y >= h as isize || first == last {
                     out.fill(T::default());
@@ -620,40 +631,35 @@ impl<T: Real> Backward<'_, T> {
                 let mut gy = Scratch::<f32>::zeroed(channels);
                 let y = &self.x.data[offset..];
                 let mut at = [0; AT_ONCE];
-                with_function!(affine.activation, F => {
-                    for (i, c) in c.chunks(AT_ONCE * stride).enumerate() {
-                        let first = rows.start + i * AT_ONCE;
-                        let count = AT_ONCE.min(rows.end - first);
-                        for (row, at) in at[..count].iter_mut().enumerate() {
-                            *at = class.pixel(s, first + row).1 * channels;
-                        }
-                        mask_rows::<T, F>(c, stride, &at[..count], y, affine, dx, &mut g, &mut gy);
+                for (i, c) in c.chunks(AT_ONCE * stride).enumerate() {
+                    let first = rows.start + i * AT_ONCE;
+                    let count = AT_ONCE.min(rows.end - first);
+                    for (row, at) in at[..count].iter_mut().enumerate() {
+                        *at = class.pixel(s, first + row).1 * channels;
                     }
-                });
+                    mask_rows(c, stride, &at[..count], y, affine, dx, &mut g, &mut gy);
+                }
                 sums.add(0, &g[..channels], &gy[..channels]);
             }
             Wanted::Gated => {
                 let affine = self.x.affine.expect("checked by `backward`");
                 let (scale, shift) = (&affine.scale[..channels], &affine.shift[..channels]);
-                with_function!(affine.activation, F => {
-                    for (c, row) in c.chunks_exact(stride).zip(rows) {
-                        let (image, pixel) = class.pixel(s, row);
-                        let at = pixel * channels;
-                        let y = &self.x.data[offset + at..][..channels];
-                        let dx = &mut dx[at..][..channels];
-                        let dgate = &mut dgate[image * channels..][..channels];
-                        for_each_block!(channels, j, W => {
-                            let (c, y) = (load::<f32, W>(&c[j..]), load::<T, W>(&y[j..]));
-                            let (scale, shift) =
-                                (load::<f32, W>(&scale[j..]), load::<f32, W>(&shift[j..]));
-                            let product: [f32; W] = map(
-                                |i| c[i] * F::value(y[i] * scale[i] + shift[i]),
-                            );
-                            lanes::add(product, &mut dgate[j..]);
-                            lanes::store(c, &mut dx[j..]);
-                        });
-                    }
-                });
+                for (c, row) in c.chunks_exact(stride).zip(rows) {
+                    let (image, pixel) = class.pixel(s, row);
+                    let at = pixel * channels;
+                    let y = &self.x.data[offset + at..][..channels];
+                    let dx = &mut dx[at..][..channels];
+                    let dgate = &mut dgate[image * channels..][..channels];
+                    for_each_block!(channels, j, W => {
+                        let (c, y) = (load::<f32, W>(&c[j..]), load::<T, W>(&y[j..]));
+                        let (scale, shift) =
+                            (load::<f32, W>(&scale[j..]), load::<f32, W>(&shift[j..]));
+                        let a: [f32; W] =
+                            affine.activation.values(map(|i| y[i] * scale[i] + shift[i]));
+                        lanes::add::<W>(map(|i| c[i] * a[i]), &mut dgate[j..]);
+                        lanes::store(c, &mut dx[j..]);
+                    });
+                }
             }
         }
     }
