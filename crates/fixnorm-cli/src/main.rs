@@ -9,14 +9,15 @@ use std::process::ExitCode;
 
 use clap::Parser;
 
+use fixnorm_kernels::allocator::{self, Allocator};
+
 use args::{BenchCommand, Cli, Command};
 
-/// Keeps the large buffers of a step for the next one: asking the system for fresh pages each time costs
-/// more than the arithmetic on small pictures.
 #[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+static ALLOCATOR: Allocator = Allocator;
 
 fn main() -> ExitCode {
+    allocator::keep_freed_memory();
     let cli = Cli::parse();
     let format = cli.format;
     let done = match cli.command {

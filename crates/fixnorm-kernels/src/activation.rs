@@ -52,12 +52,12 @@ impl Activation {
     pub(crate) fn values<const W: usize>(self, x: [f32; W]) -> [f32; W] {
         match self {
             Activation::Identity => x,
-            Activation::Relu => map(|i| above0(x[i])),
-            Activation::Relu6 => map(|i| clamp6(x[i])),
-            Activation::Silu => map(|i| x[i] * sigmoid(x[i])),
-            Activation::HardSwish => map(|i| x[i] * clamp6(x[i] + 3.0) * (1.0 / 6.0)),
-            Activation::HardSigmoid => map(|i| clamp6(x[i] + 3.0) * (1.0 / 6.0)),
-            Activation::Sigmoid => map(|i| sigmoid(x[i])),
+            Activation::Relu => map!(|i| above0(x[i])),
+            Activation::Relu6 => map!(|i| clamp6(x[i])),
+            Activation::Silu => map!(|i| x[i] * sigmoid(x[i])),
+            Activation::HardSwish => map!(|i| x[i] * clamp6(x[i] + 3.0) * (1.0 / 6.0)),
+            Activation::HardSigmoid => map!(|i| clamp6(x[i] + 3.0) * (1.0 / 6.0)),
+            Activation::Sigmoid => map!(|i| sigmoid(x[i])),
         }
     }
 
@@ -66,21 +66,21 @@ impl Activation {
     pub(crate) fn slopes<const W: usize>(self, x: [f32; W]) -> [f32; W] {
         match self {
             Activation::Identity => [1.0; W],
-            Activation::Relu => map(|i| if x[i] <= 0.0 { 0.0 } else { 1.0 }),
-            Activation::Relu6 => map(|i| if x[i] <= 0.0 || x[i] >= 6.0 { 0.0 } else { 1.0 }),
-            Activation::Silu => map(|i| {
+            Activation::Relu => map!(|i| if x[i] <= 0.0 { 0.0 } else { 1.0 }),
+            Activation::Relu6 => map!(|i| if x[i] <= 0.0 || x[i] >= 6.0 { 0.0 } else { 1.0 }),
+            Activation::Silu => map!(|i| {
                 let s = sigmoid(x[i]);
                 s * (1.0 + x[i] * (1.0 - s))
             }),
-            Activation::HardSwish => map(|i| {
+            Activation::HardSwish => map!(|i| {
                 let inside = x[i] * (1.0 / 3.0) + 0.5;
                 let low = if x[i] <= -3.0 { 0.0 } else { inside };
                 if x[i] >= 3.0 { 1.0 } else { low }
             }),
             Activation::HardSigmoid => {
-                map(|i| if x[i] <= -3.0 || x[i] >= 3.0 { 0.0 } else { 1.0 / 6.0 })
+                map!(|i| if x[i] <= -3.0 || x[i] >= 3.0 { 0.0 } else { 1.0 / 6.0 })
             }
-            Activation::Sigmoid => map(|i| {
+            Activation::Sigmoid => map!(|i| {
                 let s = sigmoid(x[i]);
                 s * (1.0 - s)
             }),

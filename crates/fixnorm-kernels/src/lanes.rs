@@ -36,15 +36,18 @@ pub(crate) fn add<const W: usize>(lanes: [f32; W], out: &mut [f32]) {
     store(sum, out);
 }
 
-/// `f` of each lane.
-#[inline(always)]
-pub(crate) fn map<const W: usize>(f: impl Fn(usize) -> f32) -> [f32; W] {
-    let mut lanes = [0.0; W];
-    for i in 0..W {
-        lanes[i] = f(i);
-    }
-    lanes
+/// An array of what `$value` is for each lane `$i`. A macro, because the compiler keeps larger closures
+/// apart, with the instructions of every processor only.
+macro_rules! map {
+    (|$i:ident| $value:expr) => {{
+        let mut lanes = [0.0_f32; _];
+        for $i in 0..lanes.len() {
+            lanes[$i] = $value;
+        }
+        lanes
+    }};
 }
+pub(crate) use map;
 
 /// Evaluates `$body` for blocks of `$c` channels: `$j` is the first one, the constant `$w` their number.
 macro_rules! for_each_block {

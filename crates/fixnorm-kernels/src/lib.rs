@@ -15,6 +15,8 @@
 //! | [`isa`] | which instructions are used |
 
 pub mod activation;
+#[cfg(feature = "allocator")]
+pub mod allocator;
 pub mod block;
 pub mod conv;
 pub mod gemm;

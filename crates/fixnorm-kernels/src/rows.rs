@@ -51,10 +51,10 @@ pub(crate) fn activate<T: Real>(
         for_each_block!(c, j, W => {
             let (x, scale, shift) =
                 (load::<T, W>(&x[j..]), load::<f32, W>(&scale[j..]), load::<f32, W>(&shift[j..]));
-            let mut a: [f32; W] = affine.activation.values(map(|i| x[i] * scale[i] + shift[i]));
+            let mut a: [f32; W] = affine.activation.values(map!(|i| x[i] * scale[i] + shift[i]));
             if let Some(gate) = gate {
                 let gate = load::<f32, W>(&gate[j..]);
-                a = map(|i| a[i] * gate[i]);
+                a = map!(|i| a[i] * gate[i]);
             }
             lanes::store(a, &mut out[j..]);
         });
@@ -112,8 +112,8 @@ pub(crate) fn gradient<T: Real>(
             let [p, q, r] = [p, q, r].map(
                 |values| load::<f32, W>(&values[j..]),
             );
-            let dy: [f32; W] = map(
-                |i| p[i] * g[i] + (q[i] * y[i] + r[i]),
+            let dy: [f32; W] = map!(
+                |i| p[i] * g[i] + (q[i] * y[i] + r[i])
             );
             lanes::store(dy, &mut out[j..]);
         });
@@ -143,7 +143,7 @@ pub(crate) fn moments(
                 sum[i] += x[i];
             }
         }
-        let own: [f32; W] = map(|i| ((sum[0][i] + sum[1][i]) + (sum[2][i] + sum[3][i])) * inverse);
+        let own: [f32; W] = map!(|i| ((sum[0][i] + sum[1][i]) + (sum[2][i] + sum[3][i])) * inverse);
         let mut sum = [[0.0; W]; 4];
         for (row, x) in x.chunks(stride).take(m).enumerate() {
             let (x, sum) = (load::<f32, W>(&x[j..]), &mut sum[row % 4]);
@@ -152,7 +152,7 @@ pub(crate) fn moments(
                 sum[i] += deviation * deviation;
             }
         }
-        let deviations: [f32; W] = map(|i| (sum[0][i] + sum[1][i]) + (sum[2][i] + sum[3][i]));
+        let deviations: [f32; W] = map!(|i| (sum[0][i] + sum[1][i]) + (sum[2][i] + sum[3][i]));
         mean[j..][..W].copy_from_slice(&own);
         square[j..][..W].copy_from_slice(&deviations);
     }
@@ -189,8 +189,8 @@ pub(crate) fn mask_rows<T: Real>(
         for (row, &at) in at.iter().enumerate() {
             let dx = load::<f32, W>(&dx[row * stride + j..]);
             let y = load::<T, W>(&y[at + j..]);
-            let slope: [f32; W] = affine.activation.slopes(map(|i| y[i] * scale[i] + shift[i]));
-            let masked: [f32; W] = map(|i| dx[i] * slope[i]);
+            let slope: [f32; W] = affine.activation.slopes(map!(|i| y[i] * scale[i] + shift[i]));
+            let masked: [f32; W] = map!(|i| dx[i] * slope[i]);
             for i in 0..W {
                 sum_g[i] += masked[i];
                 sum_gy[i] += masked[i] * (y[i] - mean[i]);

@@ -97,7 +97,7 @@ impl<T: Real> End<'_, T> {
                 match x.get(j..j + W) {
                     Some(x) => load::<T, W>(x),
                     // The block's last channels, or all of them, are not the input's.
-                    None => map(|i| x.get(j + i).map_or(0.0, |x| x.to_f32())),
+                    None => map!(|i| x.get(j + i).map_or(0.0, |x| x.to_f32())),
                 }
             }
             Added::Projection { y, affine } => normalize(y, affine, at, j),
@@ -126,7 +126,7 @@ impl<T: Real> End<'_, T> {
 fn normalize<T: Real, const W: usize>(y: &[T], affine: &Affine, at: usize, j: usize) -> [f32; W] {
     let y = load::<T, W>(&y[at..]);
     let (scale, shift) = (load::<f32, W>(&affine.scale[j..]), load::<f32, W>(&affine.shift[j..]));
-    map(|i| y[i] * scale[i] + shift[i])
+    map!(|i| y[i] * scale[i] + shift[i])
 }
 
 /// The block's result.
@@ -211,7 +211,7 @@ fn mask_part<T: Real>(end: &End<'_, T>, first_image: usize, dout: &[T], dpre: &m
         for_each_block!(c, j, W => {
             let pre = end.before_activation::<W>(first_image + i / rows, i % rows, j);
             let (dout, slope) = (load::<T, W>(&dout[j..]), end.affine.activation.slopes(pre));
-            lanes::store::<T, W>(map(|i| dout[i] * slope[i]), &mut dpre[j..]);
+            lanes::store::<T, W>(map!(|i| dout[i] * slope[i]), &mut dpre[j..]);
         });
     }
 }

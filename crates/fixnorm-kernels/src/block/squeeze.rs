@@ -145,8 +145,8 @@ fn pool<T: Real>(y: &[T], affine: &Affine, pooled: &mut [f32]) {
             let mut sum = [0.0; W];
             for y in y.chunks_exact(c) {
                 let y = load::<T, W>(&y[j..]);
-                let a: [f32; W] = affine.activation.values(map(|i| y[i] * scale[i] + shift[i]));
-                sum = map(|i| sum[i] + a[i]);
+                let a: [f32; W] = affine.activation.values(map!(|i| y[i] * scale[i] + shift[i]));
+                sum = map!(|i| sum[i] + a[i]);
             }
             lanes::add(sum, &mut pooled[j..]);
         });
@@ -178,10 +178,10 @@ fn ungate<T: Real>(
             for (dx, y) in dx.chunks_exact_mut(c).zip(y.chunks_exact(c)) {
                 let (d, y) = (load::<T, W>(&dx[j..]), load::<T, W>(&y[j..]));
                 let slope: [f32; W] =
-                    affine.activation.slopes(map(|i| y[i] * scale[i] + shift[i]));
-                let g: [f32; W] = map(|i| (d[i] * gate[i] + dpooled[i]) * slope[i]);
-                own_g = map(|i| own_g[i] + g[i]);
-                own_gy = map(|i| own_gy[i] + g[i] * (y[i] - mean[i]));
+                    affine.activation.slopes(map!(|i| y[i] * scale[i] + shift[i]));
+                let g: [f32; W] = map!(|i| (d[i] * gate[i] + dpooled[i]) * slope[i]);
+                own_g = map!(|i| own_g[i] + g[i]);
+                own_gy = map!(|i| own_gy[i] + g[i] * (y[i] - mean[i]));
                 lanes::store(g, &mut dx[j..]);
             }
             lanes::add(own_g, &mut sum_g[j..]);

@@ -616,7 +616,7 @@ impl<T: Real> Backward<'_, T> {
                             let add = &add[offset + at..][..channels];
                             for_each_block!(channels, j, W => {
                                 let (c, add) = (load::<f32, W>(&c[j..]), load::<T, W>(&add[j..]));
-                                let sum: [f32; W] = map(|i| c[i] + add[i]);
+                                let sum: [f32; W] = map!(|i| c[i] + add[i]);
                                 lanes::store(sum, &mut dx[j..]);
                             });
                         }
@@ -655,8 +655,8 @@ impl<T: Real> Backward<'_, T> {
                         let (scale, shift) =
                             (load::<f32, W>(&scale[j..]), load::<f32, W>(&shift[j..]));
                         let a: [f32; W] =
-                            affine.activation.values(map(|i| y[i] * scale[i] + shift[i]));
-                        lanes::add::<W>(map(|i| c[i] * a[i]), &mut dgate[j..]);
+                            affine.activation.values(map!(|i| y[i] * scale[i] + shift[i]));
+                        lanes::add::<W>(map!(|i| c[i] * a[i]), &mut dgate[j..]);
                         lanes::store(c, &mut dx[j..]);
                     });
                 }

@@ -140,18 +140,26 @@ fn read<T: Real>(s: &ConvShape, x: Input<'_, T>, block: Block, field: &mut Field
     let source = &x.data[block.image * s.h * s.w * c..];
     let frame = Frame::input(s);
     let Some(affine) = x.affine else {
-        return frame.fill(field, |pixel| block.load(&source[pixel * c..]));
+        return frame.fill(
+            field,
+            #[inline(always)]
+            |pixel| block.load(&source[pixel * c..]),
+        );
     };
     let (scale, shift) = (block.load(&affine.scale), block.load(&affine.shift));
     let gate = match x.gate {
         Some(gate) => block.load(&gate[block.image * c..]),
         None => [1.0; LANES],
     };
-    frame.fill(field, |pixel| {
-        let y = block.load(&source[pixel * c..]);
-        let a: Lanes = affine.activation.values(map(|i| y[i] * scale[i] + shift[i]));
-        map(|i| a[i] * gate[i])
-    });
+    frame.fill(
+        field,
+        #[inline(always)]
+        |pixel| {
+            let y = block.load(&source[pixel * c..]);
+            let a: Lanes = affine.activation.values(map!(|i| y[i] * scale[i] + shift[i]));
+            map!(|i| a[i] * gate[i])
+        },
+    );
 }
 
 /// Reads and combines a block of the result's gradient.
@@ -162,14 +170,22 @@ fn read_gradient<T: Real>(s: &ConvShape, dy: Gradient<'_, T>, block: Block, fiel
     let g = &dy.g[start..];
     let frame = Frame::gradient(s);
     let Some((y, norm)) = dy.norm else {
-        return frame.fill(field, |pixel| block.load(&g[pixel * c..]));
+        return frame.fill(
+            field,
+            #[inline(always)]
+            |pixel| block.load(&g[pixel * c..]),
+        );
     };
     let y = &y[start..];
     let [p, q, r] = [&norm.p, &norm.q, &norm.r].map(|values| block.load(values));
-    frame.fill(field, |pixel| {
-        let (g, y) = (block.load(&g[pixel * c..]), block.load(&y[pixel * c..]));
-        map(|i| p[i] * g[i] + (q[i] * y[i] + r[i]))
-    });
+    frame.fill(
+        field,
+        #[inline(always)]
+        |pixel| {
+            let (g, y) = (block.load(&g[pixel * c..]), block.load(&y[pixel * c..]));
+            map!(|i| p[i] * g[i] + (q[i] * y[i] + r[i]))
+        },
+    );
 }
 
 /// Taps of a block of channels, `height × width` of them, row by row.
@@ -202,7 +218,7 @@ impl Taps {
                     true => weight[(block.first + i) * area + ky * s.kernel + kx],
                     false => 0.0,
                 };
-                self.values.push(map(tap));
+                self.values.push(map!(|i| tap(i)));
             }
         }
     }
@@ -240,7 +256,7 @@ fn convolve(field: &Field, taps: &Taps, walk: Walk, mut write: impl FnMut(usize,
                                 load::<_, LANES>(&row[kx * LANES..]),
                                 taps.values[ky * width + kx],
                             );
-                            sum = map(|i| sum[i] + x[i] * tap[i]);
+                            sum = map!(|i| sum[i] + x[i] * tap[i]);
                         }
                     }
                     write(jy, jx, sum);
@@ -314,11 +330,17 @@ fn forward_part<T: Real>(
             read(s, x, block, &mut field);
             taps.set(s, weight, block, 0..s.kernel, 0..s.kernel);
             let walk = Walk { start: [0, 0], step: s.stride, size: [s.h_out, s.w_out] };
-            convolve(&field, &taps, walk, |jy, jx, sum| {
-                let pixel = jy * s.w_out + jx;
-                lanes::store(sum, &mut result[pixel * LANES..]);
-                block.store(sum, &mut y[pixel * s.c_out..]);
-            });
+            convolve(
+                &field,
+                &taps,
+                walk,
+                #[inline(always)]
+                |jy, jx, sum| {
+                    let pixel = jy * s.w_out + jx;
+                    lanes::store(sum, &mut result[pixel * LANES..]);
+                    block.store(sum, &mut y[pixel * s.c_out..]);
+                },
+            );
             if want_moments {
                 let (mut mean, mut square) = ([0.0; LANES], [0.0; LANES]);
                 moments(&result, LANES, rows, LANES, &mut mean, &mut square);
@@ -495,10 +517,16 @@ fn spread<T: Real>(
         size: [(s.h - class[0]).div_ceil(s.stride), (s.w - class[1]).div_ceil(s.stride)],
     };
     taps.set(s, weight, block, rows, columns);
-    convolve(dy, taps, walk, |jy, jx, sum| {
-        let (y, x) = (jy * s.stride + class[0], jx * s.stride + class[1]);
-        end.pixel((y * s.w + x) * s.c_in, sum, dx);
-    });
+    convolve(
+        dy,
+        taps,
+        walk,
+        #[inline(always)]
+        |jy, jx, sum| {
+            let (y, x) = (jy * s.stride + class[0], jx * s.stride + class[1]);
+            end.pixel((y * s.w + x) * s.c_in, sum, dx);
+        },
+    );
 }
 
 /// Carries a block of the input's gradient through the activation, and stores it.
@@ -536,22 +564,22 @@ impl<'a, T: Real> End<'a, T> {
         match (self.wanted, self.x.affine) {
             (Wanted::Plain(Some(add)), _) => {
                 let add = self.block.load(&add[self.offset + at..]);
-                self.block.store(map(|i| d[i] + add[i]), out);
+                self.block.store(map!(|i| d[i] + add[i]), out);
             }
             (Wanted::Masked, Some(affine)) => {
                 let y = self.block.load(&self.x.data[self.offset + at..]);
                 let slope: Lanes =
-                    affine.activation.slopes(map(|i| y[i] * self.scale[i] + self.shift[i]));
-                let masked: Lanes = map(|i| d[i] * slope[i]);
-                self.g = map(|i| self.g[i] + masked[i]);
-                self.gy = map(|i| self.gy[i] + masked[i] * (y[i] - self.mean[i]));
+                    affine.activation.slopes(map!(|i| y[i] * self.scale[i] + self.shift[i]));
+                let masked: Lanes = map!(|i| d[i] * slope[i]);
+                self.g = map!(|i| self.g[i] + masked[i]);
+                self.gy = map!(|i| self.gy[i] + masked[i] * (y[i] - self.mean[i]));
                 self.block.store(masked, out);
             }
             (Wanted::Gated, Some(affine)) => {
                 let y = self.block.load(&self.x.data[self.offset + at..]);
                 let a: Lanes =
-                    affine.activation.values(map(|i| y[i] * self.scale[i] + self.shift[i]));
-                self.g = map(|i| self.g[i] + d[i] * a[i]);
+                    affine.activation.values(map!(|i| y[i] * self.scale[i] + self.shift[i]));
+                self.g = map!(|i| self.g[i] + d[i] * a[i]);
                 self.block.store(d, out);
             }
             _ => self.block.store(d, out),
