@@ -69,7 +69,8 @@ mod tests {
         let run = || timed(|| "profile test".to_owned(), 3, 5, || 7);
         assert_eq!(run(), 7);
         record(true);
-        (run(), run());
+        run();
+        run();
         let found = report().into_iter().find(|(name, _)| name == "profile test").unwrap().1;
         assert_eq!((found.calls, found.flops, found.bytes), (2, 6, 10));
         record(false);

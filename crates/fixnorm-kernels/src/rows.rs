@@ -170,6 +170,7 @@ pub(crate) fn store<T: Real>(x: &[f32], stride: usize, c: usize, out: &mut [T]) 
 /// `dx` at `i·stride`, of `y` and `out` at `at[i]`; the sums of `out` and of `out·(y − mean)` are added to `g` and
 /// `gy`, whose blocks stay in registers over the rows.
 #[inline(always)]
+#[allow(clippy::too_many_arguments)]
 pub(crate) fn mask_rows<T: Real>(
     dx: &[f32],
     stride: usize,

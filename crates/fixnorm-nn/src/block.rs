@@ -83,9 +83,12 @@ impl ConvBnAct {
     /// # Shapes
     /// `x`: `[n, h, w, c_in]` to `[n, ⌈h/stride⌉, ⌈w/stride⌉, c_out]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let chain =
-            Chain { stages: &[self], squeeze: None, shortcut: Shortcut::None, drop_path: 0.0 };
-        chain.forward(x)
+        self.with_chain(|chain| chain.forward(x))
+    }
+
+    pub(crate) fn with_chain<R>(&self, run: impl FnOnce(Chain<'_>) -> R) -> R {
+        let shortcut = Shortcut::None;
+        run(Chain { stages: &[self], squeeze: None, shortcut, drop_path: 0.0 })
     }
 
     pub(crate) fn activation(&self) -> Activation {

@@ -2,6 +2,9 @@
 //! operation (`fused.rs`); everywhere else, and as what that operation is tested against, it is composed
 //! of Burn's.
 
+#[cfg(test)]
+mod tests;
+
 use std::sync::OnceLock;
 
 use burn::backend::Dispatch;

@@ -269,7 +269,7 @@ impl Default for Recipe {
 impl Default for Train {
     fn default() -> Self {
         Self {
-            epochs: 8,
+            epochs: 16,
             batch_size: 64,
             seed: 0,
             label_smoothing: 0.1,

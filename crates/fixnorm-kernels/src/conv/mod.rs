@@ -135,7 +135,7 @@ impl ConvShape {
     fn check(&self) {
         assert!(self.groups > 0 && self.c_in.is_multiple_of(self.groups));
         assert!(self.c_out.is_multiple_of(self.groups));
-        assert!(self.kernel > 0 && self.stride > 0 && self.n > 0);
+        assert!(self.kernel > 0 && self.kernel <= 32 && self.stride > 0 && self.n > 0);
         assert!(self.top < self.kernel && self.left < self.kernel);
         // The last pixel of the result still touches the picture.
         assert!((self.h_out - 1) * self.stride < self.h + self.top);

@@ -1,0 +1,170 @@
+//! The fused block against the same block composed of Burn's operations: result, gradients, running
+//! statistics, in training and after it.
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::{Device, Distribution, Tensor};
+
+use super::Chain;
+use crate::block::{Activation, ConvBnAct, ConvBnActConfig};
+use crate::blocks::Block;
+use crate::inverted::InvertedResidualConfig;
+use crate::residual::{BasicBlock, BottleneckConfig};
+
+/// A block under test.
+enum Subject {
+    Conv(ConvBnAct),
+    Block(Block),
+}
+
+impl Subject {
+    fn with_chain<R>(&self, run: impl FnOnce(Chain<'_>) -> R) -> R {
+        match self {
+            Subject::Conv(conv) => conv.with_chain(run),
+            Subject::Block(Block::Basic(block)) => block.with_chain(run),
+            Subject::Block(Block::Bottleneck(block)) => block.with_chain(run),
+            Subject::Block(Block::Inverted(block)) => block.with_chain(run),
+        }
+    }
+
+    fn map(self, f: impl FnOnce(Block) -> Block, g: impl FnOnce(ConvBnAct) -> ConvBnAct) -> Self {
+        match self {
+            Subject::Conv(conv) => Subject::Conv(g(conv)),
+            Subject::Block(block) => Subject::Block(f(block)),
+        }
+    }
+
+    fn visit(&self, visitor: &mut impl ModuleVisitor) {
+        match self {
+            Subject::Conv(conv) => conv.visit(visitor),
+            Subject::Block(block) => block.visit(visitor),
+        }
+    }
+}
+
+fn inverted(c_out: usize, stride: usize, activation: Activation) -> InvertedResidualConfig {
+    InvertedResidualConfig {
+        c_in: 8,
+        c_out,
+        expansion: 3,
+        kernel: 3,
+        stride,
+        activation,
+        squeeze: Some(5),
+        drop_path: 0.25,
+    }
+}
+
+/// A name, a block, and its input channels.
+fn subjects(device: &Device) -> Vec<(&'static str, Subject, usize)> {
+    let conv = ConvBnActConfig::new(3, 10, 3).with_stride(2).with_activation(Activation::HardSwish);
+    let depthwise = ConvBnActConfig::depthwise(17, 5).with_activation(Activation::Relu6);
+    vec![
+        ("stem", Subject::Conv(conv.init(device)), 3),
+        ("depthwise", Subject::Conv(depthwise.init(device)), 17),
+        ("basic", Subject::Block(Block::Basic(BasicBlock::new(6, 6, 1, device))), 6),
+        ("basic, narrowing", Subject::Block(Block::Basic(BasicBlock::new(6, 9, 2, device))), 6),
+        (
+            "bottleneck",
+            Subject::Block(Block::Bottleneck(
+                BottleneckConfig { c_in: 16, width: 4, stride: 1 }.init(device),
+            )),
+            16,
+        ),
+        (
+            "bottleneck with projection",
+            Subject::Block(Block::Bottleneck(
+                BottleneckConfig { c_in: 6, width: 4, stride: 2 }.init(device),
+            )),
+            6,
+        ),
+        (
+            "inverted",
+            Subject::Block(Block::Inverted(inverted(8, 1, Activation::Silu).init(device))),
+            8,
+        ),
+        (
+            "inverted, narrowing",
+            Subject::Block(Block::Inverted(inverted(11, 2, Activation::Relu6).init(device))),
+            8,
+        ),
+    ]
+}
+
+/// Gradients of all parameters, and the values of what has none: running statistics.
+struct Collect<'a> {
+    grads: &'a burn::tensor::Gradients,
+    found: Vec<(String, Vec<f32>)>,
+}
+
+impl ModuleVisitor for Collect<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let value = match param.val().grad(self.grads) {
+            Some(grad) => grad.into_data(),
+            None => param.val().into_data(),
+        };
+        self.found.push((format!("{:?}", param.lazy_shape()), value.iter().collect()));
+    }
+}
+
+fn close(what: &str, got: &[f32], expected: &[f32], tolerance: f32) {
+    assert_eq!(got.len(), expected.len(), "{what}");
+    let scale = expected.iter().fold(1e-2f32, |most, v| most.max(v.abs()));
+    for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
+        assert!((got - expected).abs() <= tolerance * scale, "{what} [{i}]: {got}, {expected}");
+    }
+}
+
+#[test]
+fn fused_and_composed_agree() {
+    let device = Device::flex().autodiff();
+    for (name, subject, c_in) in subjects(&device) {
+        // Pairwise distinct, the height odd.
+        let x = Tensor::<4>::random([3, 7, 10, c_in], Distribution::Normal(0.3, 1.0), &device);
+        let survival = Tensor::<1>::from_floats([1.25, 0.0, 1.25], &device);
+        let run = |fused: bool| {
+            let copy = subject_copy(&subject);
+            let x = x.clone().require_grad();
+            let out = copy.with_chain(|chain| {
+                let survival = (chain.drop_path > 0.0).then(|| survival.clone());
+                match fused {
+                    true => chain.forward_fused(x.clone(), survival),
+                    false => chain.forward_composed(x.clone(), survival),
+                }
+            });
+            // Not the sum: behind a normalization its gradient is zero.
+            let len = out.dims().iter().product::<usize>();
+            let values: Vec<f32> = (0..len).map(|i| ((i * 37 % 101) as f32) / 50.0 - 1.0).collect();
+            let weights = Tensor::<1>::from_floats(&values[..], &device).reshape(out.dims());
+            let grads = (out.clone() * weights).sum().backward();
+            let mut collect = Collect { grads: &grads, found: vec![] };
+            copy.visit(&mut collect);
+            let dx: Vec<f32> = x.grad(&grads).expect("wanted").into_data().iter().collect();
+            let inferred = {
+                let valid = copy.map(|block| block.valid(), |conv| conv.valid());
+                let x = x.clone().inner();
+                valid.with_chain(|chain| match fused {
+                    true => chain.forward_fused(x, None),
+                    false => chain.forward_composed(x, None),
+                })
+            };
+            let floats = |t: Tensor<4>| -> Vec<f32> { t.into_data().iter().collect() };
+            (floats(out), dx, collect.found, floats(inferred))
+        };
+        let (fused, composed) = (run(true), run(false));
+        close(&format!("{name}: result"), &fused.0, &composed.0, 2e-5);
+        close(&format!("{name}: dx"), &fused.1, &composed.1, 1e-4);
+        assert_eq!(fused.2.len(), composed.2.len());
+        for ((shape, got), (_, expected)) in fused.2.iter().zip(&composed.2) {
+            close(&format!("{name}: parameter {shape}"), got, expected, 2e-4);
+        }
+        close(&format!("{name}: with running statistics"), &fused.3, &composed.3, 2e-5);
+    }
+}
+
+/// A copy with running statistics of its own.
+fn subject_copy(subject: &Subject) -> Subject {
+    match subject {
+        Subject::Conv(conv) => Subject::Conv(conv.valid().train()),
+        Subject::Block(block) => Subject::Block(block.valid().train()),
+    }
+}
