@@ -37,14 +37,15 @@ pub(crate) struct Chain<'a> {
     pub(crate) drop_path: f64,
 }
 
-/// Whether blocks run as one operation where they can: `FIXNORM_BLOCKS=composed` says no.
-fn fusion_wanted() -> bool {
+/// Whether operations of our own take `x`: on a CPU, unless `FIXNORM_BLOCKS=composed` says no.
+pub(crate) fn runs_fused(x: &Tensor<4>) -> bool {
     static WANTED: OnceLock<bool> = OnceLock::new();
-    *WANTED.get_or_init(|| match std::env::var("FIXNORM_BLOCKS").as_deref() {
+    let wanted = *WANTED.get_or_init(|| match std::env::var("FIXNORM_BLOCKS").as_deref() {
         Ok("composed") => false,
         Ok("fused") | Err(_) => true,
         Ok(other) => panic!("FIXNORM_BLOCKS is `{other}`; it takes fused, composed"),
-    })
+    });
+    wanted && x.device().inner() == Device::flex()
 }
 
 impl Chain<'_> {
@@ -52,7 +53,7 @@ impl Chain<'_> {
     /// `x`: `[n, h, w, c_in]` to `[n, h_out, w_out, c_out]`.
     pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
         let survival = self.survival(&x);
-        match fusion_wanted() && x.device().inner() == Device::flex() {
+        match runs_fused(&x) {
             true => self.forward_fused(x, survival),
             false => self.forward_composed(x, survival),
         }

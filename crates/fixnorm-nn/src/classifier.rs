@@ -2,12 +2,12 @@
 //! Not here: which blocks a model is made of (its own file).
 
 use burn::module::Module;
-use burn::nn::pool::{MaxPool2d, MaxPool2dConfig};
-use burn::nn::{Linear, LinearConfig, PaddingConfig2d};
+use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{DType, Device, Tensor};
 
-use crate::block::{ConvBnAct, to_nchw, to_nhwc};
+use crate::block::ConvBnAct;
 use crate::blocks::Block;
+use crate::pool::{global_average, max_pool};
 
 /// What pictures a classifier takes and how many classes it tells apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,7 +22,7 @@ pub struct Input {
 #[derive(Module, Debug)]
 pub struct Classifier {
     stem: ConvBnAct,
-    max_pool: Option<MaxPool2d>,
+    max_pool: bool,
     stages: Vec<Vec<Block>>,
     head: Option<ConvBnAct>,
     fc: Linear,
@@ -56,12 +56,9 @@ pub enum Precision {
 impl Classifier {
     /// Puts a classifier together.
     pub(crate) fn new(parts: Parts, input: Input, device: &Device) -> Self {
-        let pool = MaxPool2dConfig::new([3, 3])
-            .with_strides([2, 2])
-            .with_padding(PaddingConfig2d::Explicit(1, 1, 1, 1));
         Self {
             stem: parts.stem,
-            max_pool: parts.max_pool.then(|| pool.init()),
+            max_pool: parts.max_pool,
             stages: parts.stages,
             head: parts.head,
             fc: LinearConfig::new(parts.features, input.classes).init(device),
@@ -93,25 +90,20 @@ impl Classifier {
             Precision::Bf16 => x.cast(DType::BF16),
         };
         let mut x = self.stem.forward(x);
-        if let Some(pool) = &self.max_pool {
-            x = to_nhwc(pool.forward(to_nchw(x)));
+        if self.max_pool {
+            x = max_pool(x);
         }
         x = self.stages.iter().flatten().fold(x, |x, block| block.forward(x));
         if let Some(head) = &self.head {
             x = head.forward(x);
         }
-        let x = match self.precision {
-            Precision::F32 => x,
-            Precision::Bf16 => x.cast(DType::F32),
-        };
-        let [n, _, _, c] = x.dims();
-        x.mean_dims(&[1, 2]).reshape([n, c])
+        global_average(x)
     }
 
     /// Multiply-accumulates of one picture, convolutions and head.
     pub fn macs(&self, h: usize, w: usize) -> u64 {
         let (mut total, mut h, mut w) = self.stem.macs(h, w);
-        if self.max_pool.is_some() {
+        if self.max_pool {
             (h, w) = (h.div_ceil(2), w.div_ceil(2));
         }
         for block in self.stages.iter().flatten() {

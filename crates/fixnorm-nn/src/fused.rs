@@ -130,7 +130,7 @@ impl BlockBackend for Flex {
         tensors: BlockTensors<Self>,
         spec: BlockSpec,
     ) -> (FlexTensor, FlexTensor) {
-        let tensors = contiguous(tensors.with_input(x));
+        let tensors = tensors.with_input(x).map(contiguous);
         match tensors[0].dtype() {
             DType::BF16 => infer::<bf16>(&tensors, &spec),
             _ => infer::<f32>(&tensors, &spec),
@@ -147,10 +147,11 @@ impl<C: CheckpointStrategy> BlockBackend for Autodiff<Flex, C> {
         let parts = tensors.with_input(x).map(|tensor| tensor.into_parts());
         let (mut tensors, mut guards) = (Vec::new(), Vec::new());
         for (tensor, guard) in parts {
-            tensors.push(tensor);
+            tensors.push(contiguous(tensor));
             guards.push(guard);
         }
-        let tensors = contiguous(tensors.try_into().expect("as many as there are inputs"));
+        let tensors: [FlexTensor; INPUTS] =
+            tensors.try_into().expect("as many as there are inputs");
         let guards = guards.try_into().expect("as many as there are inputs");
         let (out, moments, saved) = match tensors[0].dtype() {
             DType::BF16 => {
@@ -224,15 +225,15 @@ impl Flat {
 }
 
 /// A number that both Burn and the kernels store.
-trait Stored: Real + Element + bytemuck::Pod {}
+pub(crate) trait Stored: Real + Element + bytemuck::Pod {}
 impl Stored for f32 {}
 impl Stored for bf16 {}
 
-fn contiguous(tensors: [FlexTensor; INPUTS]) -> [FlexTensor; INPUTS] {
-    tensors.map(|tensor| if tensor.is_contiguous() { tensor } else { tensor.to_contiguous() })
+pub(crate) fn contiguous(tensor: FlexTensor) -> FlexTensor {
+    if tensor.is_contiguous() { tensor } else { tensor.to_contiguous() }
 }
 
-fn slice<T: Stored>(tensor: &FlexTensor) -> &[T] {
+pub(crate) fn slice<T: Stored>(tensor: &FlexTensor) -> &[T] {
     tensor.as_slice().expect("contiguous, and of the type it was made in")
 }
 
@@ -275,8 +276,12 @@ fn with_block<R>(
 
 fn result<T: Stored>(spec: &BlockSpec, out: Vec<T>) -> FlexTensor {
     let last = &spec.stages.last().expect("a block has a stage").shape;
-    let shape = Shape::from([last.n, last.h_out, last.w_out, last.c_out]);
-    FlexTensor::new(Bytes::from_elems(out), Layout::contiguous(shape), T::dtype())
+    flex(out, Shape::from([last.n, last.h_out, last.w_out, last.c_out]))
+}
+
+/// A tensor that takes over these numbers.
+pub(crate) fn flex<T: Stored>(values: Vec<T>, shape: Shape) -> FlexTensor {
+    FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(shape), T::dtype())
 }
 
 fn infer<T: Stored>(tensors: &[FlexTensor; INPUTS], spec: &BlockSpec) -> (FlexTensor, FlexTensor) {
@@ -302,7 +307,7 @@ fn forward<T: Stored>(
 
 fn flat(values: Vec<f32>) -> FlexTensor {
     let shape = Shape::from([values.len()]);
-    FlexTensor::new(Bytes::from_elems(values), Layout::contiguous(shape), DType::F32)
+    flex(values, shape)
 }
 
 /// The gradients, in the order of the inputs.
@@ -313,7 +318,7 @@ fn backward<T: Stored>(
     dout: &FlexTensor,
     wants_dx: bool,
 ) -> [Option<Flat>; INPUTS] {
-    let dout = if dout.is_contiguous() { dout.clone() } else { dout.to_contiguous() };
+    let dout = contiguous(dout.clone());
     let grad: BlockGrad<T> = with_block(tensors, spec, |block| {
         let (x, dout) = (slice::<T>(&tensors[0]), slice::<T>(&dout));
         block.backward(Isa::current(), x, saved, dout, wants_dx)

@@ -26,6 +26,7 @@ pub mod init;
 pub mod inverted;
 pub mod mobile;
 mod path;
+mod pool;
 pub mod registry;
 pub mod residual;
 pub mod resnet;

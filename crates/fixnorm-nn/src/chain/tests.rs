@@ -11,6 +11,7 @@ use crate::inverted::InvertedResidualConfig;
 use crate::residual::{BasicBlock, BottleneckConfig};
 
 /// A block under test.
+#[expect(clippy::large_enum_variant, reason = "a handful of values")]
 enum Subject {
     Conv(ConvBnAct),
     Block(Block),
@@ -20,9 +21,11 @@ impl Subject {
     fn with_chain<R>(&self, run: impl FnOnce(Chain<'_>) -> R) -> R {
         match self {
             Subject::Conv(conv) => conv.with_chain(run),
-            Subject::Block(Block::Basic(block)) => block.with_chain(run),
-            Subject::Block(Block::Bottleneck(block)) => block.with_chain(run),
-            Subject::Block(Block::Inverted(block)) => block.with_chain(run),
+            Subject::Block(block) => match block {
+                Block::Basic(block) => block.with_chain(run),
+                Block::Bottleneck(block) => block.with_chain(run),
+                Block::Inverted(block) => block.with_chain(run),
+            },
         }
     }
 
@@ -58,35 +61,23 @@ fn inverted(c_out: usize, stride: usize, activation: Activation) -> InvertedResi
 fn subjects(device: &Device) -> Vec<(&'static str, Subject, usize)> {
     let conv = ConvBnActConfig::new(3, 10, 3).with_stride(2).with_activation(Activation::HardSwish);
     let depthwise = ConvBnActConfig::depthwise(17, 5).with_activation(Activation::Relu6);
+    let basic =
+        |c_out, stride| Subject::Block(Block::Basic(BasicBlock::new(6, c_out, stride, device)));
+    let bottleneck = |c_in, stride| {
+        Subject::Block(Block::Bottleneck(BottleneckConfig { c_in, width: 4, stride }.init(device)))
+    };
+    let inverted = |c_out, stride, activation| {
+        Subject::Block(Block::Inverted(inverted(c_out, stride, activation).init(device)))
+    };
     vec![
         ("stem", Subject::Conv(conv.init(device)), 3),
         ("depthwise", Subject::Conv(depthwise.init(device)), 17),
-        ("basic", Subject::Block(Block::Basic(BasicBlock::new(6, 6, 1, device))), 6),
-        ("basic, narrowing", Subject::Block(Block::Basic(BasicBlock::new(6, 9, 2, device))), 6),
-        (
-            "bottleneck",
-            Subject::Block(Block::Bottleneck(
-                BottleneckConfig { c_in: 16, width: 4, stride: 1 }.init(device),
-            )),
-            16,
-        ),
-        (
-            "bottleneck with projection",
-            Subject::Block(Block::Bottleneck(
-                BottleneckConfig { c_in: 6, width: 4, stride: 2 }.init(device),
-            )),
-            6,
-        ),
-        (
-            "inverted",
-            Subject::Block(Block::Inverted(inverted(8, 1, Activation::Silu).init(device))),
-            8,
-        ),
-        (
-            "inverted, narrowing",
-            Subject::Block(Block::Inverted(inverted(11, 2, Activation::Relu6).init(device))),
-            8,
-        ),
+        ("basic", basic(6, 1), 6),
+        ("basic, narrowing", basic(9, 2), 6),
+        ("bottleneck", bottleneck(16, 1), 16),
+        ("bottleneck with projection", bottleneck(6, 2), 6),
+        ("inverted", inverted(8, 1, Activation::Silu), 8),
+        ("inverted, narrowing", inverted(11, 2, Activation::Relu6), 8),
     ]
 }
 
@@ -108,7 +99,8 @@ impl ModuleVisitor for Collect<'_> {
 
 fn close(what: &str, got: &[f32], expected: &[f32], tolerance: f32) {
     assert_eq!(got.len(), expected.len(), "{what}");
-    let scale = expected.iter().fold(1e-2f32, |most, v| most.max(v.abs()));
+    // Behind a normalization the terms of a gradient, of order 1, cancel: no finer than their sum.
+    let scale = expected.iter().fold(0.1f32, |most, v| most.max(v.abs()));
     for (i, (got, expected)) in got.iter().zip(expected).enumerate() {
         assert!((got - expected).abs() <= tolerance * scale, "{what} [{i}]: {got}, {expected}");
     }

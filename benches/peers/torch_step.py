@@ -1,0 +1,44 @@
+#!/usr/bin/env python3
+"""PyTorch's side of `train_step.py`: warms a training step up, then measures it each time it is told to.
+
+    torch_step.py MODEL BATCH RESOLUTION fp32|bf16 eager|compile THREADS STEPS
+
+timm model, channels_last, SGD with momentum and weight decay. Prints `ready`, then for each line read from
+stdin the median milliseconds of STEPS steps and the peak memory in MiB. Needs torch and timm.
+"""
+import resource
+import statistics
+import sys
+import time
+
+import timm
+import torch
+
+name, batch, side, precision, mode, threads, steps = sys.argv[1:8]
+batch, side, steps = int(batch), int(side), int(steps)
+torch.set_num_threads(int(threads))
+torch.manual_seed(0)
+model = timm.create_model(name, num_classes=1000).train().to(memory_format=torch.channels_last)
+x = torch.randn(batch, 3, side, side).to(memory_format=torch.channels_last)
+y = torch.randint(0, 1000, (batch,))
+optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
+forward = torch.compile(model) if mode == "compile" else model
+
+
+def step():
+    start = time.perf_counter()
+    optimizer.zero_grad(set_to_none=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+        loss = torch.nn.functional.cross_entropy(forward(x), y)
+    loss.backward()
+    optimizer.step()
+    loss.item()
+    return 1e3 * (time.perf_counter() - start)
+
+
+for _ in range(3):
+    step()
+print("ready", flush=True)
+for _ in sys.stdin:
+    median = statistics.median(step() for _ in range(steps))
+    print(median, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024, flush=True)

@@ -1,0 +1,92 @@
+//! The same run on other kernels: composed of Burn's operations, without vector instructions, in bf16;
+//! and the command that measures them.
+
+mod common;
+
+use std::path::Path;
+
+use common::{data, events, fixnorm, json, small_run};
+
+/// The losses of 200 steps, with this variable set.
+fn losses(dir: &Path, out: &str, variable: Option<(&str, &str)>) -> Vec<f64> {
+    let mut command = fixnorm(dir, &small_run(out, &["--epochs", "10"]));
+    command.envs(variable);
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let steps = events(&dir.join(out), "step");
+    steps.iter().map(|step| step["loss"].as_f64().unwrap()).collect()
+}
+
+#[test]
+fn kernels_do_not_change_a_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir, "data");
+    let fused = losses(dir, "fused", None);
+    assert_eq!(fused.len(), 200);
+    for (out, variable) in
+        [("composed", ("FIXNORM_BLOCKS", "composed")), ("scalar", ("FIXNORM_ISA", "scalar"))]
+    {
+        let other = losses(dir, out, Some(variable));
+        assert_eq!(other.len(), 200);
+        for (step, (a, b)) in fused.iter().zip(&other).enumerate().take(20) {
+            assert!((a - b).abs() <= 1e-3 * b, "{out}, step {step}: {a}, {b}");
+        }
+        // Later steps amplify rounding; the runs still learn the same.
+        let tail = |losses: &[f64]| losses[180..].iter().sum::<f64>() / 20.0;
+        assert!((tail(&fused) - tail(&other)).abs() < 0.1, "{} {}", tail(&fused), tail(&other));
+    }
+}
+
+#[test]
+fn unknown_kernels_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    data(dir.path(), "data");
+    let mut command = fixnorm(dir.path(), &small_run("out", &[]));
+    let output = command.env("FIXNORM_ISA", "mmx").output().unwrap();
+    assert!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(said.contains("mmx") && said.contains("scalar, avx2"), "{said}");
+}
+
+#[test]
+fn bf16_trains_to_weights_in_f32() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir, "data");
+    let more = ["--epochs", "8", "--set", "train.precision=bf16", "--set", "augment.flip=false"];
+    let summary = json(dir, &small_run("out", &more));
+    assert!(summary["val_top1"].as_f64().unwrap() > 0.9, "{summary}");
+    // `eval` computes in f32: bf16 has not carried the weights somewhere else.
+    let eval = json(dir, &["eval", "--weights", "out", "--data", "idx:data"]);
+    let difference = eval["val_loss"].as_f64().unwrap() - summary["val_loss"].as_f64().unwrap();
+    assert!(difference.abs() < 0.05, "{eval} against {summary}");
+}
+
+#[test]
+fn bench_step_reports_speed_memory_and_operations() {
+    let dir = tempfile::tempdir().unwrap();
+    let arguments = [
+        "bench",
+        "step",
+        "--batch",
+        "4",
+        "--res",
+        "16",
+        "--steps",
+        "3",
+        "--profile",
+        "--threads",
+        "1",
+    ];
+    let report = json(dir.path(), &arguments);
+    assert!(report["images_per_second"].as_f64().unwrap() > 0.0);
+    assert_eq!((report["steps"].as_u64(), report["threads"].as_u64()), (Some(3), Some(1)));
+    if cfg!(target_os = "linux") {
+        assert!(report["peak_rss_mib"].as_u64().unwrap() > 0);
+    }
+    let operations = report["profile"].as_array().unwrap();
+    let shares: f64 = operations.iter().map(|op| op["share"].as_f64().unwrap()).sum();
+    assert!(shares > 0.1 && shares < 1.01, "{report}");
+    assert!(operations.iter().any(|op| op["name"].as_str().unwrap().ends_with("backward")));
+}
