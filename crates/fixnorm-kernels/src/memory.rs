@@ -30,10 +30,12 @@ impl Split {
         Self { per: units.div_ceil(Self::MOST).max(1) }
     }
 
-    /// Parts that each sum into `len` numbers of their own: fewer when these are many.
-    pub(crate) fn with_sums(units: usize, len: usize) -> Self {
-        // 16 MiB of partial sums at most, but never less than two parts.
-        let parts = (4 << 20) / len.max(1);
-        Self { per: units.div_ceil(parts.clamp(2, Self::MOST)).max(1) }
+    /// Parts that each sum into `len` numbers of their own, from `read` numbers in all.
+    pub(crate) fn with_sums(units: usize, len: usize, read: usize) -> Self {
+        // 16 MiB of partial sums at most, and no more of them than numbers to sum where that leaves
+        // enough parts; but never less than two.
+        let fit = (4 << 20) / len.max(1);
+        let pays = (read / len.max(1)).max(16);
+        Self { per: units.div_ceil(fit.min(pays).clamp(2, Self::MOST)).max(1) }
     }
 }

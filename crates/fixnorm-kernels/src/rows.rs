@@ -58,7 +58,7 @@ pub(crate) fn activate<T: Real>(
             }
             lanes::store(a, &mut out[j..]);
         });
-        out[c..].fill(T::default());
+        clear(&mut out[c..]);
     }
 }
 
@@ -70,7 +70,15 @@ fn widen<T: Real>(x: &[T], c: usize, out: &mut [T], stride: usize) {
     }
     for (x, out) in x.chunks_exact(c).zip(out.chunks_exact_mut(stride)) {
         copy(x, &mut out[..c]);
-        out[c..].fill(T::default());
+        clear(&mut out[c..]);
+    }
+}
+
+/// Zeros; a call only where there is something to fill, which for most sizes there is not.
+#[inline(always)]
+pub(crate) fn clear<T: Real>(out: &mut [T]) {
+    if !out.is_empty() {
+        out.fill(T::default());
     }
 }
 
@@ -117,7 +125,7 @@ pub(crate) fn gradient<T: Real>(
             );
             lanes::store(dy, &mut out[j..]);
         });
-        out[c..].fill(T::default());
+        clear(&mut out[c..]);
     }
 }
 

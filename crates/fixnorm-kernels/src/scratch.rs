@@ -8,13 +8,24 @@ use std::ops::{Deref, DerefMut};
 
 use crate::real::Real;
 
+/// Bytes of a cache line, and of the longest vector: one that lies across two lines costs two loads.
+pub(crate) const LINE: usize = 64;
+
+/// The first element of a buffer that starts a cache line, if it is long enough to have one.
+pub(crate) fn line_start<T>(buffer: &[T]) -> usize {
+    let start = buffer.as_ptr().align_offset(LINE);
+    if start < buffer.len() { start } else { 0 }
+}
+
 thread_local! {
     static POOL: RefCell<HashMap<TypeId, Vec<Box<dyn Any>>>> = RefCell::default();
 }
 
-/// A buffer lent by the thread's pool. Its content is unspecified, but initialized.
+/// A buffer lent by the thread's pool, at the start of a cache line. Its content is unspecified, but
+/// initialized.
 pub(crate) struct Scratch<T: Real> {
     buffer: Vec<T>,
+    start: usize,
 }
 
 impl<T: Real> Scratch<T> {
@@ -22,8 +33,9 @@ impl<T: Real> Scratch<T> {
         let lent = POOL.with_borrow_mut(|pool| pool.get_mut(&TypeId::of::<T>())?.pop());
         let mut buffer =
             lent.and_then(|lent| lent.downcast::<Vec<T>>().ok()).map_or_else(Vec::new, |b| *b);
-        buffer.resize(len.max(buffer.len()), T::default());
-        Self { buffer }
+        buffer.resize(buffer.len().max(len + LINE / T::BYTES), T::default());
+        let start = line_start(&buffer);
+        Self { buffer, start }
     }
 
     pub(crate) fn zeroed(len: usize) -> Self {
@@ -47,12 +59,12 @@ impl<T: Real> Deref for Scratch<T> {
     type Target = [T];
 
     fn deref(&self) -> &[T] {
-        &self.buffer
+        &self.buffer[self.start..]
     }
 }
 
 impl<T: Real> DerefMut for Scratch<T> {
     fn deref_mut(&mut self) -> &mut [T] {
-        &mut self.buffer
+        &mut self.buffer[self.start..]
     }
 }

@@ -1,6 +1,7 @@
 //! Convolutions over all channels of a group, as products of matrices: pointwise ones are a product as
 //! they stand, others gather the window under each pixel first.
-//! Not here: depthwise ones (`depthwise.rs`), the products (`gemm`).
+//! Not here: depthwise ones (`depthwise.rs`), wide ones of few channels (`bordered.rs`), the products
+//! (`gemm`).
 //!
 //! ```text
 //! for each part of the pictures (in parallel)
@@ -22,6 +23,7 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::bordered::Bordered;
 use super::{ConvGrad, ConvShape, Gradient, Input, Wanted};
 use crate::gemm::{COLUMNS, PackedB, ROWS, Rows, RowsMut, add_outer, multiply, padded};
 use crate::isa::{Isa, vectorized};
@@ -29,7 +31,7 @@ use crate::lanes::{self, for_each_block, load, map};
 use crate::memory::{Split, unfilled};
 use crate::norm::{GradSums, MomentSums, Moments};
 use crate::real::Real;
-use crate::rows::{activate, copy, gradient, mask_rows, moments, store};
+use crate::rows::{activate, clear, copy, gradient, mask_rows, moments, store};
 use crate::scratch::Scratch;
 
 /// What a block of rows may take of the second-level cache.
@@ -108,11 +110,11 @@ impl Window {
                 }
                 let y = y + ty as isize;
                 if y < 0 || y >= h as isize || first == last {
-                    out.fill(T::default());
+                    clear(out);
                     continue;
                 }
-                out[..first * c].fill(T::default());
-                out[last * c..].fill(T::default());
+                clear(&mut out[..first * c]);
+                clear(&mut out[last * c..]);
                 let pixel = (image * h + y as usize) * w + (x + first as isize) as usize;
                 if whole {
                     let len = (last - first) * c;
@@ -124,7 +126,7 @@ impl Window {
                     copy(&source.data[start..][..c], out);
                 }
             }
-            out[taps_y * taps_x * c..].fill(T::default());
+            clear(&mut out[taps_y * taps_x * c..]);
             jx += 1;
             if jx == self.grid[1] {
                 jx = 0;
@@ -138,12 +140,34 @@ impl Window {
     }
 }
 
+/// Where rows of a grid lie in a picture: grid pixel `(jy, jx)` is the picture's pixel
+/// `(jy·stride + first[0], jx·stride + first[1])`.
+#[derive(Clone, Copy)]
+pub(super) struct Grid {
+    pub(super) size: [usize; 2],
+    pub(super) first: [usize; 2],
+}
+
+impl Grid {
+    /// The picture and the pixel, both counted from a chunk's first, of a row.
+    #[inline(always)]
+    fn pixel(&self, s: &ConvShape, row: usize) -> (usize, usize) {
+        let [grid_h, grid_w] = self.size;
+        if s.stride == 1 {
+            return (row / (grid_h * grid_w), row);
+        }
+        let (image, row) = (row / (grid_h * grid_w), row % (grid_h * grid_w));
+        let y = row / grid_w * s.stride + self.first[0];
+        let x = row % grid_w * s.stride + self.first[1];
+        (image, (image * s.h + y) * s.w + x)
+    }
+}
+
 /// A window, and the weight as the right operand for each group of channels.
 struct Taps<T> {
     window: Window,
     packed: Vec<PackedB<T>>,
-    /// Grid pixel `(jy, jx)` is the picture's pixel `(jy·stride + first[0], jx·stride + first[1])`.
-    first: [usize; 2],
+    grid: Grid,
 }
 
 impl<T: Real> Taps<T> {
@@ -155,11 +179,8 @@ impl<T: Real> Taps<T> {
                 weight[((group * c_out + j) * c_in + ci) * k * k + tap]
             })
         };
-        Self {
-            window: Window::forward(s),
-            packed: (0..s.groups).map(packed).collect(),
-            first: [0; 2],
-        }
+        let grid = Grid { size: [s.h_out, s.w_out], first: [0; 2] };
+        Self { window: Window::forward(s), packed: (0..s.groups).map(packed).collect(), grid }
     }
 
     /// The classes of input pixels by their coordinates' remainders.
@@ -198,22 +219,8 @@ impl<T: Real> Taps<T> {
             off: [off(&taps_y, first[0], s.top), off(&taps_x, first[1], s.left)],
             taps: [taps_y.len(), taps_x.len()],
         };
-        Self { window, packed: (0..s.groups).map(packed).collect(), first }
-    }
-}
-
-impl<T> Taps<T> {
-    /// The picture and the pixel, both counted from a chunk's first, of a row of its grid.
-    #[inline(always)]
-    fn pixel(&self, s: &ConvShape, row: usize) -> (usize, usize) {
-        let [grid_h, grid_w] = self.window.grid;
-        if s.stride == 1 {
-            return (row / (grid_h * grid_w), row);
-        }
-        let (image, row) = (row / (grid_h * grid_w), row % (grid_h * grid_w));
-        let y = row / grid_w * s.stride + self.first[0];
-        let x = row % grid_w * s.stride + self.first[1];
-        (image, (image * s.h + y) * s.w + x)
+        let grid = Grid { size: window.grid, first };
+        Self { window, packed: (0..s.groups).map(packed).collect(), grid }
     }
 }
 
@@ -238,6 +245,7 @@ pub(super) fn forward<T: Real>(
     want_moments: bool,
 ) -> (Vec<T>, Option<Moments>) {
     let s = flattened(shape, x.gate.is_some());
+    let bordered = Bordered::forward(&s, weight);
     let taps = Taps::forward(&s, weight);
     let split = Split::new(s.n);
     let mut y = unfilled(s.output_len());
@@ -245,7 +253,10 @@ pub(super) fn forward<T: Real>(
     let parts = y.par_chunks_mut(part_len).enumerate().map(|(part, y)| {
         let first = part * split.per;
         let images = first..s.n.min(first + split.per);
-        vectorized!(isa, forward_part(isa, &s, x, &taps, images, y, want_moments))
+        match &bordered {
+            Some(own) => vectorized!(isa, own.forward_part(isa, &s, x, images, y, want_moments)),
+            None => vectorized!(isa, forward_part(isa, &s, x, &taps, images, y, want_moments)),
+        }
     });
     let sums: Vec<MomentSums> = parts.collect();
     (y, want_moments.then(|| MomentSums::join(sums)))
@@ -344,9 +355,13 @@ pub(super) fn backward<T: Real>(
 ) -> ConvGrad<T> {
     let s = flattened(shape, x.gate.is_some());
     let wants_dx = !matches!(wanted, Wanted::Nothing);
-    let classes = if wants_dx { Taps::backward(&s, weight) } else { Vec::new() };
-    let sums = WeightSums::new(&s);
-    let split = Split::with_sums(s.n, sums.len());
+    let bordered = Bordered::backward(&s, weight, wants_dx);
+    let classes = match wants_dx && bordered.is_none() {
+        true => Taps::backward(&s, weight),
+        false => Vec::new(),
+    };
+    let sums = WeightSums::new(&s, bordered.is_some());
+    let split = Split::with_sums(s.n, sums.len(), s.input_len());
     let dx_image = if wants_dx { s.h * s.w * s.c_in } else { 0 };
     let gate_image = if matches!(wanted, Wanted::Gated) { s.c_in } else { 0 };
     let mut dx = unfilled(s.n * dx_image);
@@ -357,10 +372,11 @@ pub(super) fn backward<T: Real>(
     let parts = dx_parts.into_par_iter().zip(gate_parts).enumerate().map(|(part, (dx, dgate))| {
         let first = part * split.per;
         let images = first..s.n.min(first + split.per);
-        vectorized!(isa, {
-            let task = Backward { isa, s: &s, x, dy, wanted, classes: &classes, weights: &sums };
-            task.part(images, dx, dgate)
-        })
+        let task = Backward { isa, s: &s, x, dy, wanted, classes: &classes, weights: &sums };
+        match &bordered {
+            Some(own) => vectorized!(isa, own.backward_part(&task, images, dx, dgate)),
+            None => vectorized!(isa, task.part(images, dx, dgate)),
+        }
     });
     let (grad_sums, partial): (Vec<GradSums>, Vec<Vec<f32>>) = parts.unzip();
     let masked = matches!(wanted, Wanted::Masked);
@@ -380,45 +396,48 @@ pub(super) fn parts_of<T>(whole: &mut [T], len: usize, count: usize) -> Vec<&mut
     }
 }
 
-/// How a part's sum of the weight's gradient is laid out: `[group][c_out, padded][taps·c_in, padded]`.
-struct WeightSums {
+/// How a part's sum of the weight's gradient is laid out: `[group][c_out, padded][taps·c_in, padded]`,
+/// each line of taps from a multiple of `line` on.
+pub(super) struct WeightSums {
     groups: usize,
     c_in: usize,
     c_out: usize,
-    taps: usize,
-    stride: usize,
+    kernel: usize,
+    pub(super) line: usize,
+    pub(super) stride: usize,
 }
 
 impl WeightSums {
-    fn new(s: &ConvShape) -> Self {
-        let (c_in, taps) = (s.c_in / s.groups, s.kernel * s.kernel);
-        let stride = padded(taps * c_in, COLUMNS);
-        Self { groups: s.groups, c_in, c_out: s.c_out / s.groups, taps, stride }
+    fn new(s: &ConvShape, padded_lines: bool) -> Self {
+        let (c_in, kernel) = (s.c_in / s.groups, s.kernel);
+        let line = if padded_lines { padded(kernel * c_in, COLUMNS) } else { kernel * c_in };
+        let stride = padded(kernel * line, COLUMNS);
+        Self { groups: s.groups, c_in, c_out: s.c_out / s.groups, kernel, line, stride }
     }
 
     fn group_len(&self) -> usize {
         padded(self.c_out, ROWS) * self.stride
     }
 
-    fn len(&self) -> usize {
+    pub(super) fn len(&self) -> usize {
         self.groups * self.group_len()
     }
 
     /// The parts' sum in the weight's own layout.
     fn join(&self, parts: &[Vec<f32>]) -> Vec<f32> {
-        let row = self.c_in * self.taps;
+        let (k, row) = (self.kernel, self.c_in * self.kernel * self.kernel);
         let mut dweight = vec![0.0; self.groups * self.c_out * row];
         dweight.par_chunks_mut(row).enumerate().for_each(|(co, out)| {
             let start = co / self.c_out * self.group_len() + co % self.c_out * self.stride;
-            let mut sum = Scratch::<f32>::zeroed(row);
+            let mut sum = Scratch::<f32>::zeroed(self.stride);
             for part in parts {
-                for (sum, &value) in sum.iter_mut().zip(&part[start..][..row]) {
+                for (sum, &value) in sum.iter_mut().zip(&part[start..][..self.stride]) {
                     *sum += value;
                 }
             }
-            for (ci, out) in out.chunks_exact_mut(self.taps).enumerate() {
+            for (ci, out) in out.chunks_exact_mut(k * k).enumerate() {
                 for (tap, out) in out.iter_mut().enumerate() {
-                    *out = sum[tap * self.c_in + ci];
+                    *out = sum[tap / k * self.line + tap % k * self.c_in + ci];
                 }
             }
         });
@@ -427,14 +446,14 @@ impl WeightSums {
 }
 
 /// The way back, for one part of the pictures.
-struct Backward<'a, T> {
-    isa: Isa,
-    s: &'a ConvShape,
-    x: Input<'a, T>,
-    dy: Gradient<'a, T>,
+pub(super) struct Backward<'a, T> {
+    pub(super) isa: Isa,
+    pub(super) s: &'a ConvShape,
+    pub(super) x: Input<'a, T>,
+    pub(super) dy: Gradient<'a, T>,
     wanted: Wanted<'a, T>,
     classes: &'a [Taps<T>],
-    weights: &'a WeightSums,
+    pub(super) weights: &'a WeightSums,
 }
 
 impl<T: Real> Backward<'_, T> {
@@ -538,7 +557,7 @@ impl<T: Real> Backward<'_, T> {
                     }
                 };
                 let c = RowsMut { data: dweight, stride: weights.stride };
-                add_outer(self.isa, [m, weights.c_out, weights.c_in * weights.taps], a, b, c);
+                add_outer(self.isa, [m, weights.c_out, weights.line * weights.kernel], a, b, c);
             }
         }
     }
@@ -583,16 +602,17 @@ impl<T: Real> Backward<'_, T> {
                 };
                 multiply(self.isa, m, a, packed, RowsMut { data: out, stride: c_stride });
             }
-            self.finish(class, images.start, start..start + m, &c[..m * c_stride], dx, dgate, sums);
+            let c = &c[..m * c_stride];
+            self.finish(class.grid, images.start, start..start + m, c, dx, dgate, sums);
         }
     }
 
     /// Carries a block of the input's gradient through the activation, and stores it.
     #[inline(always)]
     #[allow(clippy::too_many_arguments)]
-    fn finish(
+    pub(super) fn finish(
         &self,
-        class: &Taps<T>,
+        grid: Grid,
         first_image: usize,
         rows: Range<usize>,
         c: &[f32],
@@ -608,7 +628,7 @@ impl<T: Real> Backward<'_, T> {
             Wanted::Nothing => {}
             Wanted::Plain(add) => {
                 for (c, row) in c.chunks_exact(stride).zip(rows) {
-                    let at = class.pixel(s, row).1 * channels;
+                    let at = grid.pixel(s, row).1 * channels;
                     let dx = &mut dx[at..][..channels];
                     match add {
                         None => store(c, stride, channels, dx),
@@ -635,7 +655,7 @@ impl<T: Real> Backward<'_, T> {
                     let first = rows.start + i * AT_ONCE;
                     let count = AT_ONCE.min(rows.end - first);
                     for (row, at) in at[..count].iter_mut().enumerate() {
-                        *at = class.pixel(s, first + row).1 * channels;
+                        *at = grid.pixel(s, first + row).1 * channels;
                     }
                     mask_rows(c, stride, &at[..count], y, affine, dx, &mut g, &mut gy);
                 }
@@ -645,7 +665,7 @@ impl<T: Real> Backward<'_, T> {
                 let affine = self.x.affine.expect("checked by `backward`");
                 let (scale, shift) = (&affine.scale[..channels], &affine.shift[..channels]);
                 for (c, row) in c.chunks_exact(stride).zip(rows) {
-                    let (image, pixel) = class.pixel(s, row);
+                    let (image, pixel) = grid.pixel(s, row);
                     let at = pixel * channels;
                     let y = &self.x.data[offset + at..][..channels];
                     let dx = &mut dx[at..][..channels];

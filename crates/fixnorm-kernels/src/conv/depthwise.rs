@@ -371,7 +371,7 @@ pub(super) fn backward<T: Real>(
     dy: Gradient<'_, T>,
     wanted: Wanted<'_, T>,
 ) -> ConvGrad<T> {
-    let split = Split::with_sums(s.n, weight.len());
+    let split = Split::with_sums(s.n, weight.len(), s.input_len());
     let count = s.n.div_ceil(split.per);
     let wants_dx = !matches!(wanted, Wanted::Nothing);
     let classes = if wants_dx { Class::all(s, weight) } else { Vec::new() };

@@ -16,6 +16,7 @@
 //! sizes alone, so a result does not depend on the number of threads. Pixels outside the picture
 //! are zero, after activation.
 
+mod bordered;
 mod dense;
 mod depthwise;
 pub mod scalar;

@@ -22,10 +22,16 @@ use crate::real::bf16;
 
 const TILE: usize = 8;
 
-/// Calls `$tile::<rows, panels>` with as many rows as are left, at most eight.
+/// Calls `$tile::<rows, panels>` with as many rows as are left, at most eight. One panel takes sixteen if it
+/// can: eight sums do not keep both multiply-add units busy.
 macro_rules! by_rows {
-    ($tile:ident, $panels:literal, $o:expr, $row:expr, $panel:expr) => {
-        match $o.m - $row {
+    ($tile:ident, $panels:literal, $o:expr, $row:expr, $panel:expr) => {{
+        let rows = match $o.m - $row {
+            left @ (0..=TILE) => left,
+            left if $panels == 1 && left >= 2 * TILE => 2 * TILE,
+            _ => TILE,
+        };
+        match rows {
             1 => $tile::<1, $panels>($o, $row, $panel),
             2 => $tile::<2, $panels>($o, $row, $panel),
             3 => $tile::<3, $panels>($o, $row, $panel),
@@ -33,9 +39,11 @@ macro_rules! by_rows {
             5 => $tile::<5, $panels>($o, $row, $panel),
             6 => $tile::<6, $panels>($o, $row, $panel),
             7 => $tile::<7, $panels>($o, $row, $panel),
-            _ => $tile::<TILE, $panels>($o, $row, $panel),
+            TILE => $tile::<TILE, $panels>($o, $row, $panel),
+            _ => $tile::<{ if $panels == 1 { 2 * TILE } else { TILE } }, $panels>($o, $row, $panel),
         }
-    };
+        rows
+    }};
 }
 
 /// # Safety
@@ -44,10 +52,10 @@ macro_rules! by_rows {
 pub(super) unsafe fn product_f32(o: Operands<f32>) {
     // SAFETY: the caller's; no tile reaches over `m` or `panels`.
     unsafe {
-        for_each_tile!(o, TILE, row, panel,
-            three => { by_rows!(tile_f32, 3, o, row, panel) },
-            two => { by_rows!(tile_f32, 2, o, row, panel) },
-            one => { by_rows!(tile_f32, 1, o, row, panel) }
+        for_each_tile!(o, row, panel,
+            three => by_rows!(tile_f32, 3, o, row, panel),
+            two => by_rows!(tile_f32, 2, o, row, panel),
+            one => by_rows!(tile_f32, 1, o, row, panel)
         );
     }
 }
@@ -106,10 +114,10 @@ unsafe fn store<const R: usize, const V: usize>(
 pub(super) unsafe fn product_bf16(o: Operands<bf16>) {
     // SAFETY: the caller's; no tile reaches over `m` or `panels`.
     unsafe {
-        for_each_tile!(o, TILE, row, panel,
-            three => { by_rows!(tile_bf16, 3, o, row, panel) },
-            two => { by_rows!(tile_bf16, 2, o, row, panel) },
-            one => { by_rows!(tile_bf16, 1, o, row, panel) }
+        for_each_tile!(o, row, panel,
+            three => by_rows!(tile_bf16, 3, o, row, panel),
+            two => by_rows!(tile_bf16, 2, o, row, panel),
+            one => by_rows!(tile_bf16, 1, o, row, panel)
         );
     }
 }

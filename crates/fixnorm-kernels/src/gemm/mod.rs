@@ -5,12 +5,14 @@
 //!
 //! ```text
 //! multiply    C[m, n]  = A[m, k] · B[k, n]     A row-major, B packed once and used often
+//! add_product C[m, n] += A[m, k] · B[k, n]
 //! add_outer   C[n, k] += A[m, n]ᵀ · B[m, k]    both row-major: the gradient of a weight
 //! ```
 //!
 //! Everything is padded, so that no kernel has a special case at an edge: rows of `C` to [`ROWS`], its
 //! columns to [`COLUMNS`], `A`'s `k` in `multiply` to [`Product::K_ALIGN`] with zeros. Padding rows and
-//! columns of `C` hold anything afterwards, and may be computed from anything.
+//! columns of `C` hold anything afterwards, and may be computed from anything. Rows of `A` and of
+//! `add_outer`'s `B` may overlap: a stride may be shorter than a row.
 //!
 //! Accumulation is in `f32` for both formats: products of two `bf16` are exact. The order of
 //! summation depends on the instruction set and on the sizes, on nothing else. NaN and infinity
@@ -67,14 +69,31 @@ pub struct RowsMut<'a> {
 /// # Panics
 /// If a slice is shorter than the padded sizes of the contract.
 pub fn multiply<T: Real>(isa: Isa, m: usize, a: Rows<'_, T>, b: &PackedB<T>, c: RowsMut<'_>) {
+    product(isa, m, a, b, c, false);
+}
+
+/// `C += A · B`; `A` has `m` rows.
+///
+/// # Panics
+/// As [`multiply`].
+pub fn add_product<T: Real>(isa: Isa, m: usize, a: Rows<'_, T>, b: &PackedB<T>, c: RowsMut<'_>) {
+    product(isa, m, a, b, c, true);
+}
+
+fn product<T: Real>(
+    isa: Isa,
+    m: usize,
+    a: Rows<'_, T>,
+    b: &PackedB<T>,
+    c: RowsMut<'_>,
+    accumulate: bool,
+) {
     if m == 0 {
         return;
     }
-    assert!(
-        a.stride >= b.k_padded() && a.data.len() >= (padded(m, ROWS) - 1) * a.stride + b.k_padded()
-    );
+    assert!(a.data.len() >= (padded(m, ROWS) - 1) * a.stride + b.k_padded());
     assert!(c.stride >= padded(b.n(), COLUMNS) && c.data.len() >= padded(m, ROWS) * c.stride);
-    T::multiply(isa, m, a, b, c);
+    T::multiply(isa, m, a, b, c, accumulate);
 }
 
 /// `C += Aᵀ · B`, where `A` has `n` columns, `B` has `k`, and both have `m` rows.
@@ -92,8 +111,9 @@ pub fn add_outer<T: Real>(
         return;
     }
     assert!(a.stride >= padded(n, ROWS) && a.data.len() >= m * a.stride);
-    assert!(b.stride >= padded(k, COLUMNS) && b.data.len() >= m * b.stride);
-    assert!(c.stride >= padded(k, COLUMNS) && c.data.len() >= padded(n, ROWS) * c.stride);
+    assert!(b.data.len() >= (m - 1) * b.stride + padded(k, COLUMNS));
+    assert!(c.stride >= padded(k, COLUMNS));
+    assert!(c.data.len() >= (padded(n, ROWS) - 1) * c.stride + padded(k, COLUMNS));
     T::add_outer(isa, [m, n, k], a, b, c);
 }
 
@@ -124,7 +144,14 @@ pub trait Product: Sized {
     const INTERLEAVED: usize;
 
     #[doc(hidden)]
-    fn multiply(isa: Isa, m: usize, a: Rows<'_, Self>, b: &PackedB<Self>, c: RowsMut<'_>);
+    fn multiply(
+        isa: Isa,
+        m: usize,
+        a: Rows<'_, Self>,
+        b: &PackedB<Self>,
+        c: RowsMut<'_>,
+        accumulate: bool,
+    );
 
     #[doc(hidden)]
     fn add_outer(isa: Isa, size: [usize; 3], a: Rows<'_, Self>, b: Rows<'_, Self>, c: RowsMut<'_>);
@@ -134,7 +161,14 @@ impl Product for f32 {
     const K_ALIGN: usize = 1;
     const INTERLEAVED: usize = 1;
 
-    fn multiply(isa: Isa, m: usize, a: Rows<'_, f32>, b: &PackedB<f32>, c: RowsMut<'_>) {
+    fn multiply(
+        isa: Isa,
+        m: usize,
+        a: Rows<'_, f32>,
+        b: &PackedB<f32>,
+        c: RowsMut<'_>,
+        accumulate: bool,
+    ) {
         let operands = Operands {
             m,
             panels: b.n().div_ceil(COLUMNS),
@@ -147,7 +181,7 @@ impl Product for f32 {
             r_panel: b.panel(),
             c: c.data.as_mut_ptr(),
             c_row: c.stride,
-            accumulate: false,
+            accumulate,
         };
         // SAFETY: `multiply` has checked the slices against the sizes that the operands name.
         unsafe { product_f32(isa, operands) }
@@ -184,7 +218,14 @@ impl Product for bf16 {
     const K_ALIGN: usize = 32;
     const INTERLEAVED: usize = 2;
 
-    fn multiply(isa: Isa, m: usize, a: Rows<'_, bf16>, b: &PackedB<bf16>, c: RowsMut<'_>) {
+    fn multiply(
+        isa: Isa,
+        m: usize,
+        a: Rows<'_, bf16>,
+        b: &PackedB<bf16>,
+        c: RowsMut<'_>,
+        accumulate: bool,
+    ) {
         let operands = Operands {
             m,
             panels: b.n().div_ceil(COLUMNS),
@@ -197,7 +238,7 @@ impl Product for bf16 {
             r_panel: b.panel(),
             c: c.data.as_mut_ptr(),
             c_row: c.stride,
-            accumulate: false,
+            accumulate,
         };
         // SAFETY: `multiply` has checked the slices against the sizes that the operands name, rows
         // padded to whole tiles.
@@ -273,10 +314,10 @@ unsafe fn product_bf16(isa: Isa, o: Operands<bf16>) {
     }
 }
 
-/// Calls `tile!(rows, panels at a time, first row, first panel)` over the whole of `C`: as many panels
-/// at a time as are wanted, the rest in twos and ones, and the last rows exactly.
+/// Covers the whole of `C`: as many panels at a time as are wanted, the rest in twos and ones. Each
+/// expression computes the tile at `$row`, `$panel` and comes to the rows it has done.
 macro_rules! for_each_tile {
-    ($o:expr, $rows:expr, $row:ident, $panel:ident, three => $three:block, two => $two:block, one => $one:block) => {
+    ($o:expr, $row:ident, $panel:ident, three => $three:expr, two => $two:expr, one => $one:expr) => {
         let mut $panel = 0;
         while $panel < $o.panels {
             let left = $o.panels - $panel;
@@ -290,12 +331,11 @@ macro_rules! for_each_tile {
             };
             let mut $row = 0;
             while $row < $o.m {
-                match width {
+                $row += match width {
                     3 => $three,
                     2 => $two,
                     _ => $one,
-                }
-                $row += $rows;
+                };
             }
             $panel += width;
         }

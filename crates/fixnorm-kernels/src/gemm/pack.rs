@@ -3,12 +3,15 @@
 use super::{COLUMNS, Product, ROWS, Rows, padded};
 use crate::isa::Isa;
 use crate::real::{Real, bf16};
+use crate::scratch::{LINE, line_start};
 
 /// A right operand of [`multiply`](super::multiply) in panels of 16 columns: `[panel][k][16]` for `f32`
 /// and, rows in interleaved pairs, `[panel][k/2][16][2]` for `bf16`.
 #[derive(Clone, Debug)]
 pub struct PackedB<T> {
     data: Vec<T>,
+    /// Of the first panel in `data`: panels start at cache lines.
+    start: usize,
     n: usize,
     k_padded: usize,
 }
@@ -17,8 +20,12 @@ impl<T: Real> PackedB<T> {
     /// Packs the `k × n` matrix whose element in row `p`, column `j` is `element(p, j)`.
     pub fn new(k: usize, n: usize, element: impl Fn(usize, usize) -> f32) -> Self {
         let k_padded = padded(k, T::K_ALIGN);
-        let mut data = vec![T::default(); k_padded * padded(n, COLUMNS)];
-        for (panel, block) in data.chunks_exact_mut(k_padded.max(1) * COLUMNS).enumerate() {
+        let len = k_padded * padded(n, COLUMNS);
+        let mut data = vec![T::default(); len + LINE / T::BYTES];
+        let start = line_start(&data);
+        for (panel, block) in
+            data[start..][..len].chunks_exact_mut(k_padded.max(1) * COLUMNS).enumerate()
+        {
             let first = panel * COLUMNS;
             let width = COLUMNS.min(n - first);
             for p in 0..k {
@@ -29,13 +36,13 @@ impl<T: Real> PackedB<T> {
                 }
             }
         }
-        Self { data, n, k_padded }
+        Self { data, start, n, k_padded }
     }
 }
 
 impl<T> PackedB<T> {
     pub(super) fn data(&self) -> &[T] {
-        &self.data
+        &self.data[self.start..]
     }
 
     pub(super) fn n(&self) -> usize {

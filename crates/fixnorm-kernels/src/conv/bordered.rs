@@ -1,0 +1,266 @@
+//! Convolutions of stride 1 without gathering windows: with a border of zeros around a picture in the
+//! cache, the windows of neighbouring pixels are overlapping rows of one matrix.
+//!
+//! ```text
+//! picture with its border, pitch = w + k − 1 pixels a line, c numbers a pixel
+//! row r of tap line ty  = the k·c numbers from pixel r + ty·pitch on
+//! forward    C[r]   = Σ over ty  row(x, r, ty) · W[ty]         for all r, line ends included
+//! backward   dw[ty] = dyᵀ · rows(x, ty)                        dy being zero at line ends
+//!            dx       as forward, from dy, the taps turned round
+//! ```
+//!
+//! 1. A line has k − 1 rows too many, which are computed and dropped. That is cheaper than gathering
+//!    where a picture is wide and its channels are few: see [`Border::pays`].
+//! 2. Padding a window's `k·c` reads into the next pixel, against zeros of the weight.
+
+use std::ops::Range;
+
+use super::dense::{Backward, Grid};
+use super::{ConvShape, Input};
+use crate::gemm::{
+    COLUMNS, PackedB, ROWS, Rows, RowsMut, add_outer, add_product, multiply, padded,
+};
+use crate::isa::Isa;
+use crate::norm::{GradSums, MomentSums};
+use crate::real::Real;
+use crate::rows::{activate, clear, gradient, moments, store};
+use crate::scratch::Scratch;
+
+/// What a block's sums may take of the cache.
+const BLOCK_BYTES: usize = 1 << 17;
+
+/// A picture with zeros around it.
+#[derive(Clone, Copy)]
+struct Border {
+    kernel: usize,
+    h: usize,
+    w: usize,
+}
+
+impl Border {
+    /// Whether a convolution is of this kind and faster so.
+    fn pays<T: Real>(s: &ConvShape) -> bool {
+        // Gathering a window costs as much as the products with about so many output channels.
+        let gather = if T::BYTES == 4 { 12 } else { 96 };
+        let half = s.kernel / 2;
+        s.groups == 1
+            && s.stride == 1
+            && s.kernel > 1
+            && s.kernel % 2 == 1
+            && [s.top, s.left, s.h_out, s.w_out] == [half, half, s.h, s.w]
+            && (s.kernel - 1) * s.c_out < gather * s.w
+    }
+
+    fn pitch(&self) -> usize {
+        self.w + self.kernel - 1
+    }
+
+    /// Numbers of a picture and of what is read beyond its end.
+    fn len<T: Real>(&self, stride: usize) -> usize {
+        let pixels = self.pitch() * (self.h + self.kernel - 1) + ROWS;
+        pixels * stride + padded(self.kernel * stride, COLUMNS.max(T::K_ALIGN))
+    }
+
+    /// Lines of a block of sums with rows of `c_stride`.
+    fn block(&self, c_stride: usize) -> usize {
+        (BLOCK_BYTES / 4 / c_stride / self.pitch()).clamp(1, self.h)
+    }
+
+    /// Has each line filled by `fill(line, place)`, and its surroundings with zeros.
+    #[inline(always)]
+    fn fill<T: Real>(&self, stride: usize, out: &mut [T], mut fill: impl FnMut(usize, &mut [T])) {
+        let (half, line) = (self.kernel / 2, self.pitch() * stride);
+        for (y, out) in out.chunks_mut(line).enumerate() {
+            if y < half || y >= half + self.h {
+                out.fill(T::default());
+                continue;
+            }
+            let (left, rest) = out.split_at_mut(half * stride);
+            let (own, right) = rest.split_at_mut(self.w * stride);
+            clear(left);
+            fill(y - half, own);
+            clear(right);
+        }
+    }
+
+    /// `C` for `count` lines from `first` on, without the line ends.
+    #[inline(always)]
+    #[allow(clippy::too_many_arguments)]
+    fn multiply<T: Real>(
+        &self,
+        isa: Isa,
+        a: &[T],
+        stride: usize,
+        lines: Range<usize>,
+        weight: &[PackedB<T>],
+        c: &mut [f32],
+        c_stride: usize,
+    ) {
+        let m = lines.len() * self.pitch() - (self.kernel - 1);
+        for (ty, weight) in weight.iter().enumerate() {
+            let a = Rows { data: &a[(lines.start + ty) * self.pitch() * stride..], stride };
+            let c = RowsMut { data: &mut *c, stride: c_stride };
+            match ty {
+                0 => multiply(isa, m, a, weight, c),
+                _ => add_product(isa, m, a, weight, c),
+            }
+        }
+        for line in 1..lines.len() {
+            let from = line * self.pitch() * c_stride;
+            c.copy_within(from..from + self.w * c_stride, line * self.w * c_stride);
+        }
+    }
+}
+
+/// The weight of a convolution of this kind, one right operand for each line of taps.
+pub(super) struct Bordered<T> {
+    border: Border,
+    packed: Vec<PackedB<T>>,
+}
+
+impl<T: Real> Bordered<T> {
+    fn new(s: &ConvShape) -> Option<Self> {
+        let border = Border { kernel: s.kernel, h: s.h, w: s.w };
+        Border::pays::<T>(s).then_some(Self { border, packed: Vec::new() })
+    }
+
+    pub(super) fn forward(s: &ConvShape, weight: &[f32]) -> Option<Self> {
+        let mut own = Self::new(s)?;
+        let (c_in, k) = (s.c_in, s.kernel);
+        own.packed.extend((0..k).map(|ky| {
+            PackedB::new(k * c_in, s.c_out, |p, co| {
+                weight[((co * c_in + p % c_in) * k + ky) * k + p / c_in]
+            })
+        }));
+        Some(own)
+    }
+
+    pub(super) fn backward(s: &ConvShape, weight: &[f32], wants_dx: bool) -> Option<Self> {
+        let mut own = Self::new(s)?;
+        let (c_in, k, y_stride) = (s.c_in, s.kernel, padded(s.c_out, ROWS));
+        let lines = if wants_dx { k } else { 0 };
+        own.packed.extend((0..lines).map(|ty| {
+            PackedB::new(k * y_stride, c_in, |p, ci| {
+                let (tx, co) = (p / y_stride, p % y_stride);
+                match co < s.c_out {
+                    true => weight[((co * c_in + ci) * k + k - 1 - ty) * k + k - 1 - tx],
+                    false => 0.0,
+                }
+            })
+        }));
+        Some(own)
+    }
+
+    #[inline(always)]
+    pub(super) fn forward_part(
+        &self,
+        isa: Isa,
+        s: &ConvShape,
+        x: Input<'_, T>,
+        images: Range<usize>,
+        y: &mut [T],
+        want_moments: bool,
+    ) -> MomentSums {
+        let border = self.border;
+        let c_stride = padded(s.c_out, COLUMNS);
+        let block = border.block(c_stride);
+        let mut xa = Scratch::<T>::new(border.len::<T>(s.c_in));
+        let mut c = Scratch::<f32>::new(padded(block * border.pitch(), ROWS) * c_stride);
+        let mut mean = Scratch::<f32>::new(c_stride);
+        let mut square = Scratch::<f32>::new(c_stride);
+        let mut sums = MomentSums::new(s.c_out);
+        let mut counted = 0;
+        for (image, y) in images.zip(y.chunks_exact_mut(s.h * s.w * s.c_out)) {
+            self.read(s, x, image, &mut xa);
+            let blocks = (0..s.h).step_by(block).zip(y.chunks_mut(block * s.w * s.c_out));
+            for (first, y) in blocks {
+                let lines = first..s.h.min(first + block);
+                let m = lines.len() * s.w;
+                border.multiply(isa, &xa, s.c_in, lines, &self.packed, &mut c, c_stride);
+                if want_moments {
+                    moments(&c, c_stride, m, s.c_out, &mut mean, &mut square);
+                    sums.add(0, counted, m, &mean[..s.c_out], &square[..s.c_out]);
+                    counted += m;
+                }
+                store(&c, c_stride, s.c_out, y);
+            }
+        }
+        sums.set_count(counted);
+        sums
+    }
+
+    /// Reads and activates a picture.
+    #[inline(always)]
+    fn read(&self, s: &ConvShape, x: Input<'_, T>, image: usize, out: &mut [T]) {
+        let line = s.w * s.c_in;
+        let gate = x.gate.map(|gate| &gate[image * s.c_in..][..s.c_in]);
+        self.border.fill(
+            s.c_in,
+            out,
+            #[inline(always)]
+            |y, out| {
+                let x_line = &x.data[(image * s.h + y) * line..][..line];
+                activate(x_line, s.c_in, x.affine, gate, out, s.c_in);
+            },
+        );
+    }
+
+    #[inline(always)]
+    pub(super) fn backward_part(
+        &self,
+        task: &Backward<'_, T>,
+        images: Range<usize>,
+        dx: &mut [T],
+        dgate: &mut [f32],
+    ) -> (GradSums, Vec<f32>) {
+        let (s, border, weights) = (task.s, self.border, task.weights);
+        let (pitch, half) = (border.pitch(), border.kernel / 2);
+        let (y_stride, c_stride) = (padded(s.c_out, ROWS), padded(s.c_in, COLUMNS));
+        let block = border.block(c_stride);
+        let mut xa = Scratch::<T>::new(border.len::<T>(s.c_in));
+        let mut dya = Scratch::<T>::new(border.len::<T>(y_stride));
+        let mut c = Scratch::<f32>::new(padded(block * pitch, ROWS) * c_stride);
+        let mut sums = GradSums::new(s.c_in);
+        let mut dweight = vec![0.0; weights.len()];
+        let line = s.w * s.c_out;
+        for (i, image) in images.enumerate() {
+            self.read(s, task.x, image, &mut xa);
+            border.fill(
+                y_stride,
+                &mut dya,
+                #[inline(always)]
+                |y, out| {
+                    let range = (image * s.h + y) * line..(image * s.h + y + 1) * line;
+                    let norm = task.dy.norm.map(|(values, norm)| (&values[range.clone()], norm));
+                    gradient(&task.dy.g[range], norm, s.c_out, out, y_stride);
+                },
+            );
+            // From the first pixel to the last one, line ends included: there dy is zero.
+            let m = (s.h - 1) * pitch + s.w;
+            let own = Rows { data: &dya[(half * pitch + half) * y_stride..], stride: y_stride };
+            for ty in 0..s.kernel {
+                let windows = Rows { data: &xa[ty * pitch * s.c_in..], stride: s.c_in };
+                let dw =
+                    RowsMut { data: &mut dweight[ty * weights.line..], stride: weights.stride };
+                add_outer(task.isa, [m, s.c_out, s.kernel * s.c_in], own, windows, dw);
+            }
+            if self.packed.is_empty() {
+                continue;
+            }
+            let dx = &mut dx[i * s.h * s.w * s.c_in..][..s.h * s.w * s.c_in];
+            let dgate = match dgate.is_empty() {
+                true => &mut [][..],
+                false => &mut dgate[i * s.c_in..][..s.c_in],
+            };
+            let grid = Grid { size: [s.h, s.w], first: [0; 2] };
+            for first in (0..s.h).step_by(block) {
+                let lines = first..s.h.min(first + block);
+                let rows = lines.start * s.w..lines.end * s.w;
+                border.multiply(task.isa, &dya, y_stride, lines, &self.packed, &mut c, c_stride);
+                let c = &c[..rows.len() * c_stride];
+                task.finish(grid, image, rows, c, dx, dgate, &mut sums);
+            }
+        }
+        (sums, dweight)
+    }
+}
