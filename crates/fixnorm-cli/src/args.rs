@@ -45,6 +45,21 @@ pub(crate) enum Command {
 pub(crate) enum BenchCommand {
     /// Training steps on pictures of noise.
     Step(BenchStepArgs),
+    /// Optimizer steps, beside a copy of as many bytes.
+    Optim(BenchOptimArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchOptimArgs {
+    /// Model id; see `fixnorm models`.
+    #[arg(long, value_name = "ID", default_value = "efficientnet_b0")]
+    pub(crate) model: String,
+    /// Threads; as many as there are cores if left out.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) threads: Option<u32>,
+    /// Steps that are measured, after two that are not.
+    #[arg(long, value_name = "N", default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) steps: u32,
 }
 
 #[derive(Debug, Args)]

@@ -90,3 +90,17 @@ fn bench_step_reports_speed_memory_and_operations() {
     assert!(shares > 0.1 && shares < 1.01, "{report}");
     assert!(operations.iter().any(|op| op["name"].as_str().unwrap().ends_with("backward")));
 }
+
+#[test]
+fn bench_optim_reports_steps_beside_a_copy() {
+    let dir = tempfile::tempdir().unwrap();
+    let report = json(dir.path(), &["bench", "optim", "--model", "resnet8", "--steps", "3"]);
+    let number = |key: &str| report[key].as_f64().unwrap();
+    assert!((number("steps_per_second") - 1e3 / number("step_ms")).abs() < 1e-6, "{report}");
+    assert!((number("over_copy") - number("step_ms") / number("copy_ms")).abs() < 1e-6, "{report}");
+    // Weight, gradient and velocity are read, weight and velocity written.
+    assert_eq!(number("bytes"), 20.0 * number("parameters"));
+    let models = json(dir.path(), &["models"]);
+    let resnet8 = models.as_array().unwrap().iter().find(|model| model["name"] == "resnet8");
+    assert_eq!(resnet8.unwrap()["params"].as_f64().unwrap(), number("parameters"));
+}

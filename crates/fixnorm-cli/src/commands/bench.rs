@@ -2,19 +2,19 @@
 
 use std::process::ExitCode;
 
-use fixnorm_train::bench::{StepBench, StepReport, step as measure};
+use fixnorm_train::bench::{self, OptimBench, StepBench, StepReport, use_threads};
 use fixnorm_train::recipe::PrecisionName;
 use fixnorm_train::registry::ModelSpec;
 
-use crate::args::{BenchStepArgs, Format, PrecisionArg};
+use crate::args::{BenchOptimArgs, BenchStepArgs, Format, PrecisionArg};
 use crate::output;
 
 pub(crate) fn step(args: &BenchStepArgs, format: Format) -> anyhow::Result<ExitCode> {
     if let Some(threads) = args.threads {
-        fixnorm_train::bench::use_threads(threads as usize)?;
+        use_threads(threads as usize)?;
     }
     let spec = ModelSpec::find(&args.model).map_err(fixnorm_train::TrainError::from)?;
-    let report = measure(&StepBench {
+    let report = bench::step(&StepBench {
         model: args.model.clone(),
         batch: args.batch as usize,
         resolution: args.res.map_or(spec.resolution, |res| res as usize),
@@ -29,6 +29,32 @@ pub(crate) fn step(args: &BenchStepArgs, format: Format) -> anyhow::Result<ExitC
     match format {
         Format::Json => output::json(&report)?,
         Format::Text => print(&report)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn optim(args: &BenchOptimArgs, format: Format) -> anyhow::Result<ExitCode> {
+    if let Some(threads) = args.threads {
+        use_threads(threads as usize)?;
+    }
+    let report =
+        bench::optim(&OptimBench { model: args.model.clone(), steps: args.steps as usize })?;
+    match format {
+        Format::Json => output::json(&report)?,
+        Format::Text => {
+            let [fastest, slowest] = report.step_ms_range;
+            output::line(&format!(
+                "{}, {} parameters: {:.2} ms a step (median of {}, {fastest:.2} to {slowest:.2}), {:.2}x a copy of \
+                 as many bytes ({:.2} ms, {:.1} GB/s)",
+                report.model,
+                report.parameters,
+                report.step_ms,
+                report.steps,
+                report.over_copy,
+                report.copy_ms,
+                report.bytes as f64 / report.copy_ms / 1e6,
+            ))?;
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

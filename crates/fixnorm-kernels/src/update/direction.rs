@@ -47,7 +47,40 @@ pub enum Base<'a> {
 }
 
 impl Base<'_> {
+    /// The states in parts of `len` elements, the last one possibly shorter.
+    pub(super) fn parts(&mut self, len: usize) -> Vec<Base<'_>> {
+        match self {
+            Base::Sgd { velocity, momentum, nesterov } => (velocity.chunks_mut(len))
+                .map(|velocity| Base::Sgd { velocity, momentum: *momentum, nesterov: *nesterov })
+                .collect(),
+            Base::RmsProp { square_average, velocity, alpha, momentum, epsilon, lr } => {
+                (square_average.chunks_mut(len).zip(velocity.chunks_mut(len)))
+                    .map(|(square_average, velocity)| Base::RmsProp {
+                        square_average,
+                        velocity,
+                        alpha: *alpha,
+                        momentum: *momentum,
+                        epsilon: *epsilon,
+                        lr: *lr,
+                    })
+                    .collect()
+            }
+            Base::Adam { first_moment, second_moment, betas, epsilon, corrections } => {
+                (first_moment.chunks_mut(len).zip(second_moment.chunks_mut(len)))
+                    .map(|(first_moment, second_moment)| Base::Adam {
+                        first_moment,
+                        second_moment,
+                        betas: *betas,
+                        epsilon: *epsilon,
+                        corrections: *corrections,
+                    })
+                    .collect()
+            }
+        }
+    }
+
     /// Advances the states of the elements from `start` on, one for each of `grad`.
+    #[inline(always)]
     pub(super) fn advance(&mut self, start: usize, weight: &[f32], grad: &mut [f32], l2: f32) {
         let range = start..start + grad.len();
         if l2 != 0.0 {
@@ -90,6 +123,7 @@ impl Base<'_> {
     }
 
     /// The direction of the last [`advance`](Self::advance), a state or what is left in `grad`.
+    #[inline(always)]
     pub(super) fn direction<'s>(&'s self, grad: &'s [f32]) -> &'s [f32] {
         match self {
             Base::Sgd { velocity, nesterov: false, .. } | Base::RmsProp { velocity, .. } => {

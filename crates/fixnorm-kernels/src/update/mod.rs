@@ -14,7 +14,8 @@
 //!
 //! Layout: every slice has the weight's length and order; [`Groups`] says which elements share a norm.
 //! Aliasing: none (Rust's own rules). Order of reduction: ascending index, in blocks of
-//! [`BLOCK`] elements, sums in `f64`. A NaN anywhere in a group makes that group's sums NaN.
+//! [`BLOCK`] elements and parts of [`PART`], which threads share; sums in `f64`. A NaN anywhere in a
+//! group makes that group's sums NaN.
 //!
 //! The gradient is scratch: where the direction is not already a state, it is written over it.
 
@@ -23,9 +24,17 @@ pub mod scalar;
 
 pub use direction::Base;
 
+use rayon::prelude::*;
+
+use crate::isa::{Isa, vectorized};
+
 /// Elements handled at a time: three slices of this length fit into a 32 KiB first-level cache, so
 /// the sums read what the direction has just written without going to memory again.
 pub const BLOCK: usize = 2048;
+
+/// Elements that a thread takes at a time. Weights that are not longer stay on the calling thread: waking
+/// another one takes longer than they do.
+pub const PART: usize = 16 * BLOCK;
 
 /// Which elements of a weight share a norm.
 ///
@@ -55,6 +64,7 @@ impl Groups {
     }
 
     /// Calls `run(group, start, end)` for each stretch of `range` that lies in one group.
+    #[inline(always)]
     fn for_each_run(self, range: std::ops::Range<usize>, mut run: impl FnMut(usize, usize, usize)) {
         if self.count == 1 {
             return run(0, range.start, range.end);
@@ -80,6 +90,20 @@ pub struct Moments {
     pub dd: f64,
 }
 
+impl Moments {
+    #[inline(always)]
+    fn of(weight: &[f32], direction: &[f32]) -> Self {
+        let [ww, wd, dd] = products(weight, direction);
+        Self { ww, wd, dd }
+    }
+
+    fn add(&mut self, other: Self) {
+        self.ww += other.ww;
+        self.wd += other.wd;
+        self.dd += other.dd;
+    }
+}
+
 /// The step of a group: `w ← a·w + b·d`.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Coefficients {
@@ -101,23 +125,85 @@ pub fn update(
     groups: Groups,
     mut rule: impl FnMut(usize, Moments) -> Coefficients,
 ) {
-    let len = weight.len();
-    check(len, grad.len(), base, groups);
+    check(weight.len(), grad.len(), base, groups);
+    let isa = Isa::current();
+    let grads = grad.chunks_mut(PART);
+    let mut parts: Vec<Part<'_>> = (weight.chunks_mut(PART).zip(grads).zip(base.parts(PART)))
+        .enumerate()
+        .map(|(i, ((weight, grad), base))| Part { start: i * PART, weight, grad, base })
+        .collect();
+    // As few pieces as threads: each is likely to find what it wrote in its own cache in the second pass.
+    let piece = parts.len().div_ceil(rayon::current_num_threads());
     let mut moments = vec![Moments::default(); groups.count];
-    for start in (0..len).step_by(BLOCK) {
-        let end = len.min(start + BLOCK);
-        base.advance(start, &weight[start..end], &mut grad[start..end], l2);
-        let direction = base.direction(grad);
-        groups.for_each_run(start..end, |group, s, e| {
-            accumulate(&mut moments[group], &weight[s..e], &direction[s..e]);
-        });
+    if let [part] = &mut parts[..] {
+        vectorized!(isa, part.advance(l2, groups, &mut moments));
+    } else {
+        let sums: Vec<_> = (parts.par_iter_mut().with_min_len(piece))
+            .map(|part| {
+                let mut sums = vec![Moments::default(); groups.count];
+                vectorized!(isa, part.advance(l2, groups, &mut sums));
+                sums
+            })
+            .collect();
+        for sums in sums {
+            moments.iter_mut().zip(sums).for_each(|(all, part)| all.add(part));
+        }
     }
     let coefficients: Vec<_> =
         moments.iter().enumerate().map(|(group, &moments)| rule(group, moments)).collect();
-    let direction = base.direction(grad);
-    groups.for_each_run(0..len, |group, s, e| {
-        combine(&mut weight[s..e], &direction[s..e], coefficients[group]);
-    });
+    let combine = |part: &mut Part<'_>| vectorized!(isa, part.combine(groups, &coefficients));
+    match &mut parts[..] {
+        [part] => combine(part),
+        parts => parts.par_iter_mut().with_min_len(piece).for_each(combine),
+    }
+}
+
+/// Consecutive elements of a weight with their gradient and states.
+struct Part<'a> {
+    /// Index of the first one in the weight.
+    start: usize,
+    weight: &'a mut [f32],
+    grad: &'a mut [f32],
+    base: Base<'a>,
+}
+
+impl Part<'_> {
+    /// The first pass: states, directions, and what they add to the groups' sums.
+    #[inline(always)]
+    fn advance(&mut self, l2: f32, groups: Groups, moments: &mut [Moments]) {
+        let first = self.start;
+        for start in (0..self.weight.len()).step_by(BLOCK) {
+            let end = self.weight.len().min(start + BLOCK);
+            self.base.advance(start, &self.weight[start..end], &mut self.grad[start..end], l2);
+            let direction = self.base.direction(self.grad);
+            groups.for_each_run(
+                first + start..first + end,
+                #[inline(always)]
+                |group, s, e| {
+                    let run = s - first..e - first;
+                    moments[group].add(Moments::of(&self.weight[run.clone()], &direction[run]));
+                },
+            );
+        }
+    }
+
+    /// The second pass.
+    #[inline(always)]
+    fn combine(&mut self, groups: Groups, coefficients: &[Coefficients]) {
+        let direction = self.base.direction(self.grad);
+        groups.for_each_run(
+            self.start..self.start + self.weight.len(),
+            #[inline(always)]
+            |group, s, e| {
+                let run = s - self.start..e - self.start;
+                let Coefficients { a, b } = coefficients[group];
+                let (a, b) = (a as f32, b as f32);
+                for (w, &d) in self.weight[run.clone()].iter_mut().zip(&direction[run]) {
+                    *w = a * *w + b * d;
+                }
+            },
+        );
+    }
 }
 
 /// Scales every group of `weight` to the norm that `radius(group)` gives, where it gives one.
@@ -167,37 +253,34 @@ fn check(len: usize, grad: usize, base: &Base<'_>, groups: Groups) {
     );
 }
 
-fn accumulate(moments: &mut Moments, weight: &[f32], direction: &[f32]) {
-    moments.ww += dot(weight, weight);
-    moments.wd += dot(weight, direction);
-    moments.dd += dot(direction, direction);
-}
-
 /// Σ x·y in `f64`: a million `f32` squares drift past 1e-5, the bound that norms are held to.
 pub fn dot(x: &[f32], y: &[f32]) -> f64 {
-    // Eight independent sums: one chain of additions would wait for its own latency.
-    const LANES: usize = 8;
-    let mut sums = [0.0f64; LANES];
-    let (x_lanes, y_lanes) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
-    let tail: f64 = x_lanes
-        .remainder()
-        .iter()
-        .zip(y_lanes.remainder())
-        .map(|(&x, &y)| f64::from(x) * f64::from(y))
-        .sum();
-    for (x, y) in x_lanes.zip(y_lanes) {
-        for lane in 0..LANES {
-            sums[lane] += f64::from(x[lane]) * f64::from(y[lane]);
-        }
-    }
-    sums.iter().sum::<f64>() + tail
+    vectorized!(Isa::current(), products(x, y))[1]
 }
 
-fn combine(weight: &mut [f32], direction: &[f32], Coefficients { a, b }: Coefficients) {
-    let (a, b) = (a as f32, b as f32);
-    for (w, &d) in weight.iter_mut().zip(direction) {
-        *w = a * *w + b * d;
+/// Σ x², Σ x·y and Σ y² in `f64`, in an order that does not depend on the instruction set.
+#[inline(always)]
+fn products(x: &[f32], y: &[f32]) -> [f64; 3] {
+    // Sixteen independent sums each: one chain of additions would wait for its own latency.
+    const LANES: usize = 16;
+    let mut sums = [[0.0_f64; LANES]; 3];
+    let (xs, ys) = (x.chunks_exact(LANES), y.chunks_exact(LANES));
+    let (x_tail, y_tail) = (xs.remainder(), ys.remainder());
+    for (x, y) in xs.zip(ys) {
+        for lane in 0..LANES {
+            let (x, y) = (f64::from(x[lane]), f64::from(y[lane]));
+            sums[0][lane] += x * x;
+            sums[1][lane] += x * y;
+            sums[2][lane] += y * y;
+        }
     }
+    for (lane, (&x, &y)) in x_tail.iter().zip(y_tail).enumerate() {
+        let (x, y) = (f64::from(x), f64::from(y));
+        sums[0][lane] += x * x;
+        sums[1][lane] += x * y;
+        sums[2][lane] += y * y;
+    }
+    sums.map(|lanes| lanes.iter().sum())
 }
 
 #[cfg(test)]

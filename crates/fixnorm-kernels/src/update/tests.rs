@@ -59,6 +59,29 @@ fn close(fast: &[f32], twin: &[f32], tolerance: f32) {
     }
 }
 
+fn check_against_twin(kind: usize, outer: usize, groups: Groups, l2: f32) {
+    let len = outer * groups.count * groups.inner;
+    let (mut weight, mut states) = (
+        values(len, 1),
+        States {
+            kind,
+            first: values(len, 2),
+            second: values(len, 3).iter().map(|v| v.abs()).collect(),
+        },
+    );
+    let (mut twin_weight, mut twin_states) = (weight.clone(), states.clone());
+    let rule = |_, moments| on_sphere(moments);
+    update(&mut weight, &mut values(len, 4), &mut states.base(), l2, groups, rule);
+    let (twin, twin_base) = (&mut twin_weight, &mut twin_states.base());
+    scalar::update(twin, &mut values(len, 4), twin_base, l2, groups, rule);
+    close(&weight, &twin_weight, 2e-6);
+    close(&states.first, &twin_states.first, 2e-6);
+    close(&states.second, &twin_states.second, 2e-6);
+    for norm in norms(&weight, groups) {
+        assert!((norm / 1.5 - 1.0).abs() < 1e-6, "norm {norm}");
+    }
+}
+
 proptest! {
     #[test]
     fn agrees_with_scalar_twin(
@@ -68,25 +91,35 @@ proptest! {
         inner in prop::sample::select(vec![1, 2, 7, 8, 9, 63, 64, 65, 1023, 2049]),
         l2 in prop::sample::select(vec![0.0f32, 0.01]),
     ) {
-        let groups = Groups { count, inner };
-        let len = outer * count * inner;
-        let (mut weight, mut states) = (values(len, 1), States {
-            kind,
-            first: values(len, 2),
-            second: values(len, 3).iter().map(|v| v.abs()).collect(),
-        });
-        let (mut twin_weight, mut twin_states) = (weight.clone(), states.clone());
-        update(&mut weight, &mut values(len, 4), &mut states.base(), l2, groups, |_, m| on_sphere(m));
-        scalar::update(
-            &mut twin_weight, &mut values(len, 4), &mut twin_states.base(), l2, groups, |_, m| on_sphere(m),
-        );
-        close(&weight, &twin_weight, 2e-6);
-        close(&states.first, &twin_states.first, 2e-6);
-        close(&states.second, &twin_states.second, 2e-6);
-        for norm in norms(&weight, groups) {
-            prop_assert!((norm / 1.5 - 1.0).abs() < 1e-6, "norm {norm}");
-        }
+        check_against_twin(kind, outer, Groups { count, inner }, l2);
     }
+}
+
+#[test]
+fn weights_of_several_parts_agree_with_scalar_twin() {
+    for kind in 0..4 {
+        for groups in [Groups::whole(2 * PART + 5), Groups { count: 3, inner: PART - 1 }] {
+            check_against_twin(kind, 1, groups, 0.01);
+        }
+        check_against_twin(kind, PART + 1, Groups { count: 2, inner: 1 }, 0.0);
+    }
+}
+
+#[test]
+fn threads_do_not_change_the_result() {
+    let run = |threads| {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+        let len = 3 * PART + 7;
+        let mut states = States { kind: 1, first: values(len, 2), second: vec![] };
+        let mut weight = values(len, 1);
+        let rule = |_, moments| on_sphere(moments);
+        let groups = Groups::whole(len);
+        pool.install(|| {
+            update(&mut weight, &mut values(len, 4), &mut states.base(), 0.0, groups, rule)
+        });
+        (weight, states.first)
+    };
+    assert_eq!(run(1), run(3));
 }
 
 #[test]

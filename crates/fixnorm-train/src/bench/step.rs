@@ -1,20 +1,16 @@
-//! How fast training steps are, how much memory they take, and where their time goes.
-//! Not here: running it beside other programs (`benches/peers`).
+//! Training steps: speed, memory, and where the time goes.
 
 use std::time::{Duration, Instant};
 
 use burn::tensor::{Device, Distribution, Int, Tensor};
-use fixnorm::Role;
-use fixnorm_kernels::gemm::{PackedB, Rows, RowsMut, multiply};
-use fixnorm_kernels::{Isa, Real, bf16, profile};
+use fixnorm_kernels::{Isa, bf16, profile};
+use fixnorm_nn::Input;
 use fixnorm_nn::registry::ModelSpec;
-use fixnorm_nn::{Input, Precision};
-use rayon::prelude::*;
 use serde::Serialize;
 
+use super::{Ceiling, Spread, learner, peak_rss_mib};
 use crate::TrainError;
-use crate::recipe::{PrecisionName, Recipe};
-use crate::step::{Learner, training_loss};
+use crate::recipe::PrecisionName;
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -84,15 +80,6 @@ pub struct OpReport {
     pub over_limit: f64,
 }
 
-/// What this machine does at best, all threads together.
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Ceiling {
-    /// Of products of cached matrices in the measured precision.
-    pub gflops: f64,
-    /// Of a copy of memory, read and written bytes together.
-    pub gbytes: f64,
-}
-
 /// Measures training steps on pictures of noise.
 ///
 /// # Errors
@@ -121,12 +108,10 @@ pub fn step(bench: &StepBench) -> Result<StepReport, TrainError> {
     let entries = profile::report();
     profile::record(false);
     let total: Duration = times.iter().sum();
-    times.sort();
-    let ms = |time: Duration| time.as_secs_f64() * 1e3;
-    let median = ms(times[times.len() / 2]);
+    let spread = Spread::of(times);
     let ceiling = bench.profile.then(|| match bench.precision {
-        PrecisionName::F32 => ceiling::<f32>(),
-        PrecisionName::Bf16 => ceiling::<bf16>(),
+        PrecisionName::F32 => Ceiling::measure::<f32>(),
+        PrecisionName::Bf16 => Ceiling::measure::<bf16>(),
     });
     let mut ops: Vec<OpReport> = entries
         .into_iter()
@@ -152,90 +137,12 @@ pub fn step(bench: &StepBench) -> Result<StepReport, TrainError> {
         precision: bench.precision,
         threads: rayon::current_num_threads(),
         isa: Isa::current().name(),
-        images_per_second: n as f64 / median * 1e3,
-        step_ms: median,
-        step_ms_range: [ms(times[0]), ms(times[times.len() - 1])],
+        images_per_second: n as f64 / spread.median * 1e3,
+        step_ms: spread.median,
+        step_ms_range: spread.range,
         steps: bench.steps,
         peak_rss_mib: peak_rss_mib(),
         profile: ops,
         ceiling,
     })
-}
-
-/// A model with FixNorm's default optimizer.
-fn learner(
-    spec: &ModelSpec,
-    input: Input,
-    precision: PrecisionName,
-    device: &Device,
-) -> Result<Learner, TrainError> {
-    let recipe = Recipe::default();
-    let model = spec.init(input, 0, device);
-    let loss = training_loss(recipe.train.label_smoothing, device);
-    // Every convolution of our models is followed by a normalization; probing a large one would take
-    // longer than the measurement.
-    let probe =
-        recipe.probe().with_role("*", Role::Free).with_role("*.conv.weight", Role::ScaleInvariant);
-    let roles =
-        probe.with_role("fc.weight", Role::Head).run(&model, |_| Tensor::zeros([1], device))?;
-    let model = model.with_precision(Precision::from(precision));
-    let (model, optimizer) = recipe.optimizer_config().init(model, &roles)?;
-    Ok(Learner { model, optimizer, loss, device: device.clone() })
-}
-
-/// The largest memory this process has had.
-pub fn peak_rss_mib() -> Option<u64> {
-    let status = std::fs::read_to_string("/proc/self/status").ok()?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"))?;
-    let kib: u64 = line.trim().strip_suffix("kB")?.trim().parse().ok()?;
-    Some(kib / 1024)
-}
-
-/// Measures what products in the cache and copies of memory reach, all threads at once.
-fn ceiling<T: Real>() -> Ceiling {
-    const SIDE: usize = 256;
-    const TIMES: usize = 200;
-    let (isa, threads) = (Isa::current(), rayon::current_num_threads());
-    let a = vec![T::from_f32(0.5); SIDE * SIDE];
-    let b = PackedB::<T>::new(SIDE, SIDE, |_, _| 0.25);
-    let best = |run: &dyn Fn()| {
-        let time = || {
-            let start = Instant::now();
-            run();
-            start.elapsed()
-        };
-        (0..5).map(|_| time()).min().unwrap_or_default().as_secs_f64()
-    };
-    let products = best(&|| {
-        (0..threads).into_par_iter().for_each(|_| {
-            let mut c = vec![0.0; SIDE * SIDE];
-            for _ in 0..TIMES {
-                let rows = Rows { data: &a, stride: SIDE };
-                multiply(isa, SIDE, rows, &b, RowsMut { data: &mut c, stride: SIDE });
-            }
-        });
-    });
-    const LEN: usize = 16 << 20;
-    let from = vec![1.0_f32; LEN];
-    let to = std::sync::Mutex::new(vec![0.0_f32; LEN]);
-    let copy = best(&|| {
-        let mut to = to.lock().expect("no other thread holds it");
-        let part = LEN.div_ceil(threads);
-        to.par_chunks_mut(part).zip(from.par_chunks(part)).for_each(|(to, from)| {
-            to.copy_from_slice(from);
-        });
-    });
-    Ceiling {
-        gflops: 2.0 * (SIDE * SIDE * SIDE * TIMES * threads) as f64 / products / 1e9,
-        gbytes: 2.0 * (LEN * size_of::<f32>()) as f64 / copy / 1e9,
-    }
-}
-
-/// Makes the kernels use this many threads. Only before they first run.
-///
-/// # Errors
-/// If they have run already.
-pub fn use_threads(threads: usize) -> Result<(), TrainError> {
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build_global();
-    pool.map_err(|error| TrainError::Mismatch(format!("cannot use {threads} threads: {error}")))
 }
