@@ -34,11 +34,19 @@ pub(crate) enum Command {
     Predict(PredictArgs),
     /// The models, with their parameters and multiply-accumulates.
     Models,
+    /// The recipes that come with the program.
+    Recipes(RecipesArgs),
     /// Role, norm and effective learning rate of every parameter.
     Inspect(InspectArgs),
     /// Speed and memory on this machine.
     #[command(subcommand)]
     Bench(BenchCommand),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct RecipesArgs {
+    /// Print this recipe instead of the list.
+    pub(crate) name: Option<String>,
 }
 
 #[derive(Debug, Subcommand)]
@@ -103,8 +111,8 @@ pub(crate) enum PrecisionArg {
 #[derive(Debug, Args)]
 #[command(args_override_self = true)]
 pub(crate) struct TrainArgs {
-    /// Recipe file (TOML); what it leaves out has defaults.
-    #[arg(long, value_name = "FILE")]
+    /// Name of a recipe (see `fixnorm recipes`) or a recipe file (TOML); what it leaves out has defaults.
+    #[arg(long, value_name = "NAME|FILE")]
     pub(crate) recipe: Option<PathBuf>,
     /// Model id; see `fixnorm models`.
     #[arg(long, value_name = "ID")]

@@ -91,6 +91,7 @@ fn names_that_do_not_exist() {
         &["mine.toml", "unknown key `optimizer.learning_rate`", "`optimizer.lr`"],
     );
     refused(dir, &train(&["--recipe", "none.toml"]), 2, &["none.toml"]);
+    refused(dir, &train(&["--recipe", "fashion_resnet"]), 2, &["did you mean `fashion_resnet20`"]);
     refused(dir, &train(&["--init", "none.safetensors"]), 1, &["cannot read none.safetensors"]);
     // Flags that do not exist are clap's.
     assert_eq!(train(&["--no-such-flag"]).code, Some(2));

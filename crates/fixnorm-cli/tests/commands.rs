@@ -193,3 +193,24 @@ fn synthetic_data_trains_another_size() {
     assert_eq!(summary["steps"], 4);
     assert!(summary.get("test_top1").is_none());
 }
+
+#[test]
+fn recipes_are_listed_shown_and_trained_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    let listed = json(dir, &["recipes"]);
+    let first = &listed.as_array().unwrap()[0];
+    let name = first["name"].as_str().unwrap();
+    assert!(keys(first).contains(&"summary"), "{first}");
+    let shown = run(dir, &["recipes", name]);
+    assert_eq!(shown.code, Some(0));
+    let shown = shown.stdout;
+    assert_eq!(shown.trim_end(), first["toml"].as_str().unwrap().trim_end());
+    assert_eq!(run(dir, &["recipes", "none"]).code, Some(2));
+
+    data(dir, "data");
+    let planned = json(dir, &["train", "--recipe", name, "--data", "idx:data", "--dry-run"]);
+    let model = planned["plan"]["recipe"]["model"].as_str().unwrap();
+    assert!(shown.contains(&format!("model = \"{model}\"")), "{shown}");
+    assert_eq!(planned["plan"]["recipe"]["data"], "idx:data");
+}

@@ -36,6 +36,13 @@ pub(crate) fn add<const W: usize>(lanes: [f32; W], out: &mut [f32]) {
     store(sum, out);
 }
 
+/// `a·b + c`, rounded once: one instruction where the processor has it (AVX2 and up, every AArch64). Where it
+/// has not, this is a call, and slow.
+#[inline(always)]
+pub(crate) fn fma(a: f32, b: f32, c: f32) -> f32 {
+    a.mul_add(b, c)
+}
+
 /// An array of what `$value` is for each lane `$i`. A macro, because the compiler keeps larger closures
 /// apart, with the instructions of every processor only.
 macro_rules! map {

@@ -1,7 +1,7 @@
 //! Loops over rows of channels: what happens to a picture's numbers while they pass through a
 //! thread's cache. All are inlined into the kernels, which are compiled for each instruction set.
 
-use crate::lanes::{self, for_each_block, load, map};
+use crate::lanes::{self, fma, for_each_block, load, map};
 use crate::norm::{Affine, NormGrad};
 use crate::real::Real;
 
@@ -51,7 +51,7 @@ pub(crate) fn activate<T: Real>(
         for_each_block!(c, j, W => {
             let (x, scale, shift) =
                 (load::<T, W>(&x[j..]), load::<f32, W>(&scale[j..]), load::<f32, W>(&shift[j..]));
-            let mut a: [f32; W] = affine.activation.values(map!(|i| x[i] * scale[i] + shift[i]));
+            let mut a: [f32; W] = affine.activation.values(map!(|i| fma(x[i], scale[i], shift[i])));
             if let Some(gate) = gate {
                 let gate = load::<f32, W>(&gate[j..]);
                 a = map!(|i| a[i] * gate[i]);
@@ -121,7 +121,7 @@ pub(crate) fn gradient<T: Real>(
                 |values| load::<f32, W>(&values[j..]),
             );
             let dy: [f32; W] = map!(
-                |i| p[i] * g[i] + (q[i] * y[i] + r[i])
+                |i| fma(p[i], g[i], fma(q[i], y[i], r[i]))
             );
             lanes::store(dy, &mut out[j..]);
         });
@@ -157,7 +157,7 @@ pub(crate) fn moments(
             let (x, sum) = (load::<f32, W>(&x[j..]), &mut sum[row % 4]);
             for i in 0..W {
                 let deviation = x[i] - own[i];
-                sum[i] += deviation * deviation;
+                sum[i] = fma(deviation, deviation, sum[i]);
             }
         }
         let deviations: [f32; W] = map!(|i| (sum[0][i] + sum[1][i]) + (sum[2][i] + sum[3][i]));
@@ -198,11 +198,11 @@ pub(crate) fn mask_rows<T: Real>(
         for (row, &at) in at.iter().enumerate() {
             let dx = load::<f32, W>(&dx[row * stride + j..]);
             let y = load::<T, W>(&y[at + j..]);
-            let slope: [f32; W] = affine.activation.slopes(map!(|i| y[i] * scale[i] + shift[i]));
+            let slope: [f32; W] = affine.activation.slopes(map!(|i| fma(y[i], scale[i], shift[i])));
             let masked: [f32; W] = map!(|i| dx[i] * slope[i]);
             for i in 0..W {
                 sum_g[i] += masked[i];
-                sum_gy[i] += masked[i] * (y[i] - mean[i]);
+                sum_gy[i] = fma(masked[i], y[i] - mean[i], sum_gy[i]);
             }
             lanes::store(masked, &mut out[at + j..]);
         }

@@ -38,7 +38,7 @@ pub(crate) struct Chain<'a> {
 }
 
 /// Whether operations of our own take `x`: on a CPU, unless `FIXNORM_BLOCKS=composed` says no.
-pub(crate) fn runs_fused(x: &Tensor<4>) -> bool {
+pub(crate) fn runs_fused<const D: usize>(x: &Tensor<D>) -> bool {
     static WANTED: OnceLock<bool> = OnceLock::new();
     let wanted = *WANTED.get_or_init(|| match std::env::var("FIXNORM_BLOCKS").as_deref() {
         Ok("composed") => false,

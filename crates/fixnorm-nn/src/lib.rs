@@ -13,6 +13,7 @@
 //! | [`residual`] | residual blocks made of it |
 //! | [`classifier`] | stem, stages and head: the shape of every model |
 //! | [`resnet`] | residual nets |
+//! | [`loss`] | softmax cross-entropy |
 //! | [`registry`] | one row a model |
 //! | [`init`] | seeded initialization |
 //! | [`weights`] | safetensors in and out |
@@ -24,6 +25,7 @@ pub mod classifier;
 mod fused;
 pub mod init;
 pub mod inverted;
+pub mod loss;
 pub mod mobile;
 mod path;
 mod pool;

@@ -2,10 +2,10 @@
 
 use burn::tensor::{Tensor, TensorData};
 use fixnorm::{Role, WeightSnapshot};
+use fixnorm_nn::loss::cross_entropy;
 use fixnorm_nn::{Input, ModelSpec};
 use serde::Serialize;
 
-use crate::step::training_loss;
 use crate::{Bundle, TrainError};
 
 /// A model, parameter by parameter.
@@ -81,10 +81,9 @@ pub fn inspect(
     let x = Tensor::<4>::from_data(TensorData::new(pixels, [PICTURES, h, w, c]), &device);
     let labels: Vec<i64> = (0..PICTURES).map(|i| (i % input.classes) as i64).collect();
     let labels = Tensor::from_data(TensorData::new(labels, [PICTURES]), &device);
-    let loss = training_loss(0.0, &device);
     let probe = fixnorm::Probe::new();
     let roles =
-        probe.run(&model, |model| loss.forward(model.forward(x.clone()), labels.clone()))?;
+        probe.run(&model, |model| cross_entropy(model.forward(x.clone()), labels.clone(), 0.0))?;
 
     let norms: Vec<(String, f64)> = {
         let snapshot = WeightSnapshot::take(&model, &roles);

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 use toml::{Table, Value};
 
 use crate::recipe::Recipe;
+use crate::recipes::NamedRecipe;
 
 /// A recipe that cannot be read.
 #[derive(Debug, thiserror::Error)]
@@ -18,6 +19,17 @@ pub enum RecipeError {
         path: PathBuf,
         /// Why not.
         source: std::io::Error,
+    },
+    /// Neither a file nor the name of a recipe.
+    #[error(
+        "recipe `{given}` is neither a file nor a recipe of fixnorm; did you mean `{nearest}`? \
+         `fixnorm recipes` lists them"
+    )]
+    Unknown {
+        /// As given.
+        given: String,
+        /// The recipe most like it.
+        nearest: &'static str,
     },
     /// Not TOML.
     #[error("recipe {origin}: {message}")]
@@ -52,6 +64,13 @@ pub enum RecipeError {
     Override(String),
 }
 
+impl RecipeError {
+    /// No recipe has this name.
+    pub fn unknown(name: &str) -> Self {
+        Self::Unknown { given: name.to_owned(), nearest: NamedRecipe::nearest(name) }
+    }
+}
+
 /// Collects what differs from the defaults, later values winning.
 #[derive(Clone, Debug, Default)]
 pub struct RecipeBuilder {
@@ -62,6 +81,24 @@ impl RecipeBuilder {
     /// Everything at its default.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Adds a recipe by its name, or a recipe file.
+    ///
+    /// # Errors
+    /// As [`file`](Self::file), or a name that is neither.
+    pub fn named_or_file(self, given: &Path) -> Result<Self, RecipeError> {
+        let name = given.to_str().unwrap_or_default();
+        match NamedRecipe::find(name) {
+            Some(recipe) => self.text(recipe.text, recipe.name),
+            None if given.components().count() == 1
+                && given.extension().is_none()
+                && !given.exists() =>
+            {
+                Err(RecipeError::unknown(name))
+            }
+            None => self.file(given),
+        }
     }
 
     /// Adds a recipe file.

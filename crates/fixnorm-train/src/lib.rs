@@ -1,12 +1,12 @@
 //! From recipe to plan to run.
 //!
 //! ```text
-//! recipe   what the user chose              recipe.rs, keys.rs, settings.rs
+//! recipe   what the user chose              recipe.rs, keys.rs, settings.rs, recipes.rs
 //! plan     every value resolved, saved      plan.rs
 //! run      training, from start or resumed  run.rs, session.rs, step.rs
 //!   run directory, checkpoints              run_dir.rs, checkpoint.rs
 //!   events, and the logs that record them   event.rs, logs.rs, tensorboard.rs
-//! bench    speed and memory of steps         bench.rs
+//! bench    speed and memory of steps         bench/
 //! after    evaluation, prediction, roles    evaluate.rs, bundle.rs, inspect.rs
 //! ```
 
@@ -22,6 +22,7 @@ pub mod keys;
 mod logs;
 pub mod plan;
 pub mod recipe;
+pub mod recipes;
 pub mod run;
 pub mod run_dir;
 mod session;

@@ -9,6 +9,7 @@ use burn::tensor::Device;
 use fixnorm::Roles;
 use fixnorm_data::{Augment, DataSet, Loader, LoaderConfig};
 use fixnorm_nn::Classifier;
+use fixnorm_nn::loss::cross_entropy;
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::Bundle;
@@ -17,7 +18,7 @@ use crate::evaluate::{labels, pictures};
 use crate::event::Observer;
 use crate::run_dir::RunDir;
 use crate::session::Session;
-use crate::step::{Learner, training_loss};
+use crate::step::Learner;
 use crate::{Plan, TrainError};
 
 /// Asks a run to stop after the step at hand. Signal handlers set it; 0 means go on.
@@ -117,8 +118,9 @@ fn probe(
     let mut batch =
         first.ok_or_else(|| TrainError::Mismatch("no training pictures".to_owned()))??;
     let (labels, x) = (labels(&batch, device), pictures(&mut batch, device));
-    let loss = training_loss(recipe.train.label_smoothing, device);
-    let loss = |model: &Classifier| loss.forward(model.forward(x.clone()), labels.clone());
+    let smoothing = recipe.train.label_smoothing;
+    let loss =
+        |model: &Classifier| cross_entropy(model.forward(x.clone()), labels.clone(), smoothing);
     Ok(recipe.probe().run(model, loss)?)
 }
 
@@ -128,9 +130,9 @@ fn assemble(
     roles: Roles,
     device: Device,
 ) -> Result<Prepared, TrainError> {
-    let loss = training_loss(plan.recipe.train.label_smoothing, &device);
+    let label_smoothing = plan.recipe.train.label_smoothing;
     let (model, optimizer) = plan.recipe.optimizer_config().init(model, &roles)?;
-    Ok(Prepared { roles, learner: Learner { model, optimizer, loss, device } })
+    Ok(Prepared { roles, learner: Learner { model, optimizer, label_smoothing, device } })
 }
 
 /// How training pictures are loaded.

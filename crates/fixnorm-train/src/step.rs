@@ -1,11 +1,11 @@
 //! One training step, and the sums of an epoch.
 //! Not here: when to stop, save or validate (`run.rs`).
 
-use burn::nn::loss::{CrossEntropyLoss, CrossEntropyLossConfig};
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Int, Tensor};
 use fixnorm_data::Batch;
 use fixnorm_nn::Classifier;
+use fixnorm_nn::loss::cross_entropy;
 use serde::{Deserialize, Serialize};
 
 use crate::evaluate::{hits, labels, pictures};
@@ -34,17 +34,11 @@ impl EpochSums {
     }
 }
 
-/// The training loss: cross-entropy with this much label smoothing.
-pub(crate) fn training_loss(label_smoothing: f64, device: &Device) -> CrossEntropyLoss {
-    let smoothing = (label_smoothing > 0.0).then_some(label_smoothing as f32);
-    CrossEntropyLossConfig::new().with_smoothing(smoothing).init(device)
-}
-
 /// Model and optimizer, which a step takes and gives back.
 pub(crate) struct Learner {
     pub(crate) model: Classifier,
     pub(crate) optimizer: ModuleOptimizer,
-    pub(crate) loss: CrossEntropyLoss,
+    pub(crate) label_smoothing: f64,
     /// With autodiff.
     pub(crate) device: Device,
 }
@@ -80,7 +74,7 @@ impl Learner {
         lr: f64,
     ) -> (Self, f64, Tensor<2>) {
         let logits = self.model.forward(x);
-        let loss = self.loss.forward(logits.clone(), labels);
+        let loss = cross_entropy(logits.clone(), labels, self.label_smoothing);
         let value = loss.clone().into_scalar::<f64>();
         if value.is_finite() {
             let grads = GradientsParams::from_grads(loss.backward(), &self.model);

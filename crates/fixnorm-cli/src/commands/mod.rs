@@ -5,4 +5,5 @@ pub(crate) mod eval;
 pub(crate) mod inspect;
 pub(crate) mod models;
 pub(crate) mod predict;
+pub(crate) mod recipes;
 pub(crate) mod train;

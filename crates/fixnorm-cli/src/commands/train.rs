@@ -49,13 +49,13 @@ pub(crate) fn run(args: &TrainArgs, format: Format) -> anyhow::Result<ExitCode> 
     report(&outcome, args, format, &stop)
 }
 
-/// Recipe file, then flags, then `--set`: later ones win.
+/// Recipe, then flags, then `--set`: later ones win.
 fn choices(
     args: &TrainArgs,
     mut builder: RecipeBuilder,
 ) -> Result<fixnorm_train::Recipe, TrainError> {
     if let Some(file) = &args.recipe {
-        builder = builder.file(file)?;
+        builder = builder.named_or_file(file)?;
     }
     let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     if let Some(model) = &args.model {

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use crate::activation::Activation;
 use crate::conv::ConvShape;
 use crate::isa::{Isa, vectorized};
-use crate::lanes::{self, for_each_block, load, map};
+use crate::lanes::{self, fma, for_each_block, load, map};
 use crate::memory::{Split, unfilled};
 use crate::norm::{Affine, GradSums};
 use crate::real::Real;
@@ -126,7 +126,7 @@ impl<T: Real> End<'_, T> {
 fn normalize<T: Real, const W: usize>(y: &[T], affine: &Affine, at: usize, j: usize) -> [f32; W] {
     let y = load::<T, W>(&y[at..]);
     let (scale, shift) = (load::<f32, W>(&affine.scale[j..]), load::<f32, W>(&affine.shift[j..]));
-    map!(|i| y[i] * scale[i] + shift[i])
+    map!(|i| fma(y[i], scale[i], shift[i]))
 }
 
 /// The block's result.
@@ -236,7 +236,7 @@ fn sums_part<T: Real>(g: &[T], y: &[T], affine: &Affine) -> GradSums {
                     let (g, y) = (load::<T, W>(&g[j..]), load::<T, W>(&y[j..]));
                     for i in 0..W {
                         own_g[i] += g[i];
-                        own_gy[i] += g[i] * (y[i] - mean[i]);
+                        own_gy[i] = fma(g[i], y[i] - mean[i], own_gy[i]);
                     }
                 }
                 lanes::add(own_g, &mut sum_g[j..]);

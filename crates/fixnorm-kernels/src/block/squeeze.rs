@@ -11,7 +11,7 @@ use rayon::prelude::*;
 
 use crate::activation::Activation;
 use crate::isa::{Isa, vectorized};
-use crate::lanes::{self, for_each_block, load, map};
+use crate::lanes::{self, fma, for_each_block, load, map};
 use crate::memory::Split;
 use crate::norm::{Affine, GradSums};
 use crate::real::Real;
@@ -145,7 +145,7 @@ fn pool<T: Real>(y: &[T], affine: &Affine, pooled: &mut [f32]) {
             let mut sum = [0.0; W];
             for y in y.chunks_exact(c) {
                 let y = load::<T, W>(&y[j..]);
-                let a: [f32; W] = affine.activation.values(map!(|i| y[i] * scale[i] + shift[i]));
+                let a: [f32; W] = affine.activation.values(map!(|i| fma(y[i], scale[i], shift[i])));
                 sum = map!(|i| sum[i] + a[i]);
             }
             lanes::add(sum, &mut pooled[j..]);
@@ -178,10 +178,10 @@ fn ungate<T: Real>(
             for (dx, y) in dx.chunks_exact_mut(c).zip(y.chunks_exact(c)) {
                 let (d, y) = (load::<T, W>(&dx[j..]), load::<T, W>(&y[j..]));
                 let slope: [f32; W] =
-                    affine.activation.slopes(map!(|i| y[i] * scale[i] + shift[i]));
-                let g: [f32; W] = map!(|i| (d[i] * gate[i] + dpooled[i]) * slope[i]);
+                    affine.activation.slopes(map!(|i| fma(y[i], scale[i], shift[i])));
+                let g: [f32; W] = map!(|i| fma(d[i], gate[i], dpooled[i]) * slope[i]);
                 own_g = map!(|i| own_g[i] + g[i]);
-                own_gy = map!(|i| own_gy[i] + g[i] * (y[i] - mean[i]));
+                own_gy = map!(|i| fma(g[i], y[i] - mean[i], own_gy[i]));
                 lanes::store(g, &mut dx[j..]);
             }
             lanes::add(own_g, &mut sum_g[j..]);
@@ -212,7 +212,7 @@ fn dot(a: &[f32], b: &[f32]) -> f32 {
     let (mut a, mut b) = (a.chunks_exact(16), b.chunks_exact(16));
     for (a, b) in (&mut a).zip(&mut b) {
         for i in 0..16 {
-            lanes[i] += a[i] * b[i];
+            lanes[i] = fma(a[i], b[i], lanes[i]);
         }
     }
     let rest: f32 = a.remainder().iter().zip(b.remainder()).map(|(a, b)| a * b).sum();
@@ -227,7 +227,7 @@ fn layer_input(isa: Isa, dy: &[f32], weight: &[f32], inputs: usize) -> Vec<f32> 
         vectorized!(isa, {
             for (dy, weight) in dy.iter().zip(weight.chunks_exact(inputs)) {
                 for (dx, weight) in dx.iter_mut().zip(weight) {
-                    *dx += dy * weight;
+                    *dx = fma(*dy, *weight, *dx);
                 }
             }
         });
@@ -242,7 +242,7 @@ fn layer_weight(isa: Isa, dy: &[f32], x: &[f32], outputs: usize, inputs: usize) 
         vectorized!(isa, {
             for (dy, x) in dy.chunks_exact(outputs).zip(x.chunks_exact(inputs)) {
                 for (dweight, x) in dweight.iter_mut().zip(x) {
-                    *dweight += dy[o] * x;
+                    *dweight = fma(dy[o], *x, *dweight);
                 }
             }
         });

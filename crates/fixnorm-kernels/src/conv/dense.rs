@@ -27,7 +27,7 @@ use super::bordered::Bordered;
 use super::{ConvGrad, ConvShape, Gradient, Input, Wanted};
 use crate::gemm::{COLUMNS, PackedB, ROWS, Rows, RowsMut, add_outer, multiply, padded};
 use crate::isa::{Isa, vectorized};
-use crate::lanes::{self, for_each_block, load, map};
+use crate::lanes::{self, fma, for_each_block, load, map};
 use crate::memory::{Split, unfilled};
 use crate::norm::{GradSums, MomentSums, Moments};
 use crate::real::Real;
@@ -675,7 +675,7 @@ impl<T: Real> Backward<'_, T> {
                         let (scale, shift) =
                             (load::<f32, W>(&scale[j..]), load::<f32, W>(&shift[j..]));
                         let a: [f32; W] =
-                            affine.activation.values(map!(|i| y[i] * scale[i] + shift[i]));
+                            affine.activation.values(map!(|i| fma(y[i], scale[i], shift[i])));
                         lanes::add::<W>(map!(|i| c[i] * a[i]), &mut dgate[j..]);
                         lanes::store(c, &mut dx[j..]);
                     });

@@ -22,7 +22,7 @@ use rayon::prelude::*;
 use super::dense::parts_of;
 use super::{ConvGrad, ConvShape, Gradient, Input, Wanted};
 use crate::isa::{Isa, vectorized};
-use crate::lanes::{self, load, map};
+use crate::lanes::{self, fma, load, map};
 use crate::memory::{Split, unfilled};
 use crate::norm::{GradSums, MomentSums, Moments};
 use crate::real::Real;
@@ -181,7 +181,8 @@ impl<'a, T: Real> InputRows<'a, T> {
                 |pixel, block| {
                     let y = block.load(&row[pixel * s.c_in..]);
                     let (scale, shift) = (block.load(&affine.scale), block.load(&affine.shift));
-                    let a: Lanes = affine.activation.values(map!(|i| y[i] * scale[i] + shift[i]));
+                    let a: Lanes =
+                        affine.activation.values(map!(|i| fma(y[i], scale[i], shift[i])));
                     match gate {
                         None => a,
                         Some(gate) => {
@@ -263,7 +264,7 @@ fn convolve(
                     for kx in 0..width {
                         let x = load::<f32, LANES>(&row[(start + j * step + kx) * LANES..]);
                         let tap = taps[ky * width + kx];
-                        sum = map!(|i| sum[i] + x[i] * tap[i]);
+                        sum = map!(|i| fma(x[i], tap[i], sum[i]));
                     }
                 }
                 write(j, sum);
@@ -288,7 +289,7 @@ fn convolve_fixed<const H: usize, const W: usize, const HW: usize>(
                 let x = load::<f32, LANES>(&rows[ky][(start + j * step + kx) * LANES..]);
                 let tap = &taps[ky * W + kx];
                 for i in 0..LANES {
-                    sum[i] += x[i] * tap[i];
+                    sum[i] = fma(x[i], tap[i], sum[i]);
                 }
             }
         }
@@ -510,7 +511,7 @@ impl<T: Real> Backward<'_, T> {
             |pixel, block| {
                 let (g, y) = (block.load(&g[pixel * c..]), block.load(&y[pixel * c..]));
                 let [p, q, r] = [&norm.p, &norm.q, &norm.r].map(|values| block.load(values));
-                map!(|i| p[i] * g[i] + (q[i] * y[i] + r[i]))
+                map!(|i| fma(p[i], g[i], fma(q[i], y[i], r[i])))
             },
         );
     }
@@ -592,7 +593,7 @@ fn correlate_row<const K: usize>(row: &[f32], dy: &[f32], stride: usize, dtaps: 
         for kx in 0..K {
             let x = load::<f32, LANES>(&row[(ox * stride + kx) * LANES..]);
             for i in 0..LANES {
-                sums[kx][i] += x[i] * dy[i];
+                sums[kx][i] = fma(x[i], dy[i], sums[kx][i]);
             }
         }
     }
@@ -639,17 +640,17 @@ impl<'a, T: Real> End<'a, T> {
             (Wanted::Masked, Some(affine)) => {
                 let y = self.block.load(&self.x.data[at..]);
                 let slope: Lanes =
-                    affine.activation.slopes(map!(|i| y[i] * self.scale[i] + self.shift[i]));
+                    affine.activation.slopes(map!(|i| fma(y[i], self.scale[i], self.shift[i])));
                 let masked: Lanes = map!(|i| d[i] * slope[i]);
                 self.g = map!(|i| self.g[i] + masked[i]);
-                self.gy = map!(|i| self.gy[i] + masked[i] * (y[i] - self.mean[i]));
+                self.gy = map!(|i| fma(masked[i], y[i] - self.mean[i], self.gy[i]));
                 self.block.store(masked, out);
             }
             (Wanted::Gated, Some(affine)) => {
                 let y = self.block.load(&self.x.data[at..]);
                 let a: Lanes =
-                    affine.activation.values(map!(|i| y[i] * self.scale[i] + self.shift[i]));
-                self.g = map!(|i| self.g[i] + d[i] * a[i]);
+                    affine.activation.values(map!(|i| fma(y[i], self.scale[i], self.shift[i])));
+                self.g = map!(|i| fma(d[i], a[i], self.g[i]));
                 self.block.store(d, out);
             }
             _ => self.block.store(d, out),

@@ -18,7 +18,7 @@ use fixnorm_nn::{Input, Precision};
 
 use crate::TrainError;
 use crate::recipe::{PrecisionName, Recipe};
-use crate::step::{Learner, training_loss};
+use crate::step::Learner;
 
 /// A model with FixNorm's default optimizer.
 fn learner(
@@ -29,7 +29,7 @@ fn learner(
 ) -> Result<Learner, TrainError> {
     let recipe = Recipe::default();
     let model = spec.init(input, 0, device);
-    let loss = training_loss(recipe.train.label_smoothing, device);
+    let label_smoothing = recipe.train.label_smoothing;
     // Every convolution of our models is followed by a normalization; probing a large one would take
     // longer than the measurement.
     let probe =
@@ -38,7 +38,7 @@ fn learner(
         probe.with_role("fc.weight", Role::Head).run(&model, |_| Tensor::zeros([1], device))?;
     let model = model.with_precision(Precision::from(precision));
     let (model, optimizer) = recipe.optimizer_config().init(model, &roles)?;
-    Ok(Learner { model, optimizer, loss, device: device.clone() })
+    Ok(Learner { model, optimizer, label_smoothing, device: device.clone() })
 }
 
 /// Milliseconds of what was measured several times.

@@ -1,0 +1,66 @@
+//! The recipes that come with the program: the files of the folder `recipes`.
+
+/// A recipe by name.
+#[derive(Clone, Copy, Debug)]
+pub struct NamedRecipe {
+    /// The file's name without `.toml`.
+    pub name: &'static str,
+    /// The file's text.
+    pub text: &'static str,
+}
+
+/// All of them, by name.
+pub const RECIPES: &[NamedRecipe] =
+    &[named("fashion_resnet20", include_str!("../../../recipes/fashion_resnet20.toml"))];
+
+const fn named(name: &'static str, text: &'static str) -> NamedRecipe {
+    NamedRecipe { name, text }
+}
+
+impl NamedRecipe {
+    /// The recipe of this name.
+    pub fn find(name: &str) -> Option<&'static NamedRecipe> {
+        RECIPES.iter().find(|recipe| recipe.name == name)
+    }
+
+    /// The name most like `name`.
+    pub fn nearest(name: &str) -> &'static str {
+        let alike = |recipe: &&NamedRecipe| strsim::jaro_winkler(name, recipe.name);
+        let best = RECIPES.iter().max_by(|a, b| alike(a).total_cmp(&alike(b)));
+        best.map_or("", |recipe| recipe.name)
+    }
+
+    /// What it trains: the first line of its text.
+    pub fn summary(&self) -> &'static str {
+        self.text.lines().next().unwrap_or_default().trim_start_matches('#').trim()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::RecipeBuilder;
+
+    #[test]
+    fn every_recipe_is_valid_and_says_what_it_trains() {
+        for recipe in RECIPES {
+            let built =
+                RecipeBuilder::new().text(recipe.text, recipe.name).unwrap().build().unwrap();
+            built.resolved().validate().unwrap();
+            assert!(recipe.summary().len() > 20, "{}", recipe.name);
+            assert!(NamedRecipe::find(recipe.name).is_some());
+        }
+    }
+
+    #[test]
+    fn the_list_is_the_folder() {
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../recipes");
+        let mut files: Vec<_> = std::fs::read_dir(folder)
+            .unwrap()
+            .filter_map(|entry| entry.unwrap().file_name().into_string().ok())
+            .filter_map(|name| name.strip_suffix(".toml").map(str::to_owned))
+            .collect();
+        files.sort();
+        assert_eq!(files, RECIPES.iter().map(|recipe| recipe.name).collect::<Vec<_>>());
+    }
+}
