@@ -57,17 +57,6 @@ impl Learner {
 
     /// Takes one step and returns loss and logits. A loss that is not finite leaves everything as it was.
     pub(crate) fn step_on(
-        self,
-        x: Tensor<4>,
-        labels: Tensor<1, Int>,
-        lr: f64,
-    ) -> (Self, f64, Tensor<2>) {
-        // On a thread of the kernels' pool: from outside, each operation would put this thread to sleep
-        // and wake two others.
-        rayon::scope(|_| self.step_here(x, labels, lr))
-    }
-
-    fn step_here(
         mut self,
         x: Tensor<4>,
         labels: Tensor<1, Int>,
