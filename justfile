@@ -31,3 +31,10 @@ ci:
     bash .ci/run
 
 python := "python3"
+
+# Kernel tests under AddressSanitizer (needs a nightly toolchain) and under valgrind.
+sanitize:
+    RUSTFLAGS=-Zsanitizer=address PROPTEST_CASES=64 cargo +nightly test --release -p fixnorm-kernels --lib \
+        --target x86_64-unknown-linux-gnu --target-dir target/sanitize
+    PROPTEST_CASES=3 cargo test --release -p fixnorm-kernels --lib \
+        --config "target.'cfg(all())'.runner = 'valgrind -q --error-exitcode=9'" -- --test-threads=1
