@@ -10,12 +10,10 @@ pub struct NamedRecipe {
 }
 
 /// All of them, by name.
-pub const RECIPES: &[NamedRecipe] =
-    &[named("fashion_resnet20", include_str!("../../../recipes/fashion_resnet20.toml"))];
-
-const fn named(name: &'static str, text: &'static str) -> NamedRecipe {
-    NamedRecipe { name, text }
-}
+pub const RECIPES: &[NamedRecipe] = &[NamedRecipe {
+    name: "fashion_resnet20",
+    text: include_str!("../../../recipes/fashion_resnet20.toml"),
+}];
 
 impl NamedRecipe {
     /// The recipe of this name.
