@@ -1,5 +1,7 @@
 //! The two number formats that activations are stored in. All arithmetic is in `f32`.
 
+use std::any::TypeId;
+
 pub use half::bf16;
 
 use crate::gemm::Product;
@@ -16,6 +18,15 @@ pub trait Real:
 
     /// The nearest stored number, ties to even; NaN stays NaN.
     fn from_f32(value: f32) -> Self;
+
+    /// `x` itself where it is of this format.
+    #[inline(always)]
+    fn same<T: Real>(x: &[T]) -> Option<&[Self]> {
+        (TypeId::of::<T>() == TypeId::of::<Self>()).then(|| {
+            // SAFETY: the types are the same one.
+            unsafe { std::slice::from_raw_parts(x.as_ptr().cast(), x.len()) }
+        })
+    }
 }
 
 impl Real for f32 {

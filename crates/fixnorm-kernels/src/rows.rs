@@ -34,12 +34,12 @@ pub struct Gradient<'a, T> {
 
 /// `out[i][..c] = gate·activation(scale·x[i] + shift)`, with zeros up to `stride`.
 #[inline(always)]
-pub(crate) fn activate<T: Real>(
+pub(crate) fn activate<T: Real, P: Real>(
     x: &[T],
     c: usize,
     affine: Option<&Affine>,
     gate: Option<&[f32]>,
-    out: &mut [T],
+    out: &mut [P],
     stride: usize,
 ) {
     let Some(affine) = affine else {
@@ -64,12 +64,12 @@ pub(crate) fn activate<T: Real>(
 
 /// Copies rows of `c` to rows of `stride`, filled with zeros.
 #[inline(always)]
-fn widen<T: Real>(x: &[T], c: usize, out: &mut [T], stride: usize) {
-    if stride == c {
-        return out[..x.len()].copy_from_slice(x);
-    }
+fn widen<T: Real, P: Real>(x: &[T], c: usize, out: &mut [P], stride: usize) {
     for (x, out) in x.chunks_exact(c).zip(out.chunks_exact_mut(stride)) {
-        copy(x, &mut out[..c]);
+        match P::same(x) {
+            Some(x) => copy(x, &mut out[..c]),
+            None => for_each_block!(c, j, W => lanes::store(load::<T, W>(&x[j..]), &mut out[j..])),
+        }
         clear(&mut out[c..]);
     }
 }
@@ -102,11 +102,11 @@ pub(crate) fn copy<T: Real>(from: &[T], to: &mut [T]) {
 
 /// `out[i][..c] = p·g[i] + q·y[i] + r`, with zeros up to `stride`.
 #[inline(always)]
-pub(crate) fn gradient<T: Real>(
+pub(crate) fn gradient<T: Real, P: Real>(
     g: &[T],
     norm: Option<(&[T], &NormGrad)>,
     c: usize,
-    out: &mut [T],
+    out: &mut [P],
     stride: usize,
 ) {
     let Some((y, norm)) = norm else {

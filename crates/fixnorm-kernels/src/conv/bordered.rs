@@ -15,7 +15,8 @@
 
 use std::ops::Range;
 
-use super::dense::{Backward, Grid};
+use super::dense::Backward;
+use super::window::Grid;
 use super::{ConvShape, Input};
 use crate::gemm::{
     COLUMNS, PackedB, ROWS, Rows, RowsMut, add_outer, add_product, multiply, padded,
@@ -39,9 +40,9 @@ struct Border {
 
 impl Border {
     /// Whether a convolution is of this kind and faster so.
-    fn pays<T: Real>(s: &ConvShape) -> bool {
+    fn pays<P: Real>(s: &ConvShape) -> bool {
         // Gathering a window costs as much as the products with about so many output channels.
-        let gather = if T::BYTES == 4 { 12 } else { 96 };
+        let gather = if P::BYTES == 4 { 12 } else { 96 };
         let half = s.kernel / 2;
         s.groups == 1
             && s.stride == 1
@@ -56,9 +57,9 @@ impl Border {
     }
 
     /// Numbers of a picture and of what is read beyond its end.
-    fn len<T: Real>(&self, stride: usize) -> usize {
+    fn len<P: Real>(&self, stride: usize) -> usize {
         let pixels = self.pitch() * (self.h + self.kernel - 1) + ROWS;
-        pixels * stride + padded(self.kernel * stride, COLUMNS.max(T::K_ALIGN))
+        pixels * stride + padded(self.kernel * stride, COLUMNS.max(P::K_ALIGN))
     }
 
     /// Lines of a block of sums with rows of `c_stride`.
@@ -68,11 +69,11 @@ impl Border {
 
     /// Has each line filled by `fill(line, place)`, and its surroundings with zeros.
     #[inline(always)]
-    fn fill<T: Real>(&self, stride: usize, out: &mut [T], mut fill: impl FnMut(usize, &mut [T])) {
+    fn fill<P: Real>(&self, stride: usize, out: &mut [P], mut fill: impl FnMut(usize, &mut [P])) {
         let (half, line) = (self.kernel / 2, self.pitch() * stride);
         for (y, out) in out.chunks_mut(line).enumerate() {
             if y < half || y >= half + self.h {
-                out.fill(T::default());
+                out.fill(P::default());
                 continue;
             }
             let (left, rest) = out.split_at_mut(half * stride);
@@ -86,13 +87,13 @@ impl Border {
     /// `C` for `count` lines from `first` on, without the line ends.
     #[inline(always)]
     #[allow(clippy::too_many_arguments)]
-    fn multiply<T: Real>(
+    fn multiply<P: Real>(
         &self,
         isa: Isa,
-        a: &[T],
+        a: &[P],
         stride: usize,
         lines: Range<usize>,
-        weight: &[PackedB<T>],
+        weight: &[PackedB<P>],
         c: &mut [f32],
         c_stride: usize,
     ) {
@@ -113,23 +114,23 @@ impl Border {
 }
 
 /// The weight of a convolution of this kind, one right operand for each line of taps.
-pub(super) struct Bordered<T> {
+pub(super) struct Bordered<P> {
     border: Border,
-    packed: Vec<PackedB<T>>,
+    packed: Vec<PackedB<P>>,
 }
 
-impl<T: Real> Bordered<T> {
+impl<P: Real> Bordered<P> {
     fn new(s: &ConvShape) -> Option<Self> {
         let border = Border { kernel: s.kernel, h: s.h, w: s.w };
-        Border::pays::<T>(s).then_some(Self { border, packed: Vec::new() })
+        Border::pays::<P>(s).then_some(Self { border, packed: Vec::new() })
     }
 
     pub(super) fn forward(s: &ConvShape, weight: &[f32]) -> Option<Self> {
         let mut own = Self::new(s)?;
         let (c_in, k) = (s.c_in, s.kernel);
         own.packed.extend((0..k).map(|ky| {
-            PackedB::new(k * c_in, s.c_out, |p, co| {
-                weight[((co * c_in + p % c_in) * k + ky) * k + p / c_in]
+            PackedB::with_taps(k, c_in, c_in, s.c_out, |kx, ci, co| {
+                weight[((co * c_in + ci) * k + ky) * k + kx]
             })
         }));
         Some(own)
@@ -140,19 +141,15 @@ impl<T: Real> Bordered<T> {
         let (c_in, k, y_stride) = (s.c_in, s.kernel, padded(s.c_out, ROWS));
         let lines = if wants_dx { k } else { 0 };
         own.packed.extend((0..lines).map(|ty| {
-            PackedB::new(k * y_stride, c_in, |p, ci| {
-                let (tx, co) = (p / y_stride, p % y_stride);
-                match co < s.c_out {
-                    true => weight[((co * c_in + ci) * k + k - 1 - ty) * k + k - 1 - tx],
-                    false => 0.0,
-                }
+            PackedB::with_taps(k, s.c_out, y_stride, c_in, |tx, co, ci| {
+                weight[((co * c_in + ci) * k + k - 1 - ty) * k + k - 1 - tx]
             })
         }));
         Some(own)
     }
 
     #[inline(always)]
-    pub(super) fn forward_part(
+    pub(super) fn forward_part<T: Real>(
         &self,
         isa: Isa,
         s: &ConvShape,
@@ -164,7 +161,7 @@ impl<T: Real> Bordered<T> {
         let border = self.border;
         let c_stride = padded(s.c_out, COLUMNS);
         let block = border.block(c_stride);
-        let mut xa = Scratch::<T>::new(border.len::<T>(s.c_in));
+        let mut xa = Scratch::<P>::new(border.len::<P>(s.c_in));
         let mut c = Scratch::<f32>::new(padded(block * border.pitch(), ROWS) * c_stride);
         let mut mean = Scratch::<f32>::new(c_stride);
         let mut square = Scratch::<f32>::new(c_stride);
@@ -191,7 +188,7 @@ impl<T: Real> Bordered<T> {
 
     /// Reads and activates a picture.
     #[inline(always)]
-    fn read(&self, s: &ConvShape, x: Input<'_, T>, image: usize, out: &mut [T]) {
+    fn read<T: Real>(&self, s: &ConvShape, x: Input<'_, T>, image: usize, out: &mut [P]) {
         let line = s.w * s.c_in;
         let gate = x.gate.map(|gate| &gate[image * s.c_in..][..s.c_in]);
         self.border.fill(
@@ -206,33 +203,34 @@ impl<T: Real> Bordered<T> {
     }
 
     #[inline(always)]
-    pub(super) fn backward_part(
+    pub(super) fn backward_part<T: Real>(
         &self,
-        task: &Backward<'_, T>,
+        task: &Backward<'_, T, P>,
         images: Range<usize>,
         dx: &mut [T],
         dgate: &mut [f32],
     ) -> (GradSums, Vec<f32>) {
-        let (s, border, weights) = (task.s, self.border, task.weights);
+        let (way, border, weights) = (task.way, self.border, task.weights);
+        let s = way.s;
         let (pitch, half) = (border.pitch(), border.kernel / 2);
         let (y_stride, c_stride) = (padded(s.c_out, ROWS), padded(s.c_in, COLUMNS));
         let block = border.block(c_stride);
-        let mut xa = Scratch::<T>::new(border.len::<T>(s.c_in));
-        let mut dya = Scratch::<T>::new(border.len::<T>(y_stride));
+        let mut xa = Scratch::<P>::new(border.len::<P>(s.c_in));
+        let mut dya = Scratch::<P>::new(border.len::<P>(y_stride));
         let mut c = Scratch::<f32>::new(padded(block * pitch, ROWS) * c_stride);
         let mut sums = GradSums::new(s.c_in);
         let mut dweight = vec![0.0; weights.len()];
         let line = s.w * s.c_out;
         for (i, image) in images.enumerate() {
-            self.read(s, task.x, image, &mut xa);
+            self.read(s, way.x, image, &mut xa);
             border.fill(
                 y_stride,
                 &mut dya,
                 #[inline(always)]
                 |y, out| {
                     let range = (image * s.h + y) * line..(image * s.h + y + 1) * line;
-                    let norm = task.dy.norm.map(|(values, norm)| (&values[range.clone()], norm));
-                    gradient(&task.dy.g[range], norm, s.c_out, out, y_stride);
+                    let norm = way.dy.norm.map(|(values, norm)| (&values[range.clone()], norm));
+                    gradient(&way.dy.g[range], norm, s.c_out, out, y_stride);
                 },
             );
             // From the first pixel to the last one, line ends included: there dy is zero.
@@ -242,7 +240,7 @@ impl<T: Real> Bordered<T> {
                 let windows = Rows { data: &xa[ty * pitch * s.c_in..], stride: s.c_in };
                 let dw =
                     RowsMut { data: &mut dweight[ty * weights.line..], stride: weights.stride };
-                add_outer(task.isa, [m, s.c_out, s.kernel * s.c_in], own, windows, dw);
+                add_outer(way.isa, [m, s.c_out, s.kernel * s.c_in], own, windows, dw);
             }
             if self.packed.is_empty() {
                 continue;
@@ -256,9 +254,9 @@ impl<T: Real> Bordered<T> {
             for first in (0..s.h).step_by(block) {
                 let lines = first..s.h.min(first + block);
                 let rows = lines.start * s.w..lines.end * s.w;
-                border.multiply(task.isa, &dya, y_stride, lines, &self.packed, &mut c, c_stride);
+                border.multiply(way.isa, &dya, y_stride, lines, &self.packed, &mut c, c_stride);
                 let c = &c[..rows.len() * c_stride];
-                task.finish(grid, image, rows, c, dx, dgate, &mut sums);
+                way.finish(grid, image, rows, c, dx, dgate, &mut sums);
             }
         }
         (sums, dweight)

@@ -24,14 +24,15 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::bordered::Bordered;
-use super::{ConvGrad, ConvShape, Gradient, Input, Wanted};
+use super::way_back::WayBack;
+use super::window::{Grid, Window};
+use super::{ConvGrad, ConvShape, Input, Wanted};
 use crate::gemm::{COLUMNS, PackedB, ROWS, Rows, RowsMut, add_outer, multiply, padded};
 use crate::isa::{Isa, vectorized};
-use crate::lanes::{self, fma, for_each_block, load, map};
 use crate::memory::{Split, unfilled};
 use crate::norm::{GradSums, MomentSums, Moments};
 use crate::real::Real;
-use crate::rows::{activate, clear, copy, gradient, mask_rows, moments, store};
+use crate::rows::{activate, gradient, moments, store};
 use crate::scratch::Scratch;
 
 /// What a block of rows may take of the second-level cache.
@@ -45,137 +46,18 @@ fn block_rows(bytes_a_row: usize) -> usize {
     (BLOCK_BYTES / bytes_a_row / 32 * 32).clamp(96, 512)
 }
 
-/// The pixels under each pixel of a grid: those of grid pixel `(jy, jx)` start at
-/// `(jy·step + off_y, jx·step + off_x)` and are `taps_y × taps_x`.
-#[derive(Clone, Copy)]
-struct Window {
-    grid: [usize; 2],
-    source: [usize; 2],
-    step: usize,
-    off: [isize; 2],
-    taps: [usize; 2],
-}
-
-impl Window {
-    fn forward(s: &ConvShape) -> Self {
-        Self {
-            grid: [s.h_out, s.w_out],
-            source: [s.h, s.w],
-            step: s.stride,
-            off: [-(s.top as isize), -(s.left as isize)],
-            taps: [s.kernel; 2],
-        }
-    }
-
-    fn rows(&self) -> usize {
-        self.grid[0] * self.grid[1]
-    }
-
-    /// Writes the windows of the grid's pixels `rows`, counted through all pictures of `source`, as rows
-    /// of `out`: the channels `channels` of each pixel, zeros outside the picture and up to `stride`.
-    #[inline(always)]
-    fn gather<T: Real>(
-        &self,
-        source: Rows<'_, T>,
-        channels: Range<usize>,
-        rows: Range<usize>,
-        out: &mut [T],
-        stride: usize,
-    ) {
-        let c = channels.len();
-        let [taps_y, taps_x] = self.taps;
-        let [h, w] = self.source;
-        let whole = source.stride == c;
-        let mut image = rows.start / self.rows();
-        let mut jy = rows.start % self.rows() / self.grid[1];
-        let mut jx = rows.start % self.grid[1];
-        for out in out.chunks_exact_mut(stride).take(rows.len()) {
-            let y = (jy * self.step) as isize + self.off[0];
-            let x = (jx * self.step) as isize + self.off[1];
-            // The taps that lie inside the picture.
-            let first = (-x).clamp(0, taps_x as isize) as usize;
-            let last = (w as isize - x).clamp(first as isize, taps_x as isize) as usize;
-            let inside = first == 0 && last == taps_x && y >= 0 && y as usize + taps_y <= h;
-            if whole && inside {
-                // Most windows: a row of taps lies in one piece.
-                let mut from = ((image * h + y as usize) * w + x as usize) * c;
-                for out in out.chunks_exact_mut(taps_x * c).take(taps_y) {
-                    copy(&source.data[from..][..taps_x * c], out);
-                    from += w * c;
-                }
-            }
-            for (ty, out) in out.chunks_exact_mut(taps_x * c).take(taps_y).enumerate() {
-                if whole && inside {
-                    break;
-                }
-                let y = y + ty as isize;
-                if y < 0 || y >= h as isize || first == last {
-                    clear(out);
-                    continue;
-                }
-                clear(&mut out[..first * c]);
-                clear(&mut out[last * c..]);
-                let pixel = (image * h + y as usize) * w + (x + first as isize) as usize;
-                if whole {
-                    let len = (last - first) * c;
-                    copy(&source.data[pixel * c..][..len], &mut out[first * c..][..len]);
-                    continue;
-                }
-                for (t, out) in out.chunks_exact_mut(c).enumerate().take(last).skip(first) {
-                    let start = (pixel + t - first) * source.stride + channels.start;
-                    copy(&source.data[start..][..c], out);
-                }
-            }
-            clear(&mut out[taps_y * taps_x * c..]);
-            jx += 1;
-            if jx == self.grid[1] {
-                jx = 0;
-                jy += 1;
-                if jy == self.grid[0] {
-                    jy = 0;
-                    image += 1;
-                }
-            }
-        }
-    }
-}
-
-/// Where rows of a grid lie in a picture: grid pixel `(jy, jx)` is the picture's pixel
-/// `(jy·stride + first[0], jx·stride + first[1])`.
-#[derive(Clone, Copy)]
-pub(super) struct Grid {
-    pub(super) size: [usize; 2],
-    pub(super) first: [usize; 2],
-}
-
-impl Grid {
-    /// The picture and the pixel, both counted from a chunk's first, of a row.
-    #[inline(always)]
-    fn pixel(&self, s: &ConvShape, row: usize) -> (usize, usize) {
-        let [grid_h, grid_w] = self.size;
-        if s.stride == 1 {
-            return (row / (grid_h * grid_w), row);
-        }
-        let (image, row) = (row / (grid_h * grid_w), row % (grid_h * grid_w));
-        let y = row / grid_w * s.stride + self.first[0];
-        let x = row % grid_w * s.stride + self.first[1];
-        (image, (image * s.h + y) * s.w + x)
-    }
-}
-
 /// A window, and the weight as the right operand for each group of channels.
-struct Taps<T> {
+struct Taps<P> {
     window: Window,
-    packed: Vec<PackedB<T>>,
+    packed: Vec<PackedB<P>>,
     grid: Grid,
 }
 
-impl<T: Real> Taps<T> {
+impl<P: Real> Taps<P> {
     fn forward(s: &ConvShape, weight: &[f32]) -> Self {
         let (c_in, c_out, k) = (s.c_in / s.groups, s.c_out / s.groups, s.kernel);
         let packed = |group: usize| {
-            PackedB::new(k * k * c_in, c_out, |p, j| {
-                let (tap, ci) = (p / c_in, p % c_in);
+            PackedB::with_taps(k * k, c_in, c_in, c_out, |tap, ci, j| {
                 weight[((group * c_out + j) * c_in + ci) * k * k + tap]
             })
         };
@@ -206,10 +88,10 @@ impl<T: Real> Taps<T> {
             (first as isize + pad as isize - tap).div_euclid(s.stride as isize)
         };
         let packed = |group: usize| {
-            PackedB::new(taps_y.len() * taps_x.len() * c_out, c_in, |p, ci| {
-                let (tap, co) = (p / c_out, p % c_out);
-                let (ky, kx) = (taps_y[tap / taps_x.len()], taps_x[tap % taps_x.len()]);
-                weight[(((group * c_out + co) * c_in + ci) * k + ky) * k + kx]
+            let taps: Vec<usize> =
+                taps_y.iter().flat_map(|ky| taps_x.iter().map(move |kx| ky * k + kx)).collect();
+            PackedB::with_taps(taps.len(), c_out, c_out, c_in, |tap, co, ci| {
+                weight[((group * c_out + co) * c_in + ci) * k * k + taps[tap]]
             })
         };
         let window = Window {
@@ -237,7 +119,8 @@ fn chunk_pictures(block: usize, rows: usize, bytes: usize) -> usize {
     block.div_ceil(rows).min(CHUNK_BYTES / bytes).max(1)
 }
 
-pub(super) fn forward<T: Real>(
+/// With operands of products in `P`.
+pub(super) fn forward<T: Real, P: Real>(
     isa: Isa,
     shape: &ConvShape,
     x: Input<'_, T>,
@@ -245,8 +128,8 @@ pub(super) fn forward<T: Real>(
     want_moments: bool,
 ) -> (Vec<T>, Option<Moments>) {
     let s = flattened(shape, x.gate.is_some());
-    let bordered = Bordered::forward(&s, weight);
-    let taps = Taps::forward(&s, weight);
+    let bordered = Bordered::<P>::forward(&s, weight);
+    let taps = Taps::<P>::forward(&s, weight);
     let split = Split::new(s.n);
     let mut y = unfilled(s.output_len());
     let part_len = split.per * s.h_out * s.w_out * s.c_out;
@@ -263,11 +146,11 @@ pub(super) fn forward<T: Real>(
 }
 
 #[inline(always)]
-fn forward_part<T: Real>(
+fn forward_part<T: Real, P: Real>(
     isa: Isa,
     s: &ConvShape,
     x: Input<'_, T>,
-    taps: &Taps<T>,
+    taps: &Taps<P>,
     images: Range<usize>,
     y: &mut [T],
     want_moments: bool,
@@ -277,12 +160,12 @@ fn forward_part<T: Real>(
     let k_stride = taps.packed[0].k_padded();
     // A group's padding columns reach into the next group's place, which is written after.
     let c_stride = padded(s.c_out, COLUMNS) + if s.groups > 1 { COLUMNS } else { 0 };
-    let block = block_rows(k_stride * T::BYTES + c_stride * 4);
+    let block = block_rows(k_stride * P::BYTES + c_stride * 4);
     let x_stride = if direct { k_stride } else { s.c_in };
-    let chunk = chunk_pictures(block, rows_out, rows_in * x_stride * T::BYTES);
+    let chunk = chunk_pictures(block, rows_out, rows_in * x_stride * P::BYTES);
     let chunk_rows = chunk.min(images.len());
-    let mut xa = Scratch::<T>::new(padded(chunk_rows * rows_in, ROWS) * x_stride);
-    let mut cols = Scratch::<T>::new(if direct { 0 } else { block * k_stride });
+    let mut xa = Scratch::<P>::new(padded(chunk_rows * rows_in, ROWS) * x_stride);
+    let mut cols = Scratch::<P>::new(if direct { 0 } else { block * k_stride });
     let mut c = Scratch::<f32>::new(block * c_stride);
     let mut mean = Scratch::<f32>::new(padded(s.c_out, COLUMNS));
     let mut square = Scratch::<f32>::new(padded(s.c_out, COLUMNS));
@@ -324,11 +207,11 @@ fn forward_part<T: Real>(
 
 /// Reads and activates the pictures `images` into rows of `stride`.
 #[inline(always)]
-fn read<T: Real>(
+fn read<T: Real, P: Real>(
     s: &ConvShape,
     x: Input<'_, T>,
     images: Range<usize>,
-    out: &mut [T],
+    out: &mut [P],
     stride: usize,
 ) {
     let rows = s.h * s.w;
@@ -345,19 +228,15 @@ fn read<T: Real>(
     }
 }
 
-pub(super) fn backward<T: Real>(
-    isa: Isa,
-    shape: &ConvShape,
-    x: Input<'_, T>,
-    weight: &[f32],
-    dy: Gradient<'_, T>,
-    wanted: Wanted<'_, T>,
-) -> ConvGrad<T> {
-    let s = flattened(shape, x.gate.is_some());
+/// With operands of products in `P`.
+pub(super) fn backward<T: Real, P: Real>(way: WayBack<'_, T>, weight: &[f32]) -> ConvGrad<T> {
+    let WayBack { isa, wanted, .. } = way;
+    let s = flattened(way.s, way.x.gate.is_some());
+    let way = WayBack { s: &s, ..way };
     let wants_dx = !matches!(wanted, Wanted::Nothing);
-    let bordered = Bordered::backward(&s, weight, wants_dx);
+    let bordered = Bordered::<P>::backward(&s, weight, wants_dx);
     let classes = match wants_dx && bordered.is_none() {
-        true => Taps::backward(&s, weight),
+        true => Taps::<P>::backward(&s, weight),
         false => Vec::new(),
     };
     let sums = WeightSums::new(&s, bordered.is_some());
@@ -372,7 +251,7 @@ pub(super) fn backward<T: Real>(
     let parts = dx_parts.into_par_iter().zip(gate_parts).enumerate().map(|(part, (dx, dgate))| {
         let first = part * split.per;
         let images = first..s.n.min(first + split.per);
-        let task = Backward { isa, s: &s, x, dy, wanted, classes: &classes, weights: &sums };
+        let task = Backward { way, classes: &classes, weights: &sums };
         match &bordered {
             Some(own) => vectorized!(isa, own.backward_part(&task, images, dx, dgate)),
             None => vectorized!(isa, task.part(images, dx, dgate)),
@@ -446,43 +325,39 @@ impl WeightSums {
 }
 
 /// The way back, for one part of the pictures.
-pub(super) struct Backward<'a, T> {
-    pub(super) isa: Isa,
-    pub(super) s: &'a ConvShape,
-    pub(super) x: Input<'a, T>,
-    pub(super) dy: Gradient<'a, T>,
-    wanted: Wanted<'a, T>,
-    classes: &'a [Taps<T>],
+pub(super) struct Backward<'a, T, P> {
+    pub(super) way: WayBack<'a, T>,
+    classes: &'a [Taps<P>],
     pub(super) weights: &'a WeightSums,
 }
 
-impl<T: Real> Backward<'_, T> {
+impl<T: Real, P: Real> Backward<'_, T, P> {
     #[inline(always)]
     fn part(&self, images: Range<usize>, dx: &mut [T], dgate: &mut [f32]) -> (GradSums, Vec<f32>) {
-        let s = self.s;
+        let s = self.way.s;
         let direct = s.is_direct();
         let (rows_in, rows_out) = (s.h * s.w, s.h_out * s.w_out);
-        let align = T::K_ALIGN.max(ROWS);
+        let align = P::K_ALIGN.max(ROWS);
         let y_stride = padded(s.c_out, align);
         let x_stride = if direct { padded(s.c_in, COLUMNS) } else { s.c_in };
         let widest = self.classes.iter().map(|class| class.packed[0].k_padded()).max().unwrap_or(0);
         let cols_stride = self.weights.stride.max(widest);
-        let block = block_rows(cols_stride * T::BYTES + padded(s.c_in, COLUMNS) * 4);
-        let bytes = (rows_in * x_stride + rows_out * y_stride) * T::BYTES;
+        let block = block_rows(cols_stride * P::BYTES + padded(s.c_in, COLUMNS) * 4);
+        let bytes = (rows_in * x_stride + rows_out * y_stride) * P::BYTES;
         let chunk = chunk_pictures(block, rows_out, bytes);
         let most = chunk.min(images.len());
-        let mut xa = Scratch::<T>::new(padded(most * rows_in, ROWS) * x_stride);
-        let mut dya = Scratch::<T>::new(padded(most * rows_out, ROWS) * y_stride);
-        let mut cols = Scratch::<T>::new(if direct { 0 } else { block * cols_stride });
+        let mut xa = Scratch::<P>::new(padded(most * rows_in, ROWS) * x_stride);
+        let mut dya = Scratch::<P>::new(padded(most * rows_out, ROWS) * y_stride);
+        let mut cols = Scratch::<P>::new(if direct { 0 } else { block * cols_stride });
         let mut c = Scratch::<f32>::new(block * (padded(s.c_in, COLUMNS) + COLUMNS));
         let mut sums = GradSums::new(s.c_in);
         let mut dweight = vec![0.0; self.weights.len()];
         for first in images.clone().step_by(chunk) {
             let images_here = first..images.end.min(first + chunk);
             let y = images_here.start * rows_out * s.c_out..images_here.end * rows_out * s.c_out;
-            let norm = self.dy.norm.map(|(values, norm)| (&values[y.clone()], norm));
-            gradient(&self.dy.g[y], norm, s.c_out, &mut dya, y_stride);
-            read(s, self.x, images_here.clone(), &mut xa, x_stride);
+            let norm = self.way.dy.norm.map(|(values, norm)| (&values[y.clone()], norm));
+            gradient(&self.way.dy.g[y], norm, s.c_out, &mut dya, y_stride);
+            read(s, self.way.x, images_here.clone(), &mut xa, x_stride);
             let (xa, dya) = (
                 Rows { data: &xa[..], stride: x_stride },
                 Rows { data: &dya[..], stride: y_stride },
@@ -493,7 +368,7 @@ impl<T: Real> Backward<'_, T> {
             }
             let local = first - images.start;
             let out = &mut dx[local * rows_in * s.c_in..][..images_here.len() * rows_in * s.c_in];
-            let dgate = match self.wanted {
+            let dgate = match self.way.wanted {
                 Wanted::Gated => &mut dgate[local * s.c_in..][..images_here.len() * s.c_in],
                 _ => &mut [][..],
             };
@@ -519,18 +394,18 @@ impl<T: Real> Backward<'_, T> {
     fn add_weight(
         &self,
         images: usize,
-        xa: Rows<'_, T>,
-        dya: Rows<'_, T>,
-        cols: &mut [T],
+        xa: Rows<'_, P>,
+        dya: Rows<'_, P>,
+        cols: &mut [P],
         block: usize,
         dweight: &mut [f32],
     ) {
-        let (s, weights) = (self.s, self.weights);
+        let (s, weights) = (self.way.s, self.weights);
         let direct = s.is_direct();
         let window = Window::forward(s);
         let total = images * s.h_out * s.w_out;
         let mut own =
-            Scratch::<T>::new(if s.groups > 1 { block * padded(weights.c_out, ROWS) } else { 0 });
+            Scratch::<P>::new(if s.groups > 1 { block * padded(weights.c_out, ROWS) } else { 0 });
         for start in (0..total).step_by(block) {
             let m = block.min(total - start);
             for (group, dweight) in dweight.chunks_exact_mut(weights.group_len()).enumerate() {
@@ -557,7 +432,7 @@ impl<T: Real> Backward<'_, T> {
                     }
                 };
                 let c = RowsMut { data: dweight, stride: weights.stride };
-                add_outer(self.isa, [m, weights.c_out, weights.line * weights.kernel], a, b, c);
+                add_outer(self.way.isa, [m, weights.c_out, weights.line * weights.kernel], a, b, c);
             }
         }
     }
@@ -567,17 +442,17 @@ impl<T: Real> Backward<'_, T> {
     #[allow(clippy::too_many_arguments)]
     fn input_class(
         &self,
-        class: &Taps<T>,
+        class: &Taps<P>,
         images: Range<usize>,
-        dya: Rows<'_, T>,
-        cols: &mut [T],
+        dya: Rows<'_, P>,
+        cols: &mut [P],
         block: usize,
         c: &mut [f32],
         dx: &mut [T],
         dgate: &mut [f32],
         sums: &mut GradSums,
     ) {
-        let s = self.s;
+        let s = self.way.s;
         let direct = s.is_direct();
         let k_stride = class.packed[0].k_padded();
         let c_stride = padded(s.c_in, COLUMNS) + if s.groups > 1 { COLUMNS } else { 0 };
@@ -600,87 +475,10 @@ impl<T: Real> Backward<'_, T> {
                         Rows { data: &*cols, stride: k_stride }
                     }
                 };
-                multiply(self.isa, m, a, packed, RowsMut { data: out, stride: c_stride });
+                multiply(self.way.isa, m, a, packed, RowsMut { data: out, stride: c_stride });
             }
             let c = &c[..m * c_stride];
-            self.finish(class.grid, images.start, start..start + m, c, dx, dgate, sums);
-        }
-    }
-
-    /// Carries a block of the input's gradient through the activation, and stores it.
-    #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
-    pub(super) fn finish(
-        &self,
-        grid: Grid,
-        first_image: usize,
-        rows: Range<usize>,
-        c: &[f32],
-        dx: &mut [T],
-        dgate: &mut [f32],
-        sums: &mut GradSums,
-    ) {
-        let s = self.s;
-        let channels = s.c_in;
-        let stride = c.len() / rows.len();
-        let offset = first_image * s.h * s.w * channels;
-        match self.wanted {
-            Wanted::Nothing => {}
-            Wanted::Plain(add) => {
-                for (c, row) in c.chunks_exact(stride).zip(rows) {
-                    let at = grid.pixel(s, row).1 * channels;
-                    let dx = &mut dx[at..][..channels];
-                    match add {
-                        None => store(c, stride, channels, dx),
-                        Some(add) => {
-                            let add = &add[offset + at..][..channels];
-                            for_each_block!(channels, j, W => {
-                                let (c, add) = (load::<f32, W>(&c[j..]), load::<T, W>(&add[j..]));
-                                let sum: [f32; W] = map!(|i| c[i] + add[i]);
-                                lanes::store(sum, &mut dx[j..]);
-                            });
-                        }
-                    }
-                }
-            }
-            Wanted::Masked => {
-                // Few enough rows for their numbers to stay in the first-level cache from block to block.
-                const AT_ONCE: usize = 8;
-                let affine = self.x.affine.expect("checked by `backward`");
-                let mut g = Scratch::<f32>::zeroed(channels);
-                let mut gy = Scratch::<f32>::zeroed(channels);
-                let y = &self.x.data[offset..];
-                let mut at = [0; AT_ONCE];
-                for (i, c) in c.chunks(AT_ONCE * stride).enumerate() {
-                    let first = rows.start + i * AT_ONCE;
-                    let count = AT_ONCE.min(rows.end - first);
-                    for (row, at) in at[..count].iter_mut().enumerate() {
-                        *at = grid.pixel(s, first + row).1 * channels;
-                    }
-                    mask_rows(c, stride, &at[..count], y, affine, dx, &mut g, &mut gy);
-                }
-                sums.add(0, &g[..channels], &gy[..channels]);
-            }
-            Wanted::Gated => {
-                let affine = self.x.affine.expect("checked by `backward`");
-                let (scale, shift) = (&affine.scale[..channels], &affine.shift[..channels]);
-                for (c, row) in c.chunks_exact(stride).zip(rows) {
-                    let (image, pixel) = grid.pixel(s, row);
-                    let at = pixel * channels;
-                    let y = &self.x.data[offset + at..][..channels];
-                    let dx = &mut dx[at..][..channels];
-                    let dgate = &mut dgate[image * channels..][..channels];
-                    for_each_block!(channels, j, W => {
-                        let (c, y) = (load::<f32, W>(&c[j..]), load::<T, W>(&y[j..]));
-                        let (scale, shift) =
-                            (load::<f32, W>(&scale[j..]), load::<f32, W>(&shift[j..]));
-                        let a: [f32; W] =
-                            affine.activation.values(map!(|i| fma(y[i], scale[i], shift[i])));
-                        lanes::add::<W>(map!(|i| c[i] * a[i]), &mut dgate[j..]);
-                        lanes::store(c, &mut dx[j..]);
-                    });
-                }
-            }
+            self.way.finish(class.grid, images.start, start..start + m, c, dx, dgate, sums);
         }
     }
 }

@@ -20,7 +20,8 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::dense::parts_of;
-use super::{ConvGrad, ConvShape, Gradient, Input, Wanted};
+use super::way_back::WayBack;
+use super::{ConvGrad, ConvShape, Input, Wanted};
 use crate::isa::{Isa, vectorized};
 use crate::lanes::{self, fma, load, map};
 use crate::memory::{Split, unfilled};
@@ -364,14 +365,8 @@ fn forward_part<T: Real>(
 /// The highest kernel: a list of its rows has a place of its own.
 const MOST_ROWS: usize = 32;
 
-pub(super) fn backward<T: Real>(
-    isa: Isa,
-    s: &ConvShape,
-    x: Input<'_, T>,
-    weight: &[f32],
-    dy: Gradient<'_, T>,
-    wanted: Wanted<'_, T>,
-) -> ConvGrad<T> {
+pub(super) fn backward<T: Real>(way: WayBack<'_, T>, weight: &[f32]) -> ConvGrad<T> {
+    let WayBack { isa, s, wanted, .. } = way;
     let split = Split::with_sums(s.n, weight.len(), s.input_len());
     let count = s.n.div_ceil(split.per);
     let wants_dx = !matches!(wanted, Wanted::Nothing);
@@ -385,7 +380,7 @@ pub(super) fn backward<T: Real>(
     let parts = dx_parts.into_par_iter().zip(gate_parts).enumerate().map(|(part, (dx, dgate))| {
         let first = part * split.per;
         let images = first..s.n.min(first + split.per);
-        let task = Backward { s, x, dy, wanted, classes: &classes };
+        let task = Backward { way, classes: &classes };
         vectorized!(isa, task.part(images, dx, dgate))
     });
     let (sums, partial): (Vec<GradSums>, Vec<Vec<f32>>) = parts.unzip();
@@ -435,20 +430,17 @@ impl Class {
 
 /// The way back, for one part of the pictures.
 struct Backward<'a, T> {
-    s: &'a ConvShape,
-    x: Input<'a, T>,
-    dy: Gradient<'a, T>,
-    wanted: Wanted<'a, T>,
+    way: WayBack<'a, T>,
     classes: &'a [Class],
 }
 
 impl<T: Real> Backward<'_, T> {
     #[inline(always)]
     fn part(&self, images: Range<usize>, dx: &mut [T], dgate: &mut [f32]) -> (GradSums, Vec<f32>) {
-        let s = self.s;
+        let s = self.way.s;
         let area = s.kernel * s.kernel;
         let blocks = s.c_in.div_ceil(LANES);
-        let mut input = InputRows::new(s, self.x);
+        let mut input = InputRows::new(s, self.way.x);
         // As many rows of dy as one row of dx sees, with a kernel's reach of zeros on each side.
         let mut dy = Ring::new(s.kernel + 1, blocks, s.w_out + 2 * s.kernel);
         let mut dtaps = vec![[0.0; LANES]; blocks * area];
@@ -488,10 +480,10 @@ impl<T: Real> Backward<'_, T> {
     /// Reads and combines a row of the result's gradient.
     #[inline(always)]
     fn read_gradient(&self, image: usize, oy: usize, ring: &mut Ring) {
-        let (s, c) = (self.s, self.s.c_out);
+        let (s, c) = (self.way.s, self.way.s.c_out);
         let start = (image * s.h_out + oy) * s.w_out * c;
-        let g = &self.dy.g[start..];
-        let Some((y, norm)) = self.dy.norm else {
+        let g = &self.way.dy.g[start..];
+        let Some((y, norm)) = self.way.dy.norm else {
             return ring.fill(
                 oy,
                 s.kernel,
@@ -527,11 +519,11 @@ impl<T: Real> Backward<'_, T> {
         mut dgate: Option<&mut [f32]>,
         sums: &mut GradSums,
     ) {
-        let (s, c) = (self.s, self.s.c_in);
+        let (s, c) = (self.way.s, self.way.s.c_in);
         let offset = (image * s.h + iy) * s.w * c;
         let of_row = self.classes.iter().filter(|class| class.first[0] == iy % s.stride);
         for (index, block) in Block::all(c).enumerate() {
-            let mut end = End::new(self.x, self.wanted, block);
+            let mut end = End::new(self.way.x, self.way.wanted, block);
             for class in of_row.clone().filter(|class| class.first[1] < s.w) {
                 let mut rows = [&[][..]; MOST_ROWS];
                 let height = class.taps.rows.len();

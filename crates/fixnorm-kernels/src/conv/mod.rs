@@ -14,7 +14,8 @@
 //! Layout: pictures `[n, h, w, c]`, weights `[c_out, c_in/groups, kh, kw]`, row-major. Stored numbers are
 //! `f32` or `bf16`; sums are `f32` within a block of rows, `f64` across blocks. Work is split by
 //! sizes alone, so a result does not depend on the number of threads. Pixels outside the picture
-//! are zero, after activation.
+//! are zero, after activation. NaN and infinity reach every result that they take part in, and, where a
+//! convolution is filtered minimally (`winograd.rs`), what shares a tile with one.
 
 mod bordered;
 mod dense;
@@ -22,12 +23,17 @@ mod depthwise;
 pub mod scalar;
 #[cfg(test)]
 mod tests;
+mod tile;
+mod way_back;
+mod window;
+mod winograd;
 
 use crate::isa::Isa;
 use crate::norm::{GradSums, Moments};
 use crate::profile::timed;
 use crate::real::Real;
 pub use crate::rows::{Gradient, Input};
+use way_back::WayBack;
 
 /// The sizes of a convolution.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -163,9 +169,11 @@ pub fn forward<T: Real>(
         || format!("{} forward", shape.name()),
         2 * shape.macs(),
         bytes,
-        || match shape.is_depthwise() {
-            true => depthwise::forward(isa, shape, x, weight, want_moments),
-            false => dense::forward(isa, shape, x, weight, want_moments),
+        || match (shape.is_depthwise(), T::products_pay(isa)) {
+            (true, _) => depthwise::forward(isa, shape, x, weight, want_moments),
+            (_, true) => dense::forward::<T, T>(isa, shape, x, weight, want_moments),
+            _ if winograd::pays(shape) => winograd::forward(isa, shape, x, weight, want_moments),
+            (_, false) => dense::forward::<T, f32>(isa, shape, x, weight, want_moments),
         },
     )
 }
@@ -219,6 +227,7 @@ pub fn backward<T: Real>(
         Wanted::Nothing => {}
     }
     let wants_dx = !matches!(wanted, Wanted::Nothing);
+    let way = WayBack { isa, s: shape, x, dy, wanted };
     // In: x, and g and y for dy. Out: dx.
     let bytes = ((1 + usize::from(wants_dx)) * shape.input_len()
         + (1 + usize::from(dy.norm.is_some())) * shape.output_len())
@@ -227,9 +236,11 @@ pub fn backward<T: Real>(
         || format!("{} backward", shape.name()),
         2 * shape.macs() * (1 + u64::from(wants_dx)),
         bytes,
-        || match shape.is_depthwise() {
-            true => depthwise::backward(isa, shape, x, weight, dy, wanted),
-            false => dense::backward(isa, shape, x, weight, dy, wanted),
+        || match (shape.is_depthwise(), T::products_pay(isa)) {
+            (true, _) => depthwise::backward(way, weight),
+            (_, true) => dense::backward::<T, T>(way, weight),
+            _ if winograd::pays(shape) => winograd::backward(way, weight),
+            (_, false) => dense::backward::<T, f32>(way, weight),
         },
     )
 }

@@ -5,8 +5,7 @@ use std::arch::x86_64::{
     _mm256_storeu_ps,
 };
 
-use super::{COLUMNS, Operands, scalar};
-use crate::real::bf16;
+use super::{COLUMNS, Operands};
 
 const TILE: usize = 6;
 
@@ -61,12 +60,4 @@ unsafe fn tile<const R: usize>(o: Operands<f32>, row: usize, panel: usize) {
             }
         }
     }
-}
-
-/// # Safety
-/// As [`product_bf16`](super::product_bf16).
-#[target_feature(enable = "avx2,fma")]
-pub(super) unsafe fn product_bf16_emulated(o: Operands<bf16>) {
-    // SAFETY: the caller's.
-    unsafe { scalar::product_bf16(o) }
 }

@@ -17,7 +17,7 @@ use std::arch::x86_64::{
     _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 
-use super::{COLUMNS, Operands, for_each_tile, scalar};
+use super::{COLUMNS, Operands, for_each_tile};
 use crate::real::bf16;
 
 const TILE: usize = 8;
@@ -149,14 +149,6 @@ unsafe fn tile_bf16<const R: usize, const V: usize>(o: Operands<bf16>, row: usiz
         }
         store(o.c.add(row * o.c_row + panel * COLUMNS), o.c_row, o.accumulate, sums);
     }
-}
-
-/// # Safety
-/// As [`product_bf16`](super::product_bf16).
-#[target_feature(enable = "avx512f,avx512bw,avx512vl,avx512dq")]
-pub(super) unsafe fn product_bf16_emulated(o: Operands<bf16>) {
-    // SAFETY: the caller's.
-    unsafe { scalar::product_bf16(o) }
 }
 
 /// `out[j * out_row + p] = a[p * a_row + j]` for 32 rows of 16: pairs of rows become 32-bit numbers,

@@ -55,6 +55,13 @@ pub struct Rows<'a, T> {
     pub stride: usize,
 }
 
+impl<T> Rows<'_, T> {
+    /// The rows from `first` on.
+    fn from_row(self, first: usize) -> Self {
+        Self { data: &self.data[first * self.stride..], stride: self.stride }
+    }
+}
+
 /// A row-major matrix to write to.
 #[derive(Debug)]
 pub struct RowsMut<'a> {
@@ -143,6 +150,9 @@ pub trait Product: Sized {
     /// Rows of `B` that are interleaved in a panel.
     const INTERLEAVED: usize;
 
+    /// Whether products of operands in this format are faster than those of `f32`.
+    fn products_pay(isa: Isa) -> bool;
+
     #[doc(hidden)]
     fn multiply(
         isa: Isa,
@@ -160,6 +170,10 @@ pub trait Product: Sized {
 impl Product for f32 {
     const K_ALIGN: usize = 1;
     const INTERLEAVED: usize = 1;
+
+    fn products_pay(_: Isa) -> bool {
+        false
+    }
 
     fn multiply(
         isa: Isa,
@@ -194,29 +208,69 @@ impl Product for f32 {
         b: Rows<'_, f32>,
         c: RowsMut<'_>,
     ) {
-        let operands = Operands {
-            m: n,
-            panels: k.div_ceil(COLUMNS),
-            k: m,
-            l: a.data.as_ptr(),
-            l_row: 1,
-            l_step: a.stride,
-            r: b.data.as_ptr(),
-            r_row: b.stride,
-            r_panel: COLUMNS,
-            c: c.data.as_mut_ptr(),
-            c_row: c.stride,
-            accumulate: true,
-        };
-        // SAFETY: `add_outer` has checked the slices against the sizes that the operands name.
-        unsafe { product_f32(isa, operands) }
+        let copies = n.min(k) >= COPY_FROM;
+        let rows_at_once = if copies { ROWS_AT_ONCE } else { n };
+        let copied = |len: usize| Scratch::<f32>::new(if copies { DEPTH * len } else { 0 });
+        let (mut left, mut right) = (copied(ROWS_AT_ONCE), copied(padded(k, COLUMNS)));
+        for first in (0..m).step_by(DEPTH) {
+            let depth = DEPTH.min(m - first);
+            let (a, b) = (a.from_row(first), b.from_row(first));
+            if copies {
+                vectorized!(isa, pack::panels(b, depth, padded(k, COLUMNS), &mut right));
+            }
+            for row in (0..n).step_by(rows_at_once) {
+                let rows = rows_at_once.min(n - row);
+                let mut operands = Operands {
+                    m: rows,
+                    panels: k.div_ceil(COLUMNS),
+                    k: depth,
+                    l: a.data[row..].as_ptr(),
+                    l_row: 1,
+                    l_step: a.stride,
+                    r: b.data.as_ptr(),
+                    r_row: b.stride,
+                    r_panel: COLUMNS,
+                    c: c.data[row * c.stride..].as_mut_ptr(),
+                    c_row: c.stride,
+                    accumulate: true,
+                };
+                if copies {
+                    let own = Rows { data: &a.data[row..], stride: a.stride };
+                    let columns = padded(rows, ROWS);
+                    vectorized!(isa, pack::columns(own, depth, columns, &mut left));
+                    operands.l = left.as_ptr();
+                    operands.l_step = columns;
+                    operands.r = right.as_ptr();
+                    operands.r_row = COLUMNS;
+                    operands.r_panel = depth * COLUMNS;
+                }
+                // SAFETY: `add_outer` has checked the slices against the sizes that the operands name, and
+                // the copies are as long as they say.
+                unsafe { product_f32(isa, operands) }
+            }
+        }
     }
 }
+
+/// Rows of both operands of [`add_outer`] whose products are summed before the sum goes to memory: their parts
+/// of a tile fit into the first-level cache.
+const DEPTH: usize = 128;
+
+/// Rows of `C` that share a copy of their part of `A`.
+const ROWS_AT_ONCE: usize = 48;
+
+/// Operands of [`add_outer`] from this width on are copied into the order in which they are read: their rows lie
+/// so far apart that each would take a page, and a set of the first-level cache, of its own.
+const COPY_FROM: usize = 192;
 
 impl Product for bf16 {
     // One tile row: 32 numbers of 2 bytes.
     const K_ALIGN: usize = 32;
     const INTERLEAVED: usize = 2;
+
+    fn products_pay(isa: Isa) -> bool {
+        isa >= Isa::Avx512Bf16
+    }
 
     fn multiply(
         isa: Isa,
@@ -305,10 +359,6 @@ unsafe fn product_bf16(isa: Isa, o: Operands<bf16>) {
             Isa::Amx => amx::product_bf16(o),
             #[cfg(target_arch = "x86_64")]
             Isa::Avx512Bf16 => avx512::product_bf16(o),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 => avx512::product_bf16_emulated(o),
-            #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => avx2::product_bf16_emulated(o),
             _ => scalar::product_bf16(o),
         }
     }

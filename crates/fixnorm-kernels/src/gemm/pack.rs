@@ -1,7 +1,11 @@
 //! Laying operands out as the inner loops read them.
 
+use rayon::prelude::*;
+
 use super::{COLUMNS, Product, ROWS, Rows, padded};
 use crate::isa::Isa;
+use crate::lanes;
+use crate::memory::unfilled;
 use crate::real::{Real, bf16};
 use crate::scratch::{LINE, line_start};
 
@@ -18,25 +22,62 @@ pub struct PackedB<T> {
 
 impl<T: Real> PackedB<T> {
     /// Packs the `k × n` matrix whose element in row `p`, column `j` is `element(p, j)`.
-    pub fn new(k: usize, n: usize, element: impl Fn(usize, usize) -> f32) -> Self {
-        let k_padded = padded(k, T::K_ALIGN);
-        let len = k_padded * padded(n, COLUMNS);
-        let mut data = vec![T::default(); len + LINE / T::BYTES];
-        let start = line_start(&data);
-        for (panel, block) in
-            data[start..][..len].chunks_exact_mut(k_padded.max(1) * COLUMNS).enumerate()
-        {
+    pub fn new(k: usize, n: usize, element: impl Fn(usize, usize) -> f32 + Sync) -> Self {
+        Self::with_taps(1, k, k, n, |_, p, j| element(p, j))
+    }
+
+    /// Packs a matrix of `n` columns and `taps` groups of `stride` rows: row `q` of a group, column `j` is
+    /// `element(tap, q, j)` for the first `c` rows, and zero for the others. A convolution's weight in
+    /// this form needs no division to find an element.
+    pub fn with_taps(
+        taps: usize,
+        c: usize,
+        stride: usize,
+        n: usize,
+        element: impl Fn(usize, usize, usize) -> f32 + Sync,
+    ) -> Self {
+        let mut packed = Self::unfilled(taps * stride, n);
+        let k_padded = packed.k_padded;
+        let panels: Vec<_> = packed.panels_mut().collect();
+        panels.into_par_iter().enumerate().for_each(|(panel, block)| {
             let first = panel * COLUMNS;
             let width = COLUMNS.min(n - first);
-            for p in 0..k {
-                let row = &mut block[p / T::INTERLEAVED * T::INTERLEAVED * COLUMNS..];
-                for j in 0..width {
-                    row[j * T::INTERLEAVED + p % T::INTERLEAVED] =
-                        T::from_f32(element(p, first + j));
+            if width < COLUMNS || c < stride || taps * stride < k_padded {
+                block.fill(T::default());
+            }
+            for tap in 0..taps {
+                // Blocks of rows: what a column's elements share a cache line with is used at once.
+                for rows in (0..c).step_by(COLUMNS) {
+                    for j in 0..width {
+                        for q in rows..c.min(rows + COLUMNS) {
+                            let p = tap * stride + q;
+                            let row = p / T::INTERLEAVED * T::INTERLEAVED * COLUMNS;
+                            block[row + j * T::INTERLEAVED + p % T::INTERLEAVED] =
+                                T::from_f32(element(tap, q, first + j));
+                        }
+                    }
                 }
             }
-        }
+        });
+        packed
+    }
+
+    /// A `k × n` matrix whose panels are still to be written.
+    pub(crate) fn unfilled(k: usize, n: usize) -> Self {
+        let k_padded = padded(k, T::K_ALIGN);
+        let len = k_padded * padded(n, COLUMNS);
+        let mut data = unfilled(len + LINE / T::BYTES);
+        let start = line_start(&data);
+        let len = k_padded * padded(n, COLUMNS);
+        data[..start].fill(T::default());
+        data[start + len..].fill(T::default());
         Self { data, start, n, k_padded }
+    }
+
+    /// Each panel: `k` rows of sixteen columns.
+    pub(crate) fn panels_mut(&mut self) -> impl Iterator<Item = &mut [T]> {
+        let (panel, count) = (self.panel(), self.n.div_ceil(COLUMNS));
+        self.data[self.start..][..panel * count].chunks_exact_mut(panel.max(1))
     }
 }
 
@@ -57,6 +98,28 @@ impl<T> PackedB<T> {
     /// Rows, padding included.
     pub fn k_padded(&self) -> usize {
         self.k_padded
+    }
+}
+
+/// `out[p][j] = a[p][j]` for `columns` columns, a multiple of sixteen.
+#[inline(always)]
+pub(super) fn columns(a: Rows<'_, f32>, m: usize, columns: usize, out: &mut [f32]) {
+    for (p, out) in out.chunks_exact_mut(columns).enumerate().take(m) {
+        let row = &a.data[p * a.stride..][..columns];
+        for j in (0..columns).step_by(COLUMNS) {
+            lanes::store(lanes::load::<f32, COLUMNS>(&row[j..]), &mut out[j..]);
+        }
+    }
+}
+
+/// `out[panel][p][j] = b[p][panel·16 + j]` for `k_padded` columns.
+#[inline(always)]
+pub(super) fn panels(b: Rows<'_, f32>, m: usize, k_padded: usize, out: &mut [f32]) {
+    for p in 0..m {
+        let row = &b.data[p * b.stride..][..k_padded];
+        for j in (0..k_padded).step_by(COLUMNS) {
+            lanes::store(lanes::load::<f32, COLUMNS>(&row[j..]), &mut out[j * m + p * COLUMNS..]);
+        }
     }
 }
 

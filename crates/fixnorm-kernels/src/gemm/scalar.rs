@@ -15,7 +15,6 @@ pub(super) unsafe fn product_f32(o: Operands<f32>) {
 
 /// # Safety
 /// As [`product_bf16`](super::product_bf16).
-#[inline(always)]
 pub(super) unsafe fn product_bf16(o: Operands<bf16>) {
     // SAFETY: the caller's; a pair of `L` and of `R` lies next to each other.
     unsafe {

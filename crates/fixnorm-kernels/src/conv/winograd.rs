@@ -1,0 +1,462 @@
+//! Convolutions of 3×3 taps and stride 1 with a quarter of the multiplications, by minimal filtering
+//! (Winograd 1980, Lavin and Gray 2016): F(4×4, 3×3).
+//! Not here: the transforms of a tile (`tile.rs`), all other convolutions (`dense.rs`).
+//!
+//! ```text
+//! tile      6 × 6 pixels of x around 4 × 4 pixels of y
+//! forward   V = Bᵀ·x·B,  U = G·w·Gᵀ        36 numbers for each channel, for each pair of channels
+//!           M[e] = V[e] · U[e]             36 products of [tiles, c_in] and [c_in, c_out]
+//!           y = Aᵀ·M·A
+//! backward  dx as forward, of dy with the taps turned round
+//!           dU[e] += (A·dy·Aᵀ)[e]ᵀ · V[e]  36 products;  dw = Gᵀ·dU·G, once
+//! ```
+//!
+//! 1. A product takes 36 multiplications for 16 pixels, where the definition takes 144.
+//! 2. Tiles are transformed, multiplied and transformed back a block at a time, which stays in the
+//!    second-level cache.
+//! 3. Lines of a picture are read and activated for each line of tiles anew: a line of six in every four.
+
+use std::ops::Range;
+
+use rayon::prelude::*;
+
+use super::dense::parts_of;
+use super::tile::{self, LANES, Lanes, Transform};
+use super::way_back::WayBack;
+use super::window::Grid;
+use super::{ConvGrad, ConvShape, Input, Wanted};
+use crate::gemm::{COLUMNS, PackedB, ROWS, Rows, RowsMut, add_outer, multiply, padded};
+use crate::isa::{Isa, vectorized};
+use crate::lanes::{load, map, store};
+use crate::memory::{Split, unfilled};
+use crate::norm::{GradSums, MomentSums, Moments};
+use crate::real::Real;
+use crate::rows::{self, activate, gradient, moments};
+use crate::scratch::Scratch;
+
+/// Products for each tile.
+const PLANES: usize = tile::IN * tile::IN;
+
+/// What a block's numbers in transformed form may take of the second-level cache.
+const BLOCK_BYTES: usize = 1 << 20;
+
+/// Whether this is faster than the definition.
+pub(super) fn pays(s: &ConvShape) -> bool {
+    s.groups == 1
+        && s.kernel == 3
+        && s.stride == 1
+        && [s.top, s.left, s.h_out, s.w_out] == [1, 1, s.h, s.w]
+        && s.c_in.min(s.c_out) >= 16
+}
+
+/// The tiles of a picture, and a line of them in memory.
+#[derive(Clone, Copy)]
+struct Tiling {
+    h: usize,
+    w: usize,
+    /// Lines of tiles.
+    down: usize,
+    /// Tiles in a line.
+    across: usize,
+}
+
+impl Tiling {
+    fn new(s: &ConvShape) -> Self {
+        let [down, across] = [s.h, s.w].map(|side| side.div_ceil(tile::OUT));
+        Self { h: s.h, w: s.w, down, across }
+    }
+
+    /// Pixels of a line with what its tiles see on both sides.
+    fn pitch(&self) -> usize {
+        self.across * tile::OUT + tile::IN - tile::OUT
+    }
+
+    /// Pictures of a part: enough tiles to pay for reading the weight.
+    fn split(&self, split: Split, n: usize) -> Split {
+        let pictures = 64_usize.div_ceil(self.down * self.across);
+        Split { per: split.per.max(pictures.min(n.div_ceil(2))) }
+    }
+
+    /// Lines of tiles of a block, of `count` in all, with so many channels in transformed form.
+    fn block(&self, channels: usize, count: usize) -> usize {
+        let tiles = (BLOCK_BYTES / (PLANES * 4 * channels)).clamp(32, 128);
+        tiles.div_ceil(self.across).min(count)
+    }
+
+    /// Pixels of the lines of tiles `rows`, counted through all pictures, as a range of all pixels.
+    fn pixels(&self, rows: Range<usize>) -> Range<usize> {
+        let first = |row: usize| {
+            let line = row / self.down * self.h + (row % self.down * tile::OUT).min(self.h);
+            line * self.w
+        };
+        first(rows.start)..first(rows.end)
+    }
+
+    /// Fills the picture lines that a line of tiles sees, `fill(image, y, pixels)` each, zeros outside.
+    #[inline(always)]
+    fn read(
+        &self,
+        row: usize,
+        stride: usize,
+        out: &mut [f32],
+        mut fill: impl FnMut(usize, usize, &mut [f32]),
+    ) {
+        let (image, top) = (row / self.down, row % self.down * tile::OUT);
+        let lines = out.chunks_exact_mut(self.pitch() * stride).take(tile::IN);
+        for (i, out) in lines.enumerate() {
+            let y = (top + i).wrapping_sub(1);
+            if y >= self.h {
+                out.fill(0.0);
+                continue;
+            }
+            let (left, rest) = out.split_at_mut(stride);
+            let (own, right) = rest.split_at_mut(self.w * stride);
+            left.fill(0.0);
+            fill(image, y, own);
+            right.fill(0.0);
+        }
+    }
+}
+
+/// Numbers in transformed form: plane `e` is a matrix of a row a tile, `stride` long.
+struct Planes {
+    data: Scratch<f32>,
+    plane: usize,
+    stride: usize,
+}
+
+impl Planes {
+    fn new(tiles: usize, channels: usize) -> Self {
+        let stride = padded(channels, COLUMNS);
+        // One line more, so that a tile's 36 numbers fall into different sets of the cache.
+        let plane = padded(tiles, ROWS) * stride + LANES;
+        Self { data: Scratch::new(PLANES * plane), plane, stride }
+    }
+
+    fn rows(&self, e: usize) -> Rows<'_, f32> {
+        Rows { data: &self.data[e * self.plane..][..self.plane], stride: self.stride }
+    }
+
+    fn rows_mut(&mut self, e: usize) -> RowsMut<'_> {
+        RowsMut { data: &mut self.data[e * self.plane..][..self.plane], stride: self.stride }
+    }
+
+    /// Number `e` of a tile, the channels from `j` on.
+    #[inline(always)]
+    fn get(&self, e: usize, tile: usize, j: usize) -> Lanes {
+        load(&self.data[e * self.plane + tile * self.stride + j..])
+    }
+
+    #[inline(always)]
+    fn set(&mut self, e: usize, tile: usize, j: usize, value: Lanes) {
+        store(value, &mut self.data[e * self.plane + tile * self.stride + j..]);
+    }
+
+    /// Transforms a line of tiles from the lines of `read`: those of a convolution's input.
+    #[inline(always)]
+    fn take_input(&mut self, lines: &[f32], tiling: &Tiling, first: usize) {
+        self.take::<tile::Input, _>(lines, tiling, first, 0);
+    }
+
+    /// The same of the 4 × 4 pixels in the middle of each tile: those of a result's gradient.
+    #[inline(always)]
+    fn take_gradient(&mut self, lines: &[f32], tiling: &Tiling, first: usize) {
+        self.take::<tile::Gradient, _>(lines, tiling, first, 1);
+    }
+
+    #[inline(always)]
+    fn take<F: Transform<N, { tile::IN }>, const N: usize>(
+        &mut self,
+        lines: &[f32],
+        tiling: &Tiling,
+        first: usize,
+        off: usize,
+    ) {
+        let stride = self.stride;
+        for tx in 0..tiling.across {
+            for j in (0..stride).step_by(LANES) {
+                let corner = (off * tiling.pitch() + tx * tile::OUT + off) * stride + j;
+                tile::both::<F, _, _>(
+                    #[inline(always)]
+                    |y, x| load(&lines[corner + (y * tiling.pitch() + x) * stride..]),
+                    #[inline(always)]
+                    |y, x, value| self.set(y * tile::IN + x, first + tx, j, value),
+                );
+            }
+        }
+    }
+
+    /// Transforms the lines of tiles `rows` back into rows of pixels.
+    #[inline(always)]
+    fn give(&self, tiling: &Tiling, rows: Range<usize>, out: &mut [f32]) {
+        let (w, stride) = (tiling.w, self.stride);
+        let start = tiling.pixels(rows.start..rows.start).start;
+        for (i, row) in rows.enumerate() {
+            let pixels = tiling.pixels(row..row + 1);
+            let out = &mut out[(pixels.start - start) * stride..][..pixels.len() * stride];
+            for tx in 0..tiling.across {
+                let (left, tile) = (tx * tile::OUT, i * tiling.across + tx);
+                for j in (0..stride).step_by(LANES) {
+                    tile::both::<tile::Output, _, _>(
+                        #[inline(always)]
+                        |y, x| self.get(y * tile::IN + x, tile, j),
+                        #[inline(always)]
+                        |y, x, value| {
+                            if left + x < w && y * w < pixels.len() {
+                                store(value, &mut out[(y * w + left + x) * stride + j..]);
+                            }
+                        },
+                    );
+                }
+            }
+        }
+    }
+}
+
+/// The weight in transformed form: a right operand for each plane, of `k` rows and `n` columns, whose taps
+/// are `tap(p, j, ky, kx)`.
+fn planes_of(
+    isa: Isa,
+    k: usize,
+    n: usize,
+    tap: impl Fn(usize, usize, usize, usize) -> f32 + Sync,
+) -> Vec<PackedB<f32>> {
+    let mut planes: Vec<PackedB<f32>> = (0..PLANES).map(|_| PackedB::unfilled(k, n)).collect();
+    let mut panels: Vec<Vec<&mut [f32]>> = (0..n.div_ceil(COLUMNS)).map(|_| Vec::new()).collect();
+    for plane in &mut planes {
+        panels.iter_mut().zip(plane.panels_mut()).for_each(|(panel, own)| panel.push(own));
+    }
+    panels.into_par_iter().enumerate().for_each(|(panel, mut planes)| {
+        let (first, last) = (panel * COLUMNS, n.min((panel + 1) * COLUMNS) - 1);
+        vectorized!(
+            isa,
+            for p in 0..k {
+                tile::both::<tile::Weight, _, _>(
+                    #[inline(always)]
+                    |y, x| map!(|i| tap(p, last.min(first + i), y, x)),
+                    #[inline(always)]
+                    |y, x, value: Lanes| store(value, &mut planes[y * tile::IN + x][p * COLUMNS..]),
+                );
+            }
+        );
+    });
+    planes
+}
+
+/// Reads and activates line `y` of a picture.
+#[inline(always)]
+fn read_line<T: Real>(s: &ConvShape, x: Input<'_, T>, image: usize, y: usize, out: &mut [f32]) {
+    let line = &x.data[(image * s.h + y) * s.w * s.c_in..][..s.w * s.c_in];
+    let gate = x.gate.map(|gate| &gate[image * s.c_in..][..s.c_in]);
+    activate(line, s.c_in, x.affine, gate, out, padded(s.c_in, COLUMNS));
+}
+
+pub(super) fn forward<T: Real>(
+    isa: Isa,
+    s: &ConvShape,
+    x: Input<'_, T>,
+    weight: &[f32],
+    want_moments: bool,
+) -> (Vec<T>, Option<Moments>) {
+    let tiling = Tiling::new(s);
+    let weight = planes_of(isa, s.c_in, s.c_out, |ci, co, ky, kx| {
+        weight[(co * s.c_in + ci) * 9 + ky * 3 + kx]
+    });
+    let split = tiling.split(Split::new(s.n), s.n);
+    let mut y = unfilled(s.output_len());
+    let part_len = split.per * s.h * s.w * s.c_out;
+    let parts = y.par_chunks_mut(part_len).enumerate().map(|(part, y)| {
+        let first = part * split.per;
+        let images = first..s.n.min(first + split.per);
+        vectorized!(isa, forward_part(isa, s, tiling, x, &weight, images, y, want_moments))
+    });
+    let sums: Vec<MomentSums> = parts.collect();
+    (y, want_moments.then(|| MomentSums::join(sums)))
+}
+
+#[inline(always)]
+#[allow(clippy::too_many_arguments)]
+fn forward_part<T: Real>(
+    isa: Isa,
+    s: &ConvShape,
+    tiling: Tiling,
+    x: Input<'_, T>,
+    weight: &[PackedB<f32>],
+    images: Range<usize>,
+    y: &mut [T],
+    want_moments: bool,
+) -> MomentSums {
+    let (x_stride, y_stride) = (padded(s.c_in, COLUMNS), padded(s.c_out, COLUMNS));
+    let count = images.len() * tiling.down;
+    let block = tiling.block(x_stride + y_stride, count);
+    let tiles = block * tiling.across;
+    let mut lines = Scratch::<f32>::new(tile::IN * tiling.pitch() * x_stride);
+    let (mut v, mut m) = (Planes::new(tiles, s.c_in), Planes::new(tiles, s.c_out));
+    let mut out = Scratch::<f32>::new(tiles * tile::OUT * tile::OUT * y_stride);
+    let mut mean = Scratch::<f32>::new(y_stride);
+    let mut square = Scratch::<f32>::new(y_stride);
+    let mut sums = MomentSums::new(s.c_out);
+    let mut counted = 0;
+    for first in (0..count).step_by(block) {
+        let rows = first..count.min(first + block);
+        for (i, row) in rows.clone().enumerate() {
+            tiling.read(
+                row,
+                x_stride,
+                &mut lines,
+                #[inline(always)]
+                |image, y, out| read_line(s, x, images.start + image, y, out),
+            );
+            v.take_input(&lines, &tiling, i * tiling.across);
+        }
+        for (e, weight) in weight.iter().enumerate() {
+            multiply(isa, rows.len() * tiling.across, v.rows(e), weight, m.rows_mut(e));
+        }
+        let pixels = tiling.pixels(rows.clone());
+        m.give(&tiling, rows, &mut out);
+        let out = &out[..pixels.len() * y_stride];
+        if want_moments {
+            moments(out, y_stride, pixels.len(), s.c_out, &mut mean, &mut square);
+            sums.add(0, counted, pixels.len(), &mean[..s.c_out], &square[..s.c_out]);
+            counted += pixels.len();
+        }
+        rows::store(out, y_stride, s.c_out, &mut y[pixels.start * s.c_out..]);
+    }
+    sums.set_count(counted);
+    sums
+}
+
+pub(super) fn backward<T: Real>(way: WayBack<'_, T>, weight: &[f32]) -> ConvGrad<T> {
+    let WayBack { isa, s, wanted, .. } = way;
+    let tiling = Tiling::new(s);
+    let wants_dx = !matches!(wanted, Wanted::Nothing);
+    let turned = wants_dx.then(|| {
+        planes_of(isa, s.c_out, s.c_in, |co, ci, ky, kx| {
+            weight[(co * s.c_in + ci) * 9 + (2 - ky) * 3 + 2 - kx]
+        })
+    });
+    let sums_len = PLANES * padded(s.c_out, ROWS) * padded(s.c_in, COLUMNS);
+    let split = tiling.split(Split::with_sums(s.n, sums_len, s.input_len()), s.n);
+    let dx_image = if wants_dx { s.h * s.w * s.c_in } else { 0 };
+    let gate_image = if matches!(wanted, Wanted::Gated) { s.c_in } else { 0 };
+    let mut dx = unfilled(s.n * dx_image);
+    let mut dgate = vec![0.0; s.n * gate_image];
+    let parts = s.n.div_ceil(split.per);
+    let dx_parts = parts_of(&mut dx, split.per * dx_image, parts);
+    let gate_parts = parts_of(&mut dgate, split.per * gate_image, parts);
+    let parts = dx_parts.into_par_iter().zip(gate_parts).enumerate().map(|(part, (dx, dgate))| {
+        let first = part * split.per;
+        let images = first..s.n.min(first + split.per);
+        vectorized!(isa, backward_part(way, tiling, turned.as_deref(), images, dx, dgate))
+    });
+    let (sums, partial): (Vec<GradSums>, Vec<Vec<f32>>) = parts.unzip();
+    ConvGrad {
+        dx,
+        dweight: weight_gradient(isa, s, &partial),
+        sums: matches!(wanted, Wanted::Masked).then(|| GradSums::join(sums)),
+        dgate: matches!(wanted, Wanted::Gated).then_some(dgate),
+    }
+}
+
+#[inline(always)]
+fn backward_part<T: Real>(
+    way: WayBack<'_, T>,
+    tiling: Tiling,
+    turned: Option<&[PackedB<f32>]>,
+    images: Range<usize>,
+    dx: &mut [T],
+    dgate: &mut [f32],
+) -> (GradSums, Vec<f32>) {
+    let WayBack { isa, s, x, dy, .. } = way;
+    let (x_stride, y_stride) = (padded(s.c_in, COLUMNS), padded(s.c_out, COLUMNS));
+    let count = images.len() * tiling.down;
+    let block = tiling.block(x_stride + y_stride, count);
+    let tiles = block * tiling.across;
+    let mut lines = Scratch::<f32>::new(tile::IN * tiling.pitch() * x_stride.max(y_stride));
+    let (mut a, mut b) = (Planes::new(tiles, s.c_out), Planes::new(tiles, s.c_in));
+    let mut v = Planes::new(if turned.is_some() { tiles } else { 0 }, s.c_out);
+    let mut out = Scratch::<f32>::new(tiles * tile::OUT * tile::OUT * x_stride);
+    let mut sums = GradSums::new(s.c_in);
+    let plane = padded(s.c_out, ROWS) * x_stride;
+    let mut dweight = vec![0.0; PLANES * plane];
+    for first in (0..count).step_by(block) {
+        let rows = first..count.min(first + block);
+        let tiles = rows.len() * tiling.across;
+        for (i, row) in rows.clone().enumerate() {
+            let at = i * tiling.across;
+            tiling.read(
+                row,
+                y_stride,
+                &mut lines,
+                #[inline(always)]
+                |image, y, out| {
+                    let start = ((images.start + image) * s.h + y) * s.w * s.c_out;
+                    let range = start..start + s.w * s.c_out;
+                    let norm = dy.norm.map(|(values, norm)| (&values[range.clone()], norm));
+                    gradient(&dy.g[range], norm, s.c_out, out, y_stride);
+                },
+            );
+            a.take_gradient(&lines, &tiling, at);
+            if turned.is_some() {
+                v.take_input(&lines, &tiling, at);
+            }
+            tiling.read(
+                row,
+                x_stride,
+                &mut lines,
+                #[inline(always)]
+                |image, y, out| read_line(s, x, images.start + image, y, out),
+            );
+            b.take_input(&lines, &tiling, at);
+        }
+        for (e, dweight) in dweight.chunks_exact_mut(plane).enumerate() {
+            let dweight = RowsMut { data: dweight, stride: x_stride };
+            add_outer(isa, [tiles, s.c_out, s.c_in], a.rows(e), b.rows(e), dweight);
+        }
+        let Some(turned) = turned else { continue };
+        // What `b` held is not needed any more.
+        for (e, turned) in turned.iter().enumerate() {
+            multiply(isa, tiles, v.rows(e), turned, b.rows_mut(e));
+        }
+        let pixels = tiling.pixels(rows.clone());
+        b.give(&tiling, rows, &mut out);
+        let grid = Grid { size: [s.h, s.w], first: [0; 2] };
+        let out = &out[..pixels.len() * x_stride];
+        way.finish(grid, images.start, pixels, out, dx, dgate, &mut sums);
+    }
+    (sums, dweight)
+}
+
+/// The parts' sum, transformed back into the weight's own layout.
+fn weight_gradient(isa: Isa, s: &ConvShape, parts: &[Vec<f32>]) -> Vec<f32> {
+    let stride = padded(s.c_in, COLUMNS);
+    let plane = padded(s.c_out, ROWS) * stride;
+    let mut dweight = vec![0.0; s.weight_len()];
+    dweight.par_chunks_mut(s.c_in * 9).enumerate().for_each(|(co, out)| {
+        vectorized!(
+            isa,
+            for j in (0..s.c_in).step_by(LANES) {
+                let lanes = LANES.min(s.c_in - j);
+                tile::both::<tile::WeightGradient, _, _>(
+                    #[inline(always)]
+                    |y, x| {
+                        let at = (y * tile::IN + x) * plane + co * stride + j;
+                        let mut sum = [0.0; LANES];
+                        for part in parts {
+                            let own = load::<f32, LANES>(&part[at..]);
+                            sum = map!(|i| sum[i] + own[i]);
+                        }
+                        sum
+                    },
+                    #[inline(always)]
+                    |y, x, value: Lanes| {
+                        for (i, value) in value.into_iter().enumerate().take(lanes) {
+                            out[(j + i) * 9 + y * 3 + x] = value;
+                        }
+                    },
+                );
+            }
+        );
+    });
+    dweight
+}
