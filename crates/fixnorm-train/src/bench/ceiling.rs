@@ -17,8 +17,16 @@ pub struct Ceiling {
 }
 
 impl Ceiling {
-    /// Measures what products in the cache and copies of memory reach, all threads at once.
+    /// Measures what products in the cache and copies of memory reach, all threads at once: products in `T`,
+    /// or in `f32` where those are faster and therefore used.
     pub(super) fn measure<T: Real>() -> Ceiling {
+        match T::products_pay(Isa::current()) {
+            true => Self::with_products::<T>(),
+            false => Self::with_products::<f32>(),
+        }
+    }
+
+    fn with_products<T: Real>() -> Ceiling {
         const SIDE: usize = 256;
         const TIMES: usize = 200;
         let (isa, threads) = (Isa::current(), rayon::current_num_threads());
