@@ -75,6 +75,13 @@ fn names_that_do_not_exist() {
     );
     refused(dir, &train(&["--set", "head.alpha=-1"]), 2, &["alpha must be above 0"]);
     refused(dir, &train(&["--set", "optimizer.lr=0"]), 2, &["optimizer.lr must be above 0"]);
+    refused(dir, &train(&["--set", "train.dropout=1"]), 2, &["train.dropout must be at least 0"]);
+    refused(
+        dir,
+        &train(&["--model", "shufflenet_v2_x1_0", "--set", "train.drop_path=0.1"]),
+        1,
+        &["train.drop_path = 0.1", "shufflenet_v2_x1_0 has no shortcuts"],
+    );
     refused(dir, &train(&["--set", "roles.stage.*=free"]), 2, &["`stage.*` matches no parameter"]);
     refused(
         dir,

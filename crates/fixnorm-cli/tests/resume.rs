@@ -50,6 +50,28 @@ fn killed_five_times_ends_with_the_same_weights() {
 }
 
 #[test]
+fn what_is_dropped_does_not_depend_on_interruptions() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir, "data");
+    let drops = ["--set", "train.dropout=0.3", "--set", "train.drop_path=0.5"];
+    let said = run(dir, &small_run("whole", &drops));
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let expected = sha256(&dir.join("whole/model.safetensors"));
+    let said = run(dir, &small_run("without", &[]));
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert_ne!(sha256(&dir.join("without/model.safetensors")), expected);
+    let mut child = spawn(dir, &small_run("killed", &drops));
+    wait_for_step(&mut child, &dir.join("killed"), 31);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let said = run(dir, &["train", "--resume", "--out", "killed"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert_eq!(sha256(&dir.join("killed/model.safetensors")), expected);
+    assert_eq!(losses(&dir.join("killed")), losses(&dir.join("whole")));
+}
+
+#[test]
 fn signals_save_and_say_how_to_go_on() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();

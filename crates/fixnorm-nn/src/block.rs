@@ -11,6 +11,35 @@ use fixnorm_kernels::conv::ConvShape;
 use crate::chain::{Chain, Shortcut};
 use crate::fused::{StageSpec, StageTensors};
 
+/// Where the zeros around a picture go.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Padding {
+    /// Half a kernel on each side, as PyTorch's nets have it.
+    #[default]
+    Symmetric,
+    /// As many as the result's ⌈size/stride⌉ pixels need, the odd one below and to the right: TensorFlow's
+    /// `SAME`.
+    Same,
+}
+
+/// How all convolutions of a model are padded and normalized.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct ConvStyle {
+    /// Where the zeros around a picture go.
+    pub padding: Padding,
+    /// Added to the variance in a batch norm.
+    pub epsilon: f64,
+    /// Share of a batch's statistics in the running ones, as PyTorch counts it: 1 minus TensorFlow's.
+    pub momentum: f64,
+}
+
+impl Default for ConvStyle {
+    /// PyTorch's: symmetric, 1e-5, 0.1.
+    fn default() -> Self {
+        Self { padding: Padding::Symmetric, epsilon: 1e-5, momentum: 0.1 }
+    }
+}
+
 /// Configuration of a [`ConvBnAct`].
 #[derive(Clone, Copy, Debug)]
 pub struct ConvBnActConfig {
@@ -26,12 +55,15 @@ pub struct ConvBnActConfig {
     pub groups: usize,
     /// What follows the normalization.
     pub activation: Activation,
+    /// Padding and normalization.
+    pub style: ConvStyle,
 }
 
 impl ConvBnActConfig {
     /// A convolution of stride 1 followed by batch norm and ReLU.
     pub fn new(c_in: usize, c_out: usize, kernel: usize) -> Self {
-        Self { c_in, c_out, kernel, stride: 1, groups: 1, activation: Activation::Relu }
+        let (activation, style) = (Activation::Relu, ConvStyle::default());
+        Self { c_in, c_out, kernel, stride: 1, groups: 1, activation, style }
     }
 
     /// A convolution of each channel by itself.
@@ -51,44 +83,59 @@ impl ConvBnActConfig {
         self
     }
 
+    /// Replaces padding and normalization.
+    pub fn with_style(mut self, style: ConvStyle) -> Self {
+        self.style = style;
+        self
+    }
+
     /// The block on `device`, padded so that stride 1 keeps the picture's size.
     pub fn init(&self, device: &Device) -> ConvBnAct {
-        let padding = self.kernel / 2;
+        let half = self.kernel / 2;
+        let padding = match self.style.padding {
+            Padding::Symmetric => PaddingConfig2d::Explicit(half, half, half, half),
+            Padding::Same => PaddingConfig2d::Same,
+        };
+        let norm = BatchNormConfig::new(self.c_out)
+            .with_epsilon(self.style.epsilon)
+            .with_momentum(self.style.momentum);
         ConvBnAct {
             conv: Conv2dConfig::new([self.c_in, self.c_out], [self.kernel; 2])
                 .with_stride([self.stride; 2])
-                .with_padding(PaddingConfig2d::Explicit(padding, padding, padding, padding))
+                .with_padding(padding)
                 .with_groups(self.groups)
                 .with_bias(false)
                 .init(device),
-            norm: BatchNormConfig::new(self.c_out).init(device),
+            norm: norm.init(device),
             activation: self.activation,
+            padding: self.style.padding,
         }
     }
 }
 
 /// Convolution without bias, batch norm, activation.
 ///
-/// In training the normalization takes the batch's statistics, and running ones follow with PyTorch's
-/// momentum 0.1 and unbiased variance; otherwise it takes the running ones.
+/// In training the normalization takes the batch's statistics, and running ones follow with the unbiased
+/// variance, as PyTorch's; otherwise it takes the running ones.
 #[derive(Module, Debug)]
 pub struct ConvBnAct {
     conv: Conv2d,
     norm: BatchNorm,
     #[module(skip)]
     activation: Activation,
+    #[module(skip)]
+    padding: Padding,
 }
 
 impl ConvBnAct {
     /// # Shapes
     /// `x`: `[n, h, w, c_in]` to `[n, ⌈h/stride⌉, ⌈w/stride⌉, c_out]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        self.with_chain(|chain| chain.forward(x))
+        self.with_chain(|chain| chain.forward(x, None))
     }
 
     pub(crate) fn with_chain<R>(&self, run: impl FnOnce(Chain<'_>) -> R) -> R {
-        let shortcut = Shortcut::None;
-        run(Chain { stages: &[self], squeeze: None, shortcut, drop_path: 0.0 })
+        run(Chain { stages: &[self], squeeze: None, shortcut: Shortcut::None })
     }
 
     pub(crate) fn activation(&self) -> Activation {
@@ -104,14 +151,13 @@ impl ConvBnAct {
     pub(crate) fn spec(&self, input: [usize; 4], device: &Device) -> StageSpec {
         let [c_out, _, kernel, _] = self.conv.weight.lazy_shape().dims();
         let floats = |tensor: Tensor<1>| -> Vec<f32> { tensor.into_data().iter().collect() };
+        let (stride, groups) = (self.conv.stride[0], self.conv.groups);
+        let shape = ConvShape::symmetric(input, c_out, kernel, stride, groups);
         StageSpec {
-            shape: ConvShape::symmetric(
-                input,
-                c_out,
-                kernel,
-                self.conv.stride[0],
-                self.conv.groups,
-            ),
+            shape: match self.padding {
+                Padding::Symmetric => shape,
+                Padding::Same => same(shape),
+            },
             epsilon: self.norm.epsilon as f32,
             activation: self.activation,
             running: (!self.uses_batch(device)).then(|| {
@@ -164,9 +210,18 @@ impl ConvBnAct {
     }
 }
 
+/// The same convolution with TensorFlow's padding.
+fn same(shape: ConvShape) -> ConvShape {
+    let [h_out, w_out] = [shape.h, shape.w].map(|size| size.div_ceil(shape.stride));
+    let before = |size: usize, out: usize| {
+        ((out - 1) * shape.stride + shape.kernel).saturating_sub(size) / 2
+    };
+    ConvShape { top: before(shape.h, h_out), left: before(shape.w, w_out), h_out, w_out, ..shape }
+}
+
 /// The activation composed of Burn's operations.
-pub(crate) fn apply(activation: Activation, x: Tensor<4>) -> Tensor<4> {
-    let hard_sigmoid = |x: Tensor<4>| x.add_scalar(3.0).clamp(0.0, 6.0).div_scalar(6.0);
+pub(crate) fn apply<const D: usize>(activation: Activation, x: Tensor<D>) -> Tensor<D> {
+    let hard_sigmoid = |x: Tensor<D>| x.add_scalar(3.0).clamp(0.0, 6.0).div_scalar(6.0);
     match activation {
         Activation::Identity => x,
         Activation::Relu => activation::relu(x),

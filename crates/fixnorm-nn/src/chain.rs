@@ -1,4 +1,4 @@
-//! A block: convolutions in a chain, a squeeze, a shortcut, a drop path. On a CPU it runs as one
+//! A block: convolutions in a chain, a squeeze, a shortcut that may be all that is left of a sample. On a CPU it runs as one
 //! operation (`fused.rs`); everywhere else, and as what that operation is tested against, it is composed
 //! of Burn's.
 
@@ -8,7 +8,7 @@ mod tests;
 use std::sync::OnceLock;
 
 use burn::backend::Dispatch;
-use burn::tensor::{DType, Device, Distribution, Tensor, s};
+use burn::tensor::{DType, Device, Tensor, s};
 
 use crate::block::{ConvBnAct, apply, to_nchw, to_nhwc};
 use crate::fused::{BlockBackend, BlockSpec, BlockTensors, ShortcutSpec, StageTensors};
@@ -33,8 +33,6 @@ pub(crate) struct Chain<'a> {
     /// Gates what the last stage reads.
     pub(crate) squeeze: Option<&'a SqueezeExcite>,
     pub(crate) shortcut: Shortcut<'a>,
-    /// Share of samples of which, in training, the shortcut alone remains.
-    pub(crate) drop_path: f64,
 }
 
 /// Whether operations of our own take `x`: on a CPU, unless `FIXNORM_BLOCKS=composed` says no.
@@ -50,23 +48,13 @@ pub(crate) fn runs_fused<const D: usize>(x: &Tensor<D>) -> bool {
 
 impl Chain<'_> {
     /// # Shapes
-    /// `x`: `[n, h, w, c_in]` to `[n, h_out, w_out, c_out]`.
-    pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let survival = self.survival(&x);
+    /// `x`: `[n, h, w, c_in]` to `[n, h_out, w_out, c_out]`; `survival`: `[n]`, each sample's factor before
+    /// the shortcut is added (see [`StepRng`](crate::random::StepRng)).
+    pub(crate) fn forward(&self, x: Tensor<4>, survival: Option<Vec<f32>>) -> Tensor<4> {
         match runs_fused(&x) {
             true => self.forward_fused(x, survival),
             false => self.forward_composed(x, survival),
         }
-    }
-
-    /// Each sample's factor: 0 with the probability of a drop path, otherwise what keeps the mean.
-    fn survival(&self, x: &Tensor<4>) -> Option<Tensor<1>> {
-        if self.drop_path <= 0.0 || !x.device().is_autodiff() {
-            return None;
-        }
-        let kept = 1.0 - self.drop_path;
-        let drawn = Distribution::Bernoulli(kept);
-        Some(Tensor::<1>::random([x.dims()[0]], drawn, &x.device()).div_scalar(kept))
     }
 
     fn all_stages(&self) -> impl Iterator<Item = &ConvBnAct> {
@@ -77,7 +65,7 @@ impl Chain<'_> {
         self.stages.iter().copied().chain(projection)
     }
 
-    pub(crate) fn forward_fused(&self, x: Tensor<4>, survival: Option<Tensor<1>>) -> Tensor<4> {
+    pub(crate) fn forward_fused(&self, x: Tensor<4>, survival: Option<Vec<f32>>) -> Tensor<4> {
         let device = x.device();
         let input = x.dims();
         let mut shape = input;
@@ -94,7 +82,7 @@ impl Chain<'_> {
                 Shortcut::Identity { stride } => ShortcutSpec::Identity { stride },
                 Shortcut::Projection(stage) => ShortcutSpec::Projection(stage.spec(input, &device)),
             },
-            survival: survival.map(|survival| survival.into_data().iter().collect()),
+            survival,
         };
         let shapes: Vec<_> = spec.all_stages().map(|stage| stage.shape).collect();
         let (out, moments) = Dispatch::block(x.into_dispatch(), self.tensors(&device), spec);
@@ -130,7 +118,7 @@ impl Chain<'_> {
         BlockTensors { first, second, third, fourth, reduce, reduce_bias, expand, expand_bias }
     }
 
-    pub(crate) fn forward_composed(&self, x: Tensor<4>, survival: Option<Tensor<1>>) -> Tensor<4> {
+    pub(crate) fn forward_composed(&self, x: Tensor<4>, survival: Option<Vec<f32>>) -> Tensor<4> {
         let dtype = x.dtype();
         let x = match dtype {
             DType::F32 => x,
@@ -147,6 +135,7 @@ impl Chain<'_> {
         }
         y = last.convolve(y);
         if let Some(survival) = survival {
+            let survival = Tensor::<1>::from_floats(&survival[..], &y.device());
             y = y * survival.reshape([-1, 1, 1, 1]);
         }
         y = match self.shortcut {

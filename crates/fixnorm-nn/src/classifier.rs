@@ -2,12 +2,15 @@
 //! Not here: which blocks a model is made of (its own file).
 
 use burn::module::Module;
+use burn::nn::conv::Conv2d;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{DType, Device, Tensor};
 
-use crate::block::ConvBnAct;
+use crate::block::{Activation, ConvBnAct, apply};
 use crate::blocks::Block;
+use crate::config::ModelConfig;
 use crate::pool::{global_average, max_pool};
+use crate::random::{Layer, StepRng};
 
 /// What pictures a classifier takes and how many classes it tells apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,7 +28,14 @@ pub struct Classifier {
     max_pool: bool,
     stages: Vec<Vec<Block>>,
     head: Option<ConvBnAct>,
+    /// A 1×1 convolution, as the reference has it, of what is a single pixel by then.
+    hidden: Option<Conv2d>,
     fc: Linear,
+    #[module(skip)]
+    hidden_activation: Activation,
+    dropout: f64,
+    drop_path: f64,
+    drop_path_depth: usize,
     #[module(skip)]
     precision: Precision,
 }
@@ -38,8 +48,12 @@ pub(crate) struct Parts {
     pub(crate) stages: Vec<Vec<Block>>,
     /// Widens the last stage's channels.
     pub(crate) head: Option<ConvBnAct>,
+    /// A layer between pooling and the final one, and its activation.
+    pub(crate) hidden: Option<(Conv2d, Activation)>,
     /// Channels that the final layer sees.
     pub(crate) features: usize,
+    /// The path of block i is dropped with probability `drop_path`·i/`drop_path_depth`.
+    pub(crate) drop_path_depth: usize,
 }
 
 /// How activations are stored between operations and what products are made of. Weights, statistics and
@@ -55,13 +69,22 @@ pub enum Precision {
 
 impl Classifier {
     /// Puts a classifier together.
-    pub(crate) fn new(parts: Parts, input: Input, device: &Device) -> Self {
+    pub(crate) fn new(parts: Parts, config: &ModelConfig, device: &Device) -> Self {
+        let (hidden, hidden_activation) = match parts.hidden {
+            Some((layer, activation)) => (Some(layer), activation),
+            None => (None, Activation::Identity),
+        };
         Self {
             stem: parts.stem,
             max_pool: parts.max_pool,
             stages: parts.stages,
             head: parts.head,
-            fc: LinearConfig::new(parts.features, input.classes).init(device),
+            hidden,
+            fc: LinearConfig::new(parts.features, config.input.classes).init(device),
+            hidden_activation,
+            dropout: config.dropout,
+            drop_path: config.drop_path,
+            drop_path_depth: parts.drop_path_depth.max(1),
             precision: Precision::F32,
         }
     }
@@ -72,7 +95,7 @@ impl Classifier {
         self
     }
 
-    /// Logits of a batch.
+    /// Logits of a batch, with nothing dropped.
     ///
     /// # Shapes
     /// `x`: `[n, h, w, c]` to `[n, classes]`.
@@ -80,11 +103,30 @@ impl Classifier {
         self.fc.forward(self.features(x))
     }
 
-    /// What the final layer sees: the last stage's mean over the picture.
+    /// Logits of a batch in training, with dropout and drop path as `rng` draws them.
+    ///
+    /// # Shapes
+    /// `x`: `[n, h, w, c]` to `[n, classes]`.
+    pub fn forward_train(&self, x: Tensor<4>, rng: StepRng) -> Tensor<2> {
+        let mut features = self.features_with(x, Some(rng));
+        let [n, c] = features.dims();
+        if let Some(factors) = rng.survival(Layer::Head, n * c, self.dropout) {
+            let factors = Tensor::<1>::from_floats(&factors[..], &features.device());
+            features = features * factors.reshape([n, c]);
+        }
+        self.fc.forward(features)
+    }
+
+    /// What the final layer sees, with nothing dropped.
     ///
     /// # Shapes
     /// `x`: `[n, h, w, c]` to `[n, features]`.
     pub fn features(&self, x: Tensor<4>) -> Tensor<2> {
+        self.features_with(x, None)
+    }
+
+    fn features_with(&self, x: Tensor<4>, rng: Option<StepRng>) -> Tensor<2> {
+        let n = x.dims()[0];
         let x = match self.precision {
             Precision::F32 => x,
             Precision::Bf16 => x.cast(DType::BF16),
@@ -93,11 +135,27 @@ impl Classifier {
         if self.max_pool {
             x = max_pool(x);
         }
-        x = self.stages.iter().flatten().fold(x, |x, block| block.forward(x));
+        for (index, block) in self.stages.iter().flatten().enumerate() {
+            let rate = match block.has_shortcut() {
+                true => self.drop_path * index as f64 / self.drop_path_depth as f64,
+                false => 0.0,
+            };
+            let survival = rng.and_then(|rng| rng.survival(Layer::Block(index), n, rate));
+            x = block.forward(x, survival);
+        }
         if let Some(head) = &self.head {
             x = head.forward(x);
         }
-        global_average(x)
+        let x = global_average(x);
+        match &self.hidden {
+            Some(hidden) => apply(self.hidden_activation, layer(hidden, x)),
+            None => x,
+        }
+    }
+
+    /// Whether a path of this model can be dropped at all.
+    pub fn has_shortcuts(&self) -> bool {
+        self.stages.iter().flatten().any(Block::has_shortcut)
     }
 
     /// Multiply-accumulates of one picture, convolutions and head.
@@ -112,7 +170,9 @@ impl Classifier {
             total += macs;
         }
         total += self.head.as_ref().map_or(0, |head| head.macs(h, w).0);
-        total + self.fc.weight.lazy_shape().num_elements() as u64
+        let hidden =
+            self.hidden.as_ref().map_or(0, |hidden| hidden.weight.lazy_shape().num_elements());
+        total + (hidden + self.fc.weight.lazy_shape().num_elements()) as u64
     }
 
     /// Number of trainable parameters: weights, gains and biases, without running statistics.
@@ -128,5 +188,16 @@ impl Classifier {
         let mut count = Count(0);
         self.visit(&mut count);
         count.0
+    }
+}
+
+/// A 1×1 convolution of single pixels, `[n, c_in]` to `[n, c_out]`.
+fn layer(conv: &Conv2d, x: Tensor<2>) -> Tensor<2> {
+    let weight = conv.weight.val();
+    let [c_out, c_in, _, _] = weight.dims();
+    let y = x.matmul(weight.reshape([c_out, c_in]).transpose());
+    match &conv.bias {
+        Some(bias) => y + bias.val().unsqueeze(),
+        None => y,
     }
 }

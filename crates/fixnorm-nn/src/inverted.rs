@@ -2,9 +2,9 @@
 //! and narrowed again without an activation.
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 
-use crate::block::{Activation, ConvBnAct, ConvBnActConfig};
+use crate::block::{Activation, ConvBnAct, ConvBnActConfig, ConvStyle};
 use crate::chain::{Chain, Shortcut};
 use crate::squeeze::{SqueezeExcite, SqueezeExciteConfig};
 
@@ -13,41 +13,40 @@ use crate::squeeze::{SqueezeExcite, SqueezeExciteConfig};
 pub struct InvertedResidualConfig {
     /// Input channels.
     pub c_in: usize,
+    /// Channels inside; as many as come in leave the widening convolution out.
+    pub inside: usize,
     /// Output channels.
     pub c_out: usize,
-    /// How many times wider the inside is; 1 leaves the widening convolution out.
-    pub expansion: usize,
     /// Side of the depthwise kernel.
     pub kernel: usize,
     /// Of the depthwise convolution.
     pub stride: usize,
     /// Of the first two convolutions.
     pub activation: Activation,
-    /// Hidden channels of the squeeze, where there is one.
-    pub squeeze: Option<usize>,
-    /// Share of samples that take the shortcut alone, in training.
-    pub drop_path: f64,
+    /// On the channels inside, before they are narrowed.
+    pub squeeze: Option<SqueezeExciteConfig>,
+    /// Whether the input is added where it has the output's shape.
+    pub shortcut: bool,
+    /// Padding and normalization.
+    pub style: ConvStyle,
 }
 
 impl InvertedResidualConfig {
-    /// The block on `device`. It has a shortcut where input and output have the same shape.
+    /// The block on `device`.
     pub fn init(&self, device: &Device) -> InvertedResidual {
-        let inside = self.c_in * self.expansion;
-        let conv = |config: ConvBnActConfig| config.with_activation(self.activation).init(device);
+        let conv = |config: ConvBnActConfig, activation| {
+            config.with_activation(activation).with_style(self.style).init(device)
+        };
+        let widens = self.inside != self.c_in;
+        let depthwise =
+            ConvBnActConfig::depthwise(self.inside, self.kernel).with_stride(self.stride);
         InvertedResidual {
-            expand: (self.expansion > 1).then(|| conv(ConvBnActConfig::new(self.c_in, inside, 1))),
-            depthwise: conv(
-                ConvBnActConfig::depthwise(inside, self.kernel).with_stride(self.stride),
-            ),
-            squeeze: self.squeeze.map(|hidden| {
-                let config = SqueezeExciteConfig::new(inside, hidden);
-                SqueezeExciteConfig { activation: self.activation, ..config }.init(device)
-            }),
-            project: ConvBnActConfig::new(inside, self.c_out, 1)
-                .with_activation(Activation::Identity)
-                .init(device),
-            shortcut: self.stride == 1 && self.c_in == self.c_out,
-            drop_path: self.drop_path,
+            expand: widens
+                .then(|| conv(ConvBnActConfig::new(self.c_in, self.inside, 1), self.activation)),
+            depthwise: conv(depthwise, self.activation),
+            squeeze: self.squeeze.map(|config| config.init(device)),
+            project: conv(ConvBnActConfig::new(self.inside, self.c_out, 1), Activation::Identity),
+            shortcut: self.shortcut && self.stride == 1 && self.c_in == self.c_out,
         }
     }
 }
@@ -60,16 +59,9 @@ pub struct InvertedResidual {
     squeeze: Option<SqueezeExcite>,
     project: ConvBnAct,
     shortcut: bool,
-    drop_path: f64,
 }
 
 impl InvertedResidual {
-    /// # Shapes
-    /// `x`: `[n, h, w, c_in]` to `[n, ⌈h/stride⌉, ⌈w/stride⌉, c_out]`.
-    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        self.with_chain(|chain| chain.forward(x))
-    }
-
     pub(crate) fn with_chain<R>(&self, run: impl FnOnce(Chain<'_>) -> R) -> R {
         let stages: Vec<&ConvBnAct> = self.stages().collect();
         run(Chain {
@@ -79,8 +71,11 @@ impl InvertedResidual {
                 true => Shortcut::Identity { stride: 1 },
                 false => Shortcut::None,
             },
-            drop_path: if self.shortcut { self.drop_path } else { 0.0 },
         })
+    }
+
+    pub(crate) fn has_shortcut(&self) -> bool {
+        self.shortcut
     }
 
     fn stages(&self) -> impl Iterator<Item = &ConvBnAct> {

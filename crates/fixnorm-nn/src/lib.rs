@@ -8,11 +8,12 @@
 //! | [`block`] | convolution, batch norm and activation as one block |
 //! | [`inverted`] | inverted residual blocks |
 //! | [`blocks`] | the block kinds a stage can be made of |
-//! | [`mobile`] | MobileNetV2, EfficientNet-B0 |
 //! | [`squeeze`] | squeeze-and-excitation |
 //! | [`residual`] | residual blocks made of it |
+//! | [`shuffle`] | units that interleave channels |
 //! | [`classifier`] | stem, stages and head: the shape of every model |
-//! | [`resnet`] | residual nets |
+//! | [`config`] | what a model is built with besides its architecture |
+//! | [`random`] | dropout and drop path, from seed and step |
 //! | [`loss`] | softmax cross-entropy |
 //! | [`registry`] | one row a model |
 //! | [`init`] | seeded initialization |
@@ -22,21 +23,28 @@ pub mod block;
 pub mod blocks;
 mod chain;
 pub mod classifier;
+pub mod config;
 mod fused;
 pub mod init;
 pub mod inverted;
 pub mod loss;
-pub mod mobile;
+mod mobile;
+mod mobile_v3;
 mod path;
 mod pool;
+pub mod random;
 pub mod registry;
 pub mod residual;
-pub mod resnet;
+mod resnet;
+pub mod shuffle;
+mod shufflenet;
 pub mod squeeze;
 pub mod weights;
 
-pub use block::{Activation, ConvBnAct, ConvBnActConfig};
+pub use block::{Activation, ConvBnAct, ConvBnActConfig, ConvStyle, Padding};
 pub use blocks::Block;
 pub use classifier::{Classifier, Input, Precision};
+pub use config::ModelConfig;
+pub use random::StepRng;
 pub use registry::{ModelSpec, UnknownModel};
 pub use weights::WeightsError;

@@ -1,53 +1,93 @@
 //! Residual blocks (He et al. 2015): of two 3×3 convolutions, and the bottleneck.
 
 use burn::module::Module;
-use burn::tensor::{Device, Tensor};
+use burn::tensor::Device;
 
-use crate::block::{Activation, ConvBnAct, ConvBnActConfig};
+use crate::block::{Activation, ConvBnAct, ConvBnActConfig, ConvStyle};
 use crate::chain::{Chain, Shortcut};
 
-/// Two 3×3 convolutions and a shortcut without parameters (He et al. 2015, option A): where the
-/// block narrows the picture and widens the channels, the shortcut takes every second pixel and
-/// fills the new channels with zeros.
+/// What a [`BasicBlock`] adds where it narrows the picture and widens the channels.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Narrowing {
+    /// Every second pixel, new channels being zero: no parameters (He et al. 2015, option A).
+    Subsample,
+    /// A 1×1 convolution and its normalization (option B).
+    Project,
+}
+
+/// Configuration of a [`BasicBlock`].
+#[derive(Clone, Copy, Debug)]
+pub struct BasicBlockConfig {
+    /// Input channels.
+    pub c_in: usize,
+    /// Output channels.
+    pub c_out: usize,
+    /// Of the first convolution.
+    pub stride: usize,
+    /// The shortcut where the shape changes.
+    pub narrowing: Narrowing,
+    /// Padding and normalization.
+    pub style: ConvStyle,
+}
+
+impl BasicBlockConfig {
+    /// The block on `device`.
+    ///
+    /// # Panics
+    /// If the shortcut has no parameters and `c_out` is smaller than `c_in`.
+    pub fn init(&self, device: &Device) -> BasicBlock {
+        let projects =
+            self.narrowing == Narrowing::Project && (self.stride > 1 || self.c_in != self.c_out);
+        assert!(projects || self.c_in <= self.c_out, "a shortcut cannot drop channels");
+        let conv = |config: ConvBnActConfig| config.with_style(self.style).init(device);
+        BasicBlock {
+            conv1: conv(ConvBnActConfig::new(self.c_in, self.c_out, 3).with_stride(self.stride)),
+            conv2: conv(ConvBnActConfig::new(self.c_out, self.c_out, 3)),
+            projection: projects
+                .then(|| projection(self.c_in, self.c_out, self.stride, self.style, device)),
+            stride: self.stride,
+        }
+    }
+}
+
+/// A shortcut that changes the shape.
+fn projection(
+    c_in: usize,
+    c_out: usize,
+    stride: usize,
+    style: ConvStyle,
+    device: &Device,
+) -> ConvBnAct {
+    ConvBnActConfig::new(c_in, c_out, 1)
+        .with_stride(stride)
+        .with_activation(Activation::Identity)
+        .with_style(style)
+        .init(device)
+}
+
+/// Two 3×3 convolutions and a shortcut.
 #[derive(Module, Debug)]
 pub struct BasicBlock {
     conv1: ConvBnAct,
     conv2: ConvBnAct,
+    projection: Option<ConvBnAct>,
     stride: usize,
 }
 
 impl BasicBlock {
-    /// # Panics
-    /// If `c_out` is smaller than `c_in`.
-    pub fn new(c_in: usize, c_out: usize, stride: usize, device: &Device) -> Self {
-        assert!(c_in <= c_out, "a shortcut cannot drop channels: {c_in} to {c_out}");
-        let conv1 = ConvBnActConfig::new(c_in, c_out, 3).with_stride(stride);
-        Self {
-            conv1: conv1.init(device),
-            conv2: ConvBnActConfig::new(c_out, c_out, 3).init(device),
-            stride,
-        }
-    }
-
-    /// # Shapes
-    /// `x`: `[n, h, w, c_in]` to `[n, ⌈h/stride⌉, ⌈w/stride⌉, c_out]`.
-    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        self.with_chain(|chain| chain.forward(x))
-    }
-
     pub(crate) fn with_chain<R>(&self, run: impl FnOnce(Chain<'_>) -> R) -> R {
         run(Chain {
             stages: &[&self.conv1, &self.conv2],
             squeeze: None,
-            shortcut: Shortcut::Identity { stride: self.stride },
-            drop_path: 0.0,
+            shortcut: match &self.projection {
+                Some(projection) => Shortcut::Projection(projection),
+                None => Shortcut::Identity { stride: self.stride },
+            },
         })
     }
 
     pub(crate) fn macs(&self, h: usize, w: usize) -> (u64, usize, usize) {
-        let (first, h, w) = self.conv1.macs(h, w);
-        let (second, h, w) = self.conv2.macs(h, w);
-        (first + second, h, w)
+        macs(&[&self.conv1, &self.conv2], self.projection.as_ref(), h, w)
     }
 }
 
@@ -60,6 +100,8 @@ pub struct BottleneckConfig {
     pub width: usize,
     /// Of the 3×3 convolution.
     pub stride: usize,
+    /// Padding and normalization.
+    pub style: ConvStyle,
 }
 
 impl BottleneckConfig {
@@ -67,14 +109,13 @@ impl BottleneckConfig {
     pub fn init(&self, device: &Device) -> Bottleneck {
         let (width, c_out) = (self.width, 4 * self.width);
         let same = self.stride == 1 && self.c_in == c_out;
-        let projection = ConvBnActConfig::new(self.c_in, c_out, 1)
-            .with_stride(self.stride)
-            .with_activation(Activation::Identity);
+        let conv = |config: ConvBnActConfig| config.with_style(self.style).init(device);
         Bottleneck {
-            conv1: ConvBnActConfig::new(self.c_in, width, 1).init(device),
-            conv2: ConvBnActConfig::new(width, width, 3).with_stride(self.stride).init(device),
-            conv3: ConvBnActConfig::new(width, c_out, 1).init(device),
-            projection: (!same).then(|| projection.init(device)),
+            conv1: conv(ConvBnActConfig::new(self.c_in, width, 1)),
+            conv2: conv(ConvBnActConfig::new(width, width, 3).with_stride(self.stride)),
+            conv3: conv(ConvBnActConfig::new(width, c_out, 1)),
+            projection: (!same)
+                .then(|| projection(self.c_in, c_out, self.stride, self.style, device)),
         }
     }
 }
@@ -90,12 +131,6 @@ pub struct Bottleneck {
 }
 
 impl Bottleneck {
-    /// # Shapes
-    /// `x`: `[n, h, w, c_in]` to `[n, ⌈h/stride⌉, ⌈w/stride⌉, 4·width]`.
-    pub fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        self.with_chain(|chain| chain.forward(x))
-    }
-
     pub(crate) fn with_chain<R>(&self, run: impl FnOnce(Chain<'_>) -> R) -> R {
         run(Chain {
             stages: &[&self.conv1, &self.conv2, &self.conv3],
@@ -104,31 +139,43 @@ impl Bottleneck {
                 Some(projection) => Shortcut::Projection(projection),
                 None => Shortcut::Identity { stride: 1 },
             },
-            drop_path: 0.0,
         })
     }
 
     pub(crate) fn macs(&self, h: usize, w: usize) -> (u64, usize, usize) {
-        let projection = self.projection.as_ref().map_or(0, |projection| projection.macs(h, w).0);
-        let stages = [&self.conv1, &self.conv2, &self.conv3];
-        stages.iter().fold((projection, h, w), |(total, h, w), stage| {
-            let (macs, h, w) = stage.macs(h, w);
-            (total + macs, h, w)
-        })
+        macs(&[&self.conv1, &self.conv2, &self.conv3], self.projection.as_ref(), h, w)
     }
+}
+
+fn macs(
+    stages: &[&ConvBnAct],
+    projection: Option<&ConvBnAct>,
+    h: usize,
+    w: usize,
+) -> (u64, usize, usize) {
+    let projection = projection.map_or(0, |projection| projection.macs(h, w).0);
+    stages.iter().fold((projection, h, w), |(total, h, w), stage| {
+        let (macs, h, w) = stage.macs(h, w);
+        (total + macs, h, w)
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::tensor::Distribution;
+    use burn::tensor::{Distribution, Tensor};
 
     #[test]
     fn shapes_of_odd_pictures() {
         let device = Device::flex().autodiff();
-        let block = BasicBlock::new(3, 8, 2, &device);
-        let x = Tensor::<4>::random([2, 7, 9, 3], Distribution::Default, &device);
-        assert_eq!(block.forward(x).dims(), [2, 4, 5, 8]);
-        assert_eq!(block.macs(7, 9), (4 * 5 * 9 * (3 * 8 + 8 * 8), 4, 5));
+        for (narrowing, added) in [(Narrowing::Subsample, 0), (Narrowing::Project, 3 * 8)] {
+            let style = ConvStyle::default();
+            let config = BasicBlockConfig { c_in: 3, c_out: 8, stride: 2, narrowing, style };
+            let block = config.init(&device);
+            let x = Tensor::<4>::random([2, 7, 9, 3], Distribution::Default, &device);
+            let y = block.with_chain(|chain| chain.forward(x, None));
+            assert_eq!(y.dims(), [2, 4, 5, 8]);
+            assert_eq!(block.macs(7, 9), (4 * 5 * (9 * (3 * 8 + 8 * 8) + added), 4, 5));
+        }
     }
 }

@@ -1,52 +1,80 @@
 //! Residual nets of He et al. 2015: those for small pictures (section 4.2: a 3×3 stem of 16 channels, three
-//! stages of `n` basic blocks with 16, 32 and 64 channels, 6n + 2 layers), and ResNet-50 as torchvision has
-//! it.
+//! stages of `n` basic blocks with 16, 32 and 64 channels, 6n + 2 layers), and ResNet-18 and ResNet-50 as
+//! torchvision has them.
 
 use burn::tensor::Device;
 
 use crate::block::ConvBnActConfig;
 use crate::blocks::Block;
-use crate::classifier::{Classifier, Input, Parts};
-use crate::residual::{BasicBlock, BottleneckConfig};
+use crate::classifier::{Classifier, Parts};
+use crate::config::ModelConfig;
+use crate::residual::{BasicBlockConfig, BottleneckConfig, Narrowing};
 
 /// The net of 6·`blocks` + 2 layers.
-pub fn cifar_resnet(blocks: usize, input: Input, device: &Device) -> Classifier {
-    const WIDTHS: [usize; 3] = [16, 32, 64];
-    let mut c_in = WIDTHS[0];
-    let stages = WIDTHS.iter().enumerate().map(|(stage, &c_out)| {
-        let stage = (0..blocks).map(|block| {
-            let stride = if stage > 0 && block == 0 { 2 } else { 1 };
-            let block = BasicBlock::new(c_in, c_out, stride, device);
-            c_in = c_out;
-            Block::Basic(block)
-        });
-        stage.collect()
-    });
-    let stages = stages.collect();
-    let stem = ConvBnActConfig::new(input.channels, WIDTHS[0], 3).init(device);
-    let parts = Parts { stem, max_pool: false, stages, head: None, features: WIDTHS[2] };
-    Classifier::new(parts, input, device)
+pub(crate) fn cifar(blocks: usize, config: &ModelConfig, device: &Device) -> Classifier {
+    const WIDTH: usize = 16;
+    let stem = ConvBnActConfig::new(config.input.channels, WIDTH, 3);
+    build(stem, &[blocks; 3], config, device, |c_in, stage, stride| {
+        let (c_out, narrowing) = (WIDTH << stage, Narrowing::Subsample);
+        let block = BasicBlockConfig { c_in, c_out, stride, narrowing, style: config.style };
+        (Block::Basic(block.init(device)), c_out)
+    })
+}
+
+/// ResNet-18.
+pub(crate) fn resnet18(config: &ModelConfig, device: &Device) -> Classifier {
+    build(wide_stem(config), &[2; 4], config, device, |c_in, stage, stride| {
+        let (c_out, narrowing) = (STEM << stage, Narrowing::Project);
+        let block = BasicBlockConfig { c_in, c_out, stride, narrowing, style: config.style };
+        (Block::Basic(block.init(device)), c_out)
+    })
 }
 
 /// ResNet-50.
-pub fn resnet50(input: Input, device: &Device) -> Classifier {
-    const STEM: usize = 64;
-    const BLOCKS: [usize; 4] = [3, 4, 6, 3];
-    let mut c_in = STEM;
-    let stages = BLOCKS.iter().enumerate().map(|(stage, &blocks)| {
+pub(crate) fn resnet50(config: &ModelConfig, device: &Device) -> Classifier {
+    build(wide_stem(config), &[3, 4, 6, 3], config, device, |c_in, stage, stride| {
         let width = STEM << stage;
-        let stage = (0..blocks).map(|block| {
-            let stride = if stage > 0 && block == 0 { 2 } else { 1 };
-            let block = BottleneckConfig { c_in, width, stride }.init(device);
-            c_in = 4 * width;
-            Block::Bottleneck(block)
+        let block = BottleneckConfig { c_in, width, stride, style: config.style };
+        (Block::Bottleneck(block.init(device)), 4 * width)
+    })
+}
+
+/// Channels of the stem for large pictures, and of the first stage's 3×3 convolutions.
+const STEM: usize = 64;
+
+fn wide_stem(config: &ModelConfig) -> ConvBnActConfig {
+    ConvBnActConfig::new(config.input.channels, STEM, 7).with_stride(2)
+}
+
+/// `block` makes a block from its input channels, its stage and its stride, and says what comes out.
+fn build(
+    stem: ConvBnActConfig,
+    blocks: &[usize],
+    config: &ModelConfig,
+    device: &Device,
+    block: impl Fn(usize, usize, usize) -> (Block, usize),
+) -> Classifier {
+    let mut c_in = stem.c_out;
+    let stages = blocks.iter().enumerate().map(|(stage, &blocks)| {
+        let blocks = (0..blocks).map(|index| {
+            let stride = if stage > 0 && index == 0 { 2 } else { 1 };
+            let (block, c_out) = block(c_in, stage, stride);
+            c_in = c_out;
+            block
         });
-        stage.collect()
+        blocks.collect()
     });
     let stages = stages.collect();
-    let stem = ConvBnActConfig::new(input.channels, STEM, 7).with_stride(2).init(device);
-    let parts = Parts { stem, max_pool: true, stages, head: None, features: c_in };
-    Classifier::new(parts, input, device)
+    let parts = Parts {
+        max_pool: stem.stride > 1,
+        stem: stem.with_style(config.style).init(device),
+        stages,
+        head: None,
+        hidden: None,
+        features: c_in,
+        drop_path_depth: blocks.iter().sum::<usize>() - 1,
+    };
+    Classifier::new(parts, config, device)
 }
 
 /// The name that timm's and torchvision's residual nets give to the parameter at `path`.

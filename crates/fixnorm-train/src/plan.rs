@@ -82,6 +82,12 @@ impl Plan {
         let [height, width, channels] = data.shape;
         let input = Input { channels, classes: data.class_names.len() };
         let model = spec.init(input, 0, &device.autodiff());
+        if recipe.train.drop_path > 0.0 && !model.has_shortcuts() {
+            return Err(TrainError::Mismatch(format!(
+                "train.drop_path = {}, but {} has no shortcuts that could be all that is left",
+                recipe.train.drop_path, recipe.model
+            )));
+        }
         let derived = Derived {
             picture: data.shape,
             classes: data.class_names.clone(),

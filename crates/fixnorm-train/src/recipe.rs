@@ -45,10 +45,14 @@ pub struct Train {
     pub epochs: usize,
     /// Pictures a step.
     pub batch_size: usize,
-    /// Decides initialization, order and augmentation.
+    /// Decides initialization, order, augmentation and what is dropped.
     pub seed: u64,
     /// Share of the target spread evenly over all classes.
     pub label_smoothing: f64,
+    /// Probability that a feature is left out before the final layer.
+    pub dropout: f64,
+    /// Probability that a block's path is left out, for the last block; rises linearly from 0.
+    pub drop_path: f64,
     /// How activations are stored and what products are made of: `f32` or `bf16`.
     pub precision: PrecisionName,
 }
@@ -273,6 +277,8 @@ impl Default for Train {
             batch_size: 64,
             seed: 0,
             label_smoothing: 0.1,
+            dropout: 0.0,
+            drop_path: 0.0,
             precision: PrecisionName::F32,
         }
     }

@@ -16,6 +16,7 @@ use crate::bundle::Bundle;
 use crate::checkpoint::Checkpoints;
 use crate::evaluate::{labels, pictures};
 use crate::event::Observer;
+use crate::recipe::Train;
 use crate::run_dir::RunDir;
 use crate::session::Session;
 use crate::step::Learner;
@@ -100,8 +101,9 @@ pub fn prepare(plan: &Plan, data: &DataSet) -> Result<Prepared, TrainError> {
 /// The plan's model, initialized from its seed.
 fn fresh(plan: &Plan, device: &Device) -> Result<Classifier, TrainError> {
     let train = &plan.recipe.train;
-    let model = plan.spec()?.init(plan.input(), train.seed, device);
-    Ok(model.with_precision(train.precision.into()))
+    let config = plan.spec()?.config(plan.input());
+    let config = config.with_dropout(train.dropout).with_drop_path(train.drop_path);
+    Ok(config.init(train.seed, device).with_precision(train.precision.into()))
 }
 
 /// What each parameter is, found on the first few training pictures.
@@ -130,9 +132,9 @@ fn assemble(
     roles: Roles,
     device: Device,
 ) -> Result<Prepared, TrainError> {
-    let label_smoothing = plan.recipe.train.label_smoothing;
+    let Train { label_smoothing, seed, .. } = plan.recipe.train;
     let (model, optimizer) = plan.recipe.optimizer_config().init(model, &roles)?;
-    Ok(Prepared { roles, learner: Learner { model, optimizer, label_smoothing, device } })
+    Ok(Prepared { roles, learner: Learner { model, optimizer, label_smoothing, seed, device } })
 }
 
 /// How training pictures are loaded.

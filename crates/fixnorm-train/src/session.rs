@@ -158,7 +158,7 @@ impl<'a> Session<'a> {
         let measured = every > 0 && step.is_multiple_of(every);
         let before = measured.then(|| WeightSnapshot::take(self.model(), &self.roles));
         let learner = self.learner.take().expect("a step gives the learner back");
-        let (learner, loss) = learner.step(batch, lr, &mut self.progress.sums);
+        let (learner, loss) = learner.step(batch, step, lr, &mut self.progress.sums);
         self.learner = Some(learner);
         if !loss.is_finite() {
             return Err(self.diverged(format!("the loss is {loss}")));

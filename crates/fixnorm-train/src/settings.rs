@@ -113,13 +113,13 @@ impl Recipe {
             "at least 2 (batch norm needs them)",
             train.batch_size as f64,
         )?;
-        let smoothing = train.label_smoothing;
-        check(
-            (0.0..1.0).contains(&smoothing),
-            "train.label_smoothing",
-            "at least 0 and below 1",
-            smoothing,
-        )?;
+        for (name, share) in [
+            ("train.label_smoothing", train.label_smoothing),
+            ("train.dropout", train.dropout),
+            ("train.drop_path", train.drop_path),
+        ] {
+            check((0.0..1.0).contains(&share), name, "at least 0 and below 1", share)?;
+        }
         check(lr > 0.0 && lr.is_finite(), "optimizer.lr", "above 0 and finite", lr)?;
         let warmup = schedule.warmup_epochs;
         check(

@@ -4,8 +4,8 @@
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Int, Tensor};
 use fixnorm_data::Batch;
-use fixnorm_nn::Classifier;
 use fixnorm_nn::loss::cross_entropy;
+use fixnorm_nn::{Classifier, StepRng};
 use serde::{Deserialize, Serialize};
 
 use crate::evaluate::{hits, labels, pictures};
@@ -39,15 +39,23 @@ pub(crate) struct Learner {
     pub(crate) model: Classifier,
     pub(crate) optimizer: ModuleOptimizer,
     pub(crate) label_smoothing: f64,
+    /// Decides, with the step, what is dropped.
+    pub(crate) seed: u64,
     /// With autodiff.
     pub(crate) device: Device,
 }
 
 impl Learner {
-    /// Takes one step, adds to the epoch's sums, and returns the batch's loss.
-    pub(crate) fn step(self, mut batch: Batch, lr: f64, sums: &mut EpochSums) -> (Self, f64) {
+    /// Takes step number `step`, adds to the epoch's sums, and returns the batch's loss.
+    pub(crate) fn step(
+        self,
+        mut batch: Batch,
+        step: usize,
+        lr: f64,
+        sums: &mut EpochSums,
+    ) -> (Self, f64) {
         let (labels, x) = (labels(&batch, &self.device), pictures(&mut batch, &self.device));
-        let (learner, loss, logits) = self.step_on(x, labels, lr);
+        let (learner, loss, logits) = self.step_on(x, labels, step, lr);
         if loss.is_finite() {
             let logits: Vec<f32> = logits.into_data().iter().collect();
             sums.add(loss, hits(&logits, &batch.labels).0, batch.labels.len());
@@ -55,14 +63,15 @@ impl Learner {
         (learner, loss)
     }
 
-    /// Takes one step and returns loss and logits. A loss that is not finite leaves everything as it was.
+    /// Takes step number `step` and returns loss and logits. A loss that is not finite leaves everything as it was.
     pub(crate) fn step_on(
         mut self,
         x: Tensor<4>,
         labels: Tensor<1, Int>,
+        step: usize,
         lr: f64,
     ) -> (Self, f64, Tensor<2>) {
-        let logits = self.model.forward(x);
+        let logits = self.model.forward_train(x, StepRng::new(self.seed, step));
         let loss = cross_entropy(logits.clone(), labels, self.label_smoothing);
         let value = loss.clone().into_scalar::<f64>();
         if value.is_finite() {

@@ -4,11 +4,12 @@
 use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::{Device, Distribution, Tensor};
 
-use super::Chain;
-use crate::block::{Activation, ConvBnAct, ConvBnActConfig};
+use super::{Chain, Shortcut};
+use crate::block::{Activation, ConvBnAct, ConvBnActConfig, ConvStyle, Padding};
 use crate::blocks::Block;
 use crate::inverted::InvertedResidualConfig;
-use crate::residual::{BasicBlock, BottleneckConfig};
+use crate::residual::{BasicBlockConfig, BottleneckConfig, Narrowing};
+use crate::squeeze::SqueezeExciteConfig;
 
 /// A block under test.
 #[expect(clippy::large_enum_variant, reason = "a handful of values")]
@@ -25,6 +26,7 @@ impl Subject {
                 Block::Basic(block) => block.with_chain(run),
                 Block::Bottleneck(block) => block.with_chain(run),
                 Block::Inverted(block) => block.with_chain(run),
+                Block::Shuffle(_) => unreachable!("not one chain"),
             },
         }
     }
@@ -47,33 +49,46 @@ impl Subject {
 fn inverted(c_out: usize, stride: usize, activation: Activation) -> InvertedResidualConfig {
     InvertedResidualConfig {
         c_in: 8,
+        inside: 24,
         c_out,
-        expansion: 3,
         kernel: 3,
         stride,
         activation,
-        squeeze: Some(5),
-        drop_path: 0.25,
+        squeeze: Some(SqueezeExciteConfig { activation, ..SqueezeExciteConfig::new(24, 5) }),
+        shortcut: true,
+        style: ConvStyle::default(),
     }
 }
 
 /// A name, a block, and its input channels.
 fn subjects(device: &Device) -> Vec<(&'static str, Subject, usize)> {
+    let style = ConvStyle::default();
+    let same = ConvStyle { padding: Padding::Same, epsilon: 1e-3, momentum: 0.3 };
     let conv = ConvBnActConfig::new(3, 10, 3).with_stride(2).with_activation(Activation::HardSwish);
     let depthwise = ConvBnActConfig::depthwise(17, 5).with_activation(Activation::Relu6);
-    let basic =
-        |c_out, stride| Subject::Block(Block::Basic(BasicBlock::new(6, c_out, stride, device)));
+    let basic = |c_out, stride, narrowing, style| {
+        let config = BasicBlockConfig { c_in: 6, c_out, stride, narrowing, style };
+        Subject::Block(Block::Basic(config.init(device)))
+    };
     let bottleneck = |c_in, stride| {
-        Subject::Block(Block::Bottleneck(BottleneckConfig { c_in, width: 4, stride }.init(device)))
+        let config = BottleneckConfig { c_in, width: 4, stride, style };
+        Subject::Block(Block::Bottleneck(config.init(device)))
     };
     let inverted = |c_out, stride, activation| {
         Subject::Block(Block::Inverted(inverted(c_out, stride, activation).init(device)))
     };
     vec![
         ("stem", Subject::Conv(conv.init(device)), 3),
+        ("stem, same", Subject::Conv(conv.with_style(same).init(device)), 3),
         ("depthwise", Subject::Conv(depthwise.init(device)), 17),
-        ("basic", basic(6, 1), 6),
-        ("basic, narrowing", basic(9, 2), 6),
+        (
+            "depthwise, same",
+            Subject::Conv(depthwise.with_stride(2).with_style(same).init(device)),
+            17,
+        ),
+        ("basic", basic(6, 1, Narrowing::Subsample, style), 6),
+        ("basic, narrowing", basic(9, 2, Narrowing::Subsample, style), 6),
+        ("basic, projecting", basic(9, 2, Narrowing::Project, same), 6),
         ("bottleneck", bottleneck(16, 1), 16),
         ("bottleneck with projection", bottleneck(6, 2), 6),
         ("inverted", inverted(8, 1, Activation::Silu), 8),
@@ -112,12 +127,12 @@ fn fused_and_composed_agree() {
     for (name, subject, c_in) in subjects(&device) {
         // Pairwise distinct, the height odd.
         let x = Tensor::<4>::random([3, 7, 10, c_in], Distribution::Normal(0.3, 1.0), &device);
-        let survival = Tensor::<1>::from_floats([1.25, 0.0, 1.25], &device);
+        let survival = vec![1.25, 0.0, 1.25];
         let run = |fused: bool| {
             let copy = subject_copy(&subject);
             let x = x.clone().require_grad();
             let out = copy.with_chain(|chain| {
-                let survival = (chain.drop_path > 0.0).then(|| survival.clone());
+                let survival = with_shortcut(&chain).then(|| survival.clone());
                 match fused {
                     true => chain.forward_fused(x.clone(), survival),
                     false => chain.forward_composed(x.clone(), survival),
@@ -151,6 +166,10 @@ fn fused_and_composed_agree() {
         }
         close(&format!("{name}: with running statistics"), &fused.3, &composed.3, 2e-5);
     }
+}
+
+fn with_shortcut(chain: &Chain<'_>) -> bool {
+    !matches!(chain.shortcut, Shortcut::None)
 }
 
 /// A copy with running statistics of its own.

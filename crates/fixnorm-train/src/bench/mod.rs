@@ -22,7 +22,7 @@ use crate::step::Learner;
 
 /// A model with FixNorm's default optimizer.
 fn learner(
-    spec: &ModelSpec,
+    spec: &'static ModelSpec,
     input: Input,
     precision: PrecisionName,
     device: &Device,
@@ -38,7 +38,7 @@ fn learner(
         probe.with_role("fc.weight", Role::Head).run(&model, |_| Tensor::zeros([1], device))?;
     let model = model.with_precision(Precision::from(precision));
     let (model, optimizer) = recipe.optimizer_config().init(model, &roles)?;
-    Ok(Learner { model, optimizer, label_smoothing, device: device.clone() })
+    Ok(Learner { model, optimizer, label_smoothing, seed: 0, device: device.clone() })
 }
 
 /// Milliseconds of what was measured several times.
