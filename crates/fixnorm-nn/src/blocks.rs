@@ -3,7 +3,9 @@
 use burn::module::Module;
 use burn::tensor::Tensor;
 
+use crate::chain::Chain;
 use crate::inverted::InvertedResidual;
+use crate::onnx::{Graph, Value};
 use crate::residual::{BasicBlock, Bottleneck};
 
 /// A block of any kind.
@@ -25,6 +27,16 @@ impl Block {
             Block::Basic(block) => block.forward(x),
             Block::Bottleneck(block) => block.forward(x),
             Block::Inverted(block) => block.forward(x),
+        }
+    }
+
+    /// Adds the block to a graph.
+    pub(crate) fn emit(&self, graph: &mut Graph, x: &Value) -> Value {
+        let emit = |chain: Chain<'_>| chain.emit(graph, x);
+        match self {
+            Block::Basic(block) => block.with_chain(emit),
+            Block::Bottleneck(block) => block.with_chain(emit),
+            Block::Inverted(block) => block.with_chain(emit),
         }
     }
 

@@ -7,6 +7,7 @@ use burn::tensor::{DType, Device, Tensor};
 
 use crate::block::ConvBnAct;
 use crate::blocks::Block;
+use crate::onnx::{Graph, Value};
 use crate::pool::{global_average, max_pool};
 
 /// What pictures a classifier takes and how many classes it tells apart.
@@ -98,6 +99,23 @@ impl Classifier {
             x = head.forward(x);
         }
         global_average(x)
+    }
+
+    /// Adds the model, as it is after training, to a graph, and gives its logits.
+    pub(crate) fn emit(&self, graph: &mut Graph, x: Value) -> Value {
+        let mut x = self.stem.with_chain(|chain| chain.emit(graph, &x));
+        if self.max_pool {
+            x = graph.max_pool(&x);
+        }
+        for block in self.stages.iter().flatten() {
+            x = block.emit(graph, &x);
+        }
+        if let Some(head) = &self.head {
+            x = head.with_chain(|chain| chain.emit(graph, &x));
+        }
+        let features = graph.global_average(&x);
+        let bias = self.fc.bias.as_ref().expect("made with a bias");
+        graph.linear(&features, self.fc.weight.val(), bias.val())
     }
 
     /// Multiply-accumulates of one picture, convolutions and head.

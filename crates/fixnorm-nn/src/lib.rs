@@ -16,7 +16,8 @@
 //! | [`loss`] | softmax cross-entropy |
 //! | [`registry`] | one row a model |
 //! | [`init`] | seeded initialization |
-//! | [`weights`] | safetensors in and out |
+//! | [`onnx`] | a model as an ONNX file |
+//! | [`weights`] | safetensors in and out, PyTorch checkpoints in |
 
 pub mod block;
 pub mod blocks;
@@ -27,6 +28,7 @@ pub mod init;
 pub mod inverted;
 pub mod loss;
 pub mod mobile;
+pub mod onnx;
 mod path;
 mod pool;
 pub mod registry;

@@ -100,6 +100,11 @@ impl ModelSpec {
         (model.params(), model.macs(self.resolution, self.resolution))
     }
 
+    /// The model on `device`, its parameters not made yet.
+    pub(crate) fn build(&self, input: Input, device: &Device) -> Classifier {
+        (self.build)(input, device)
+    }
+
     /// The model on `device`, initialized from `seed` alone (see [`init`](crate::init)).
     pub fn init(&self, input: Input, seed: u64, device: &Device) -> Classifier {
         crate::init::seeded((self.build)(input, device), seed)
