@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use fixnorm_train::export::ExportFormat;
 
 /// Train image classifiers by controlling the norms of their weights instead of decaying them.
 #[derive(Debug, Parser)]
@@ -38,6 +39,8 @@ pub(crate) enum Command {
     Recipes(RecipesArgs),
     /// Role, norm and effective learning rate of every parameter.
     Inspect(InspectArgs),
+    /// Weights for others: safetensors for timm, ONNX for runtimes.
+    Export(ExportArgs),
     /// Speed and memory on this machine.
     #[command(subcommand)]
     Bench(BenchCommand),
@@ -129,9 +132,13 @@ pub(crate) struct TrainArgs {
     /// Where to compute.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: String,
-    /// Weights to start from (safetensors, or a finished run's directory).
+    /// Weights to start from (safetensors, PyTorch .pth, or a finished run's directory); the final layer is
+    /// new where they are for other classes.
     #[arg(long, value_name = "WEIGHTS")]
     pub(crate) init: Option<String>,
+    /// Take from --init what fits, and leave the rest as the seed makes it.
+    #[arg(long)]
+    pub(crate) allow_partial: bool,
     /// Run directory; a new one under runs/ if left out.
     #[arg(long, value_name = "DIR")]
     pub(crate) out: Option<PathBuf>,
@@ -148,12 +155,15 @@ pub(crate) struct TrainArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct EvalArgs {
-    /// Model id; the one that the weights name if left out.
+    /// Model id; the one that the weights name or fit if left out.
     #[arg(long, value_name = "ID")]
     pub(crate) model: Option<String>,
-    /// Weights (safetensors, or a finished run's directory).
+    /// Weights (safetensors, PyTorch .pth, or a finished run's directory).
     #[arg(long, value_name = "WEIGHTS")]
     pub(crate) weights: PathBuf,
+    /// Take from the weights what fits, and leave the rest as seed 0 makes it.
+    #[arg(long)]
+    pub(crate) allow_partial: bool,
     /// Data, as `train` takes it; its validation pictures are read.
     #[arg(long, value_name = "DATA")]
     pub(crate) data: String,
@@ -164,10 +174,10 @@ pub(crate) struct EvalArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct PredictArgs {
-    /// Model id; the one that the weights name if left out.
+    /// Model id; the one that the weights name or fit if left out.
     #[arg(long, value_name = "ID")]
     pub(crate) model: Option<String>,
-    /// Weights (safetensors, or a finished run's directory).
+    /// Weights (safetensors, PyTorch .pth, or a finished run's directory).
     #[arg(long, value_name = "WEIGHTS")]
     pub(crate) weights: PathBuf,
     /// How many classes to print for each picture.
@@ -179,17 +189,44 @@ pub(crate) struct PredictArgs {
     /// Where to compute.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: String,
-    /// Pictures, PNG or JPEG.
-    #[arg(required = true, value_name = "FILE")]
+    /// Pictures that go through the model together.
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=4096))]
+    pub(crate) batch: u32,
+    /// Pictures, PNG or JPEG, or directories of them.
+    #[arg(required = true, value_name = "FILE|DIR")]
     pub(crate) files: Vec<PathBuf>,
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct ExportArgs {
+    /// Model id; the one that the weights name or fit if left out.
+    #[arg(long, value_name = "ID")]
+    pub(crate) model: Option<String>,
+    /// Weights (safetensors, PyTorch .pth, or a finished run's directory).
+    #[arg(long, value_name = "WEIGHTS")]
+    pub(crate) weights: PathBuf,
+    /// The file to write, ending in .safetensors or .onnx.
+    #[arg(short, long, value_name = "FILE", value_parser = export_file)]
+    pub(crate) out: (ExportFormat, PathBuf),
+    /// Where to compute.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub(crate) device: String,
+}
+
+fn export_file(given: &str) -> Result<(ExportFormat, PathBuf), String> {
+    let path = PathBuf::from(given);
+    match ExportFormat::of(&path) {
+        Some(format) => Ok((format, path)),
+        None => Err("expected a name that ends in .safetensors or .onnx".to_owned()),
+    }
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
-    /// Model id; the one that the weights name if left out.
+    /// Model id; the one that the weights name or fit if left out.
     #[arg(long, value_name = "ID", required_unless_present = "weights")]
     pub(crate) model: Option<String>,
-    /// Weights (safetensors, or a finished run's directory).
+    /// Weights (safetensors, PyTorch .pth, or a finished run's directory).
     #[arg(long, value_name = "WEIGHTS")]
     pub(crate) weights: Option<PathBuf>,
     /// Where to compute.

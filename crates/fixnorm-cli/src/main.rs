@@ -26,6 +26,7 @@ fn main() -> ExitCode {
         Command::Predict(args) => commands::predict::run(&args, format),
         Command::Models => commands::models::run(format),
         Command::Recipes(args) => commands::recipes::run(&args, format),
+        Command::Export(args) => commands::export::run(&args, format),
         Command::Inspect(args) => commands::inspect::run(&args, format),
         Command::Bench(BenchCommand::Step(args)) => commands::bench::step(&args, format),
         Command::Bench(BenchCommand::Optim(args)) => commands::bench::optim(&args, format),

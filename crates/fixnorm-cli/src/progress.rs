@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::time::Instant;
 
+use fixnorm_train::event::Initialized;
 use fixnorm_train::{Event, Observer};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -52,6 +53,23 @@ impl Progress {
     }
 }
 
+/// Which weights a run starts from, and what they did not give.
+pub(crate) fn start_from(initialized: &Initialized) -> String {
+    let Initialized { weights, new_head, missing, misshapen, unexpected } = initialized;
+    let mut text = format!("starts from {}", weights.display());
+    if *new_head {
+        text += "; the final layer is new";
+    }
+    for (kind, names) in
+        [("missing", missing), ("of another shape", misshapen), ("not used", unexpected)]
+    {
+        if !names.is_empty() {
+            text += &format!("; {kind}: {}", names.join(", "));
+        }
+    }
+    text
+}
+
 impl Observer for Progress {
     fn event(&mut self, event: &Event) {
         match event {
@@ -74,6 +92,7 @@ impl Observer for Progress {
                 ));
                 self.begin(*epochs, *steps_per_epoch, *step);
             }
+            Event::Init(initialized) => self.say(&start_from(initialized)),
             Event::Step {
                 step,
                 epoch,

@@ -1,13 +1,13 @@
 //! A picture file to pixels of a wanted shape.
-//! Not here: random changes and normalization (`transform.rs`).
+//! Not here: random changes and normalization (`transform.rs`), resizing itself (`resize.rs`).
 
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 
-use image::imageops::FilterType;
 use image::{DynamicImage, ImageReader};
 
+use crate::resize::{Interpolation, resize};
 use crate::{DataError, Picture};
 
 /// Reads a PNG or JPEG file, told apart by its content; grey pictures have one channel, others three.
@@ -51,8 +51,16 @@ fn picture(image: DynamicImage) -> Picture {
 /// If either has another number of channels, or no pixels.
 pub fn fit(picture: &Picture, shape: [usize; 3]) -> Picture {
     let [height, width, channels] = shape;
+    resize(&recoloured(picture, channels), height, width, Interpolation::Bilinear)
+}
+
+/// The picture with 1 or 3 channels, colours and alpha as in [`fit`].
+///
+/// # Panics
+/// If either has another number of channels.
+pub(crate) fn recoloured(picture: &Picture, channels: usize) -> Picture {
     let pixels = picture.pixels.chunks_exact(picture.channels);
-    let recoloured: Vec<u8> = match (picture.channels, channels) {
+    let pixels: Vec<u8> = match (picture.channels, channels) {
         (1, 1) | (3, 3) => picture.pixels.clone(),
         (2, 1) => pixels.map(|pixel| pixel[0]).collect(),
         (1 | 2, 3) => pixels.flat_map(|pixel| [pixel[0]; 3]).collect(),
@@ -62,29 +70,13 @@ pub fn fit(picture: &Picture, shape: [usize; 3]) -> Picture {
             panic!("pictures have 1 to 4 channels and models 1 or 3, not {from} and {to}")
         }
     };
-    let pixels = match (picture.height, picture.width) == (height, width) {
-        true => recoloured,
-        false => resize(recoloured, picture, shape),
-    };
-    Picture { height, width, channels, pixels }
+    Picture { channels, pixels, ..*picture }
 }
 
 /// Rounded as PIL's conversion to `L` rounds.
 fn luma(rgb: &[u8]) -> u8 {
     let [r, g, b] = [rgb[0], rgb[1], rgb[2]].map(u32::from);
     ((r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16) as u8
-}
-
-fn resize(pixels: Vec<u8>, from: &Picture, [height, width, channels]: [usize; 3]) -> Vec<u8> {
-    let size =
-        |value: usize| u32::try_from(value).expect("pictures have less than 2^32 pixels a side");
-    let (w, h) = (size(from.width), size(from.height));
-    let image = match channels {
-        1 => image::GrayImage::from_raw(w, h, pixels).map(DynamicImage::ImageLuma8),
-        _ => image::RgbImage::from_raw(w, h, pixels).map(DynamicImage::ImageRgb8),
-    };
-    let image = image.expect("the buffer has height · width · channels bytes");
-    image.resize_exact(size(width), size(height), FilterType::Triangle).into_bytes()
 }
 
 #[cfg(test)]

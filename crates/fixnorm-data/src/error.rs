@@ -70,6 +70,12 @@ pub enum DataError {
         /// The decoder's words.
         message: String,
     },
+    /// A directory without pictures.
+    #[error("{} holds no PNG or JPEG pictures", path.display())]
+    NoPictures {
+        /// The directory.
+        path: PathBuf,
+    },
     /// A loader that cannot work.
     #[error("{0}")]
     Config(String),

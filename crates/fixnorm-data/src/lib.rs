@@ -8,8 +8,11 @@
 //! | [`idx`] | the IDX format |
 //! | [`split`] | a class-balanced validation set |
 //! | [`transform`] | random crop, flip, normalization |
+//! | [`resize`](mod@resize) | another size, as Pillow makes it |
+//! | [`preprocessing`] | resize, centre crop, normalize: what a model sees outside training |
 //! | [`loader`] | batches in an order that depends on (seed, epoch) alone |
 //! | [`decode`] | PNG and JPEG files |
+//! | [`walk`] | picture files in directories |
 //!
 //! ```
 //! use fixnorm_data::{Augment, DataSpec, Loader, LoaderConfig};
@@ -45,17 +48,23 @@ mod fashion;
 pub mod idx;
 pub mod loader;
 pub mod picture;
+pub mod preprocessing;
+pub mod resize;
 mod rng;
 pub mod source;
 pub mod spec;
 pub mod split;
 mod synthetic;
 pub mod transform;
+pub mod walk;
 
 pub use decode::{fit, read_picture};
 pub use error::DataError;
 pub use loader::{Batch, Epoch, Loader, LoaderConfig};
 pub use picture::Picture;
+pub use preprocessing::Preprocessing;
+pub use resize::{Interpolation, resize};
 pub use source::{DataSet, InMemory, Source};
 pub use spec::DataSpec;
 pub use transform::{Augment, Normalization};
+pub use walk::picture_files;

@@ -5,6 +5,7 @@ use burn::tensor::Tensor;
 
 use crate::chain::Chain;
 use crate::inverted::InvertedResidual;
+use crate::onnx::{Graph, Value};
 use crate::residual::{BasicBlock, Bottleneck};
 use crate::shuffle::ShuffleUnit;
 
@@ -42,6 +43,17 @@ impl Block {
             Block::Basic(_) | Block::Bottleneck(_) => true,
             Block::Inverted(block) => block.has_shortcut(),
             Block::Shuffle(_) => false,
+        }
+    }
+
+    /// Adds the block to a graph.
+    pub(crate) fn emit(&self, graph: &mut Graph, x: &Value) -> Value {
+        let emit = |chain: Chain<'_>| chain.emit(graph, x);
+        match self {
+            Block::Basic(block) => block.with_chain(emit),
+            Block::Bottleneck(block) => block.with_chain(emit),
+            Block::Inverted(block) => block.with_chain(emit),
+            Block::Shuffle(block) => block.emit(graph, x),
         }
     }
 

@@ -9,6 +9,7 @@ use burn::tensor::{DType, Device, Tensor};
 use crate::block::{Activation, ConvBnAct, apply};
 use crate::blocks::Block;
 use crate::config::ModelConfig;
+use crate::onnx::{Graph, Value};
 use crate::pool::{global_average, max_pool};
 use crate::random::{Layer, StepRng};
 
@@ -156,6 +157,28 @@ impl Classifier {
     /// Whether a path of this model can be dropped at all.
     pub fn has_shortcuts(&self) -> bool {
         self.stages.iter().flatten().any(Block::has_shortcut)
+    }
+
+    /// Adds the model, as it is after training, to a graph, and gives its logits.
+    pub(crate) fn emit(&self, graph: &mut Graph, x: Value) -> Value {
+        let mut x = self.stem.with_chain(|chain| chain.emit(graph, &x));
+        if self.max_pool {
+            x = graph.max_pool(&x);
+        }
+        for block in self.stages.iter().flatten() {
+            x = block.emit(graph, &x);
+        }
+        if let Some(head) = &self.head {
+            x = head.with_chain(|chain| chain.emit(graph, &x));
+        }
+        let mut features = graph.global_average(&x);
+        if let Some(hidden) = &self.hidden {
+            let bias = hidden.bias.as_ref().expect("made with a bias");
+            features = graph.pointwise(&features, hidden.weight.val(), bias.val());
+            features = graph.activation(self.hidden_activation, features);
+        }
+        let bias = self.fc.bias.as_ref().expect("made with a bias");
+        graph.linear(&features, self.fc.weight.val(), bias.val())
     }
 
     /// Multiply-accumulates of one picture, convolutions and head.

@@ -17,7 +17,8 @@
 //! | [`loss`] | softmax cross-entropy |
 //! | [`registry`] | one row a model |
 //! | [`init`] | seeded initialization |
-//! | [`weights`] | safetensors in and out |
+//! | [`onnx`] | a model as an ONNX file |
+//! | [`weights`] | safetensors in and out, PyTorch checkpoints in |
 
 pub mod block;
 pub mod blocks;
@@ -30,6 +31,7 @@ pub mod inverted;
 pub mod loss;
 mod mobile;
 mod mobile_v3;
+pub mod onnx;
 mod path;
 mod pool;
 pub mod random;

@@ -5,6 +5,7 @@ use burn::tensor::{Device, Tensor, s};
 
 use crate::block::{Activation, ConvBnAct, ConvBnActConfig, ConvStyle};
 use crate::chain::{Chain, Shortcut};
+use crate::onnx::{Graph, Value};
 
 /// Configuration of a [`ShuffleUnit`].
 #[derive(Clone, Copy, Debug)]
@@ -68,9 +69,17 @@ impl Branch {
         self.expand.iter().chain([&self.depthwise, &self.project])
     }
 
-    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+    fn with_chain<R>(&self, run: impl FnOnce(Chain<'_>) -> R) -> R {
         let stages: Vec<&ConvBnAct> = self.stages().collect();
-        Chain { stages: &stages, squeeze: None, shortcut: Shortcut::None }.forward(x, None)
+        run(Chain { stages: &stages, squeeze: None, shortcut: Shortcut::None })
+    }
+
+    fn forward(&self, x: Tensor<4>) -> Tensor<4> {
+        self.with_chain(|chain| chain.forward(x, None))
+    }
+
+    fn emit(&self, graph: &mut Graph, x: &Value) -> Value {
+        self.with_chain(|chain| chain.emit(graph, x))
     }
 
     fn macs(&self, h: usize, w: usize) -> (u64, usize, usize) {
@@ -95,6 +104,19 @@ impl ShuffleUnit {
         };
         let [n, h, w, half] = left.dims();
         Tensor::stack::<5>(vec![left, right], 4).reshape([n, h, w, 2 * half])
+    }
+
+    /// Adds the unit to a graph.
+    pub(crate) fn emit(&self, graph: &mut Graph, x: &Value) -> Value {
+        let (left, right) = match &self.left {
+            Some(left) => (left.emit(graph, x), self.right.emit(graph, x)),
+            None => {
+                let half = x.shape[3] / 2;
+                let seen = graph.channels(x, half..2 * half);
+                (graph.channels(x, 0..half), self.right.emit(graph, &seen))
+            }
+        };
+        graph.interleave(&left, &right)
     }
 
     pub(crate) fn macs(&self, h: usize, w: usize) -> (u64, usize, usize) {

@@ -1,24 +1,25 @@
-//! A weights file that says what it needs to be used: model, classes, size and normalization.
-//! Not here: training with it (`run.rs`), the tensors' names (`fixnorm-nn`).
+//! A weights file with what is needed to use it: model, classes, and how pictures are made ready, from
+//! the file itself or, for weights of others, from `pretrained.rs`.
+//! Not here: what it is used for (`predict.rs`, `inspect.rs`, `export.rs`, `run.rs`), the tensors' names
+//! (`fixnorm-nn`).
 
 use std::path::{Path, PathBuf};
 
-use burn::module::Module;
 use burn::tensor::Device;
-use fixnorm_data::{DataSet, DataSpec, Normalization, Picture, fit, read_picture};
-use fixnorm_nn::weights::{self, Metadata};
-use fixnorm_nn::{Classifier, Input, ModelSpec};
+use fixnorm_data::{DataSet, DataSpec, Interpolation, Normalization, Preprocessing};
+use fixnorm_nn::weights::{self, Fit, Loaded, Metadata, Mismatch, WeightsFile};
+use fixnorm_nn::{Classifier, Input, ModelSpec, WeightsError};
 use serde::{Deserialize, Serialize};
 
-use crate::evaluate::{evaluate, loader, pictures};
+use crate::evaluate::{evaluate, loader};
 use crate::run_dir::write_atomic;
-use crate::{Evaluation, Plan, TrainError, recipe};
+use crate::{Evaluation, Plan, TrainError, pretrained, recipe};
 
-/// A weights file in memory.
+/// A weights file.
 #[derive(Clone, Debug)]
 pub struct Bundle {
     path: PathBuf,
-    bytes: Vec<u8>,
+    file: WeightsFile,
     about: Option<About>,
 }
 
@@ -35,77 +36,155 @@ pub struct About {
     pub mean: Vec<f32>,
     /// Standard deviation of each channel.
     pub std: Vec<f32>,
-    /// Peak learning rate of the run.
-    pub lr: f64,
+    /// Share of the resized picture's shorter side that is kept.
+    #[serde(default = "whole")]
+    pub crop_ratio: f64,
+    /// How pictures are resized.
+    #[serde(default = "bilinear")]
+    pub interpolation: Interpolation,
+    /// Peak learning rate of the run, where there was one.
+    #[serde(default)]
+    pub lr: Option<f64>,
 }
 
-/// A likely class of a picture.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Guess {
-    /// Label.
-    pub class: usize,
-    /// Its name.
-    pub name: String,
-    /// Softmax of the logits.
-    pub probability: f64,
+fn whole() -> f64 {
+    1.0
 }
 
-/// A picture and its likeliest classes.
-#[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Prediction {
-    /// The picture's file.
-    pub file: PathBuf,
-    /// Likeliest first.
-    pub top: Vec<Guess>,
-    /// One a class, where asked for.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    pub logits: Option<Vec<f32>>,
+fn bilinear() -> Interpolation {
+    Interpolation::Bilinear
 }
 
-impl Bundle {
-    /// The weights of a trained model, with what its plan says about it.
-    pub(crate) fn from_model(model: &Classifier, plan: &Plan) -> Result<Self, TrainError> {
+impl About {
+    /// What a plan says about the weights that come of it.
+    fn of_plan(plan: &Plan) -> Self {
         let derived = &plan.derived;
-        let about = About {
+        Self {
             model: plan.recipe.model.clone(),
             picture: derived.picture,
             classes: derived.classes.clone(),
             mean: derived.mean.clone(),
             std: derived.std.clone(),
-            lr: plan.recipe.optimizer.lr,
-        };
-        let path = PathBuf::from("model.safetensors");
-        let json =
-            serde_json::to_string(&about).map_err(|error| TrainError::corrupt(&path, error))?;
-        let metadata = Metadata::from([("about".to_owned(), json)]);
-        let bytes = weights::to_safetensors(model, plan.spec()?, &metadata);
-        let bytes = bytes.map_err(|source| TrainError::Weights { path: path.clone(), source })?;
-        Ok(Self { path, bytes, about: Some(about) })
+            crop_ratio: whole(),
+            interpolation: bilinear(),
+            lr: Some(plan.recipe.optimizer.lr),
+        }
     }
 
-    /// Reads a weights file, or the finished weights of a run directory.
+    /// What weights of others for colour pictures mean.
+    fn of_others(spec: &ModelSpec, classes: usize) -> Self {
+        let Preprocessing { shape, crop_ratio, interpolation, normalization } =
+            pretrained::preprocessing(spec);
+        Self {
+            model: spec.name.to_owned(),
+            picture: shape,
+            classes: pretrained::class_names(classes),
+            mean: normalization.mean,
+            std: normalization.std,
+            crop_ratio,
+            interpolation,
+            lr: None,
+        }
+    }
+
+    /// What the model takes and gives.
+    pub fn input(&self) -> Input {
+        Input { channels: self.picture[2], classes: self.classes.len() }
+    }
+
+    /// How pictures become what the model sees.
+    pub fn preprocessing(&self) -> Preprocessing {
+        Preprocessing {
+            shape: self.picture,
+            crop_ratio: self.crop_ratio,
+            interpolation: self.interpolation,
+            normalization: self.normalization(),
+        }
+    }
+
+    fn normalization(&self) -> Normalization {
+        Normalization { mean: self.mean.clone(), std: self.std.clone() }
+    }
+
+    /// What is impossible about it, for it comes from a file.
+    fn problem(&self) -> Option<String> {
+        const MOST_VALUES: usize = 1 << 28;
+        let values = self.picture.iter().try_fold(1usize, |all, &size| all.checked_mul(size));
+        let channels = self.picture[2];
+        if !values.is_some_and(|values| (1..=MOST_VALUES).contains(&values)) {
+            Some(format!("pictures of {:?} (height, width, channels)", self.picture))
+        } else if [self.mean.len(), self.std.len()] != [channels; 2] {
+            Some(format!("means {:?} and std {:?} of {channels} channels", self.mean, self.std))
+        } else if !self.mean.iter().all(|m| m.is_finite())
+            || !self.std.iter().all(|s| s.is_finite() && *s > 0.0)
+        {
+            Some(format!("means {:?} and std {:?}", self.mean, self.std))
+        } else if !(0.1..=1.0).contains(&self.crop_ratio) {
+            Some(format!("a crop ratio of {}", self.crop_ratio))
+        } else if self.classes.is_empty() {
+            Some("no classes".to_owned())
+        } else {
+            None
+        }
+    }
+
+    /// As a safetensors file's metadata.
+    fn metadata(&self) -> Metadata {
+        let json = serde_json::to_string(self).expect("plain values are JSON");
+        Metadata::from([(ABOUT.to_owned(), json)])
+    }
+}
+
+/// The metadata entry.
+const ABOUT: &str = "about";
+
+/// Writes the weights of a trained model, with what its plan says about it.
+pub(crate) fn save(model: &Classifier, plan: &Plan, path: &Path) -> Result<(), TrainError> {
+    save_with(model, plan.spec()?, &About::of_plan(plan), path)
+}
+
+/// Writes a model's weights as safetensors.
+pub(crate) fn save_with(
+    model: &Classifier,
+    spec: &ModelSpec,
+    about: &About,
+    path: &Path,
+) -> Result<(), TrainError> {
+    let bytes = weights::to_safetensors(model, spec, &about.metadata());
+    let bytes = bytes.map_err(|source| TrainError::Weights { path: path.to_owned(), source })?;
+    write_atomic(path, &bytes)
+}
+
+impl Bundle {
+    /// Opens a weights file (safetensors or a PyTorch checkpoint), or the finished weights of a run
+    /// directory.
     ///
     /// # Errors
-    /// A file that cannot be read or is not safetensors.
+    /// A file that cannot be read, is neither, or says impossible things about itself.
     pub fn read(path: &Path) -> Result<Self, TrainError> {
         let path = match path.is_dir() {
             true => path.join("model.safetensors"),
             false => path.to_owned(),
         };
-        let bytes = std::fs::read(&path).map_err(TrainError::io("read", &path))?;
-        let metadata = weights::metadata(&bytes)
-            .map_err(|source| TrainError::Weights { path: path.clone(), source })?;
-        let about = match metadata.get("about") {
+        let file = WeightsFile::open(&path).map_err(|source| match source {
+            WeightsError::Read(source) => TrainError::io("read", &path)(source),
+            source => TrainError::Weights { path: path.clone(), source },
+        })?;
+        let about: Option<About> = match file.metadata().get(ABOUT) {
             None => None,
             Some(json) => Some(
                 serde_json::from_str(json).map_err(|error| TrainError::corrupt(&path, error))?,
             ),
         };
-        Ok(Self { path, bytes, about })
+        if let Some(problem) = about.as_ref().and_then(About::problem) {
+            return Err(TrainError::corrupt(&path, format!("its metadata speaks of {problem}")));
+        }
+        Ok(Self { path, file, about })
     }
 
-    pub(crate) fn write(&self, path: &Path) -> Result<(), TrainError> {
-        write_atomic(path, &self.bytes)
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
     }
 
     /// What the file says about itself; none for one that fixnorm did not write.
@@ -113,21 +192,54 @@ impl Bundle {
         self.about.as_ref()
     }
 
-    /// The model to use it with: the one named, which must be the file's where the file names one.
+    /// The model to use it with: the one named, which must be the file's where the file names one, or
+    /// else the one that every tensor fits.
     ///
     /// # Errors
-    /// No name, an unknown one, or another than the file's.
+    /// An unknown name, another than the file's, or no name for a file that fits none or several.
     pub fn spec(&self, named: Option<&str>) -> Result<&'static ModelSpec, TrainError> {
         let own = self.about.as_ref().map(|about| about.model.as_str());
+        let file = self.path.display();
         match (named, own) {
-            (Some(named), Some(own)) if named != own => Err(TrainError::Mismatch(format!(
-                "{} holds weights of {own}, not of {named}",
-                self.path.display()
-            ))),
+            (Some(named), Some(own)) if named != own => {
+                Err(TrainError::Mismatch(format!("{file} holds weights of {own}, not of {named}")))
+            }
             (Some(name), _) | (None, Some(name)) => Ok(ModelSpec::find(name)?),
-            (None, None) => Err(TrainError::Mismatch(format!(
-                "{} does not say which model it is for; name it with --model",
-                self.path.display()
+            (None, None) => match weights::load::fitting_models(&self.file)[..] {
+                [spec] => Ok(spec),
+                [] => Err(TrainError::Mismatch(format!(
+                    "{file} fits none of the models to the last tensor; name one with --model to see what differs"
+                ))),
+                ref several => Err(TrainError::Mismatch(format!(
+                    "{file} fits {}; name one with --model",
+                    several.iter().map(|spec| spec.name).collect::<Vec<_>>().join(" and ")
+                ))),
+            },
+        }
+    }
+
+    /// What the file's model takes and gives: as it says, or as its tensors' shapes do.
+    pub fn input(&self, spec: &ModelSpec) -> Input {
+        let own = self.about.as_ref().map(About::input);
+        // Without a stem and a head in it, loading will say all that is missing.
+        own.or_else(|| weights::load::input(spec, &self.file)).unwrap_or(spec.input)
+    }
+
+    /// How pictures are made ready for these weights and what the classes are called: as the file says,
+    /// or for weights of others as their makers do it.
+    ///
+    /// # Errors
+    /// Weights of others for other than colour pictures.
+    pub fn use_of(&self, spec: &ModelSpec) -> Result<About, TrainError> {
+        let input = self.input(spec);
+        match &self.about {
+            Some(about) => Ok(about.clone()),
+            None if input.channels == 3 => Ok(About::of_others(spec, input.classes)),
+            None => Err(TrainError::Mismatch(format!(
+                "{} was not written by fixnorm and is for pictures of {} channels: it does not say how they are \
+                 normalized",
+                self.path.display(),
+                input.channels
             ))),
         }
     }
@@ -135,13 +247,28 @@ impl Bundle {
     /// `model` with these weights.
     ///
     /// # Errors
-    /// Weights that do not fit.
-    pub fn load_into(&self, model: Classifier, spec: &ModelSpec) -> Result<Classifier, TrainError> {
-        let loaded = weights::from_safetensors(model, spec, &self.bytes);
+    /// Weights that do not fit as `fit` asks.
+    pub fn load_into(
+        &self,
+        model: Classifier,
+        spec: &ModelSpec,
+        fit: Fit,
+    ) -> Result<Loaded, TrainError> {
+        let loaded = weights::load(model, spec, &self.file, fit);
         loaded.map_err(|source| TrainError::Weights { path: self.path.clone(), source })
     }
 
-    /// Loss and accuracy on the validation pictures of a data set.
+    /// The file's model with the file's weights, all of them.
+    ///
+    /// # Errors
+    /// Weights that do not fit.
+    pub fn model(&self, spec: &ModelSpec, device: &Device) -> Result<Classifier, TrainError> {
+        let model = spec.init(self.input(spec), 0, device);
+        Ok(self.load_into(model, spec, Fit::Exact)?.model)
+    }
+
+    /// Loss and accuracy on the validation pictures of a data set, and what `fit` left at its
+    /// initialization.
     ///
     /// # Errors
     /// Data that cannot be read, weights that do not fit it.
@@ -149,97 +276,45 @@ impl Bundle {
         &self,
         model: Option<&str>,
         data: &str,
+        fit: Fit,
         device: &str,
-    ) -> Result<Evaluation, TrainError> {
+    ) -> Result<(Evaluation, Mismatch), TrainError> {
         let (spec, device) = (self.spec(model)?, crate::device(device)?);
         let data: DataSet = data.parse::<DataSpec>()?.load()?;
         let input = Input { channels: data.shape[2], classes: data.class_names.len() };
-        let model = self.load_into(spec.init(input, 0, &device), spec)?;
+        let loaded = self.load_into(spec.init(input, 0, &device), spec, fit)?;
         // Pictures are normalized as they were in training, whatever the data set's own statistics.
-        let normalization = self.normalization().unwrap_or(data.normalization);
+        let normalization = match self.use_of(spec) {
+            Ok(about) if about.picture[2] == input.channels => about.normalization(),
+            _ => data.normalization,
+        };
         let val = loader(data.val, data.shape, normalization, 128, &recipe::Loader::default())?;
-        evaluate(&model, &val, &device)
-    }
-
-    fn normalization(&self) -> Option<Normalization> {
-        self.about
-            .as_ref()
-            .map(|about| Normalization { mean: about.mean.clone(), std: about.std.clone() })
-    }
-
-    /// The likeliest classes of pictures, in the order of `files`.
-    ///
-    /// # Errors
-    /// A file that is not a picture, weights that do not say how pictures are made ready.
-    pub fn predict(
-        &self,
-        model: Option<&str>,
-        files: &[PathBuf],
-        top: usize,
-        with_logits: bool,
-        device: &str,
-    ) -> Result<Vec<Prediction>, TrainError> {
-        let (spec, device) = (self.spec(model)?, crate::device(device)?);
-        let Some(about) = &self.about else {
-            return Err(TrainError::Mismatch(format!(
-                "{} was not written by fixnorm: it does not say how pictures are normalized",
-                self.path.display()
-            )));
-        };
-        let input = Input { channels: about.picture[2], classes: about.classes.len() };
-        let model = self.load_into(spec.init(input, 0, &device), spec)?.valid();
-        let mut predictions = Vec::with_capacity(files.len());
-        for files in files.chunks(64) {
-            let read = files.iter().map(|file| Ok(fit(&read_picture(file)?, about.picture)));
-            let read = read.collect::<Result<Vec<Picture>, TrainError>>()?;
-            let logits = self.logits(&model, about, &read, &device);
-            for (file, logits) in files.iter().zip(logits) {
-                predictions.push(Prediction {
-                    file: file.clone(),
-                    top: guesses(&logits, &about.classes, top),
-                    logits: with_logits.then_some(logits),
-                });
-            }
-        }
-        Ok(predictions)
-    }
-
-    fn logits(
-        &self,
-        model: &Classifier,
-        about: &About,
-        read: &[Picture],
-        device: &Device,
-    ) -> Vec<Vec<f32>> {
-        let [h, w, c] = about.picture;
-        let normalization = Normalization { mean: about.mean.clone(), std: about.std.clone() };
-        let mut pixels = Vec::with_capacity(read.len() * h * w * c);
-        for picture in read {
-            normalization.apply(&picture.pixels, &mut pixels);
-        }
-        let mut batch = fixnorm_data::Batch {
-            pixels,
-            labels: vec![],
-            indices: vec![],
-            shape: [read.len(), h, w, c],
-        };
-        let logits = model.forward(pictures(&mut batch, device));
-        let logits: Vec<f32> = logits.into_data().iter().collect();
-        logits.chunks_exact(about.classes.len()).map(<[f32]>::to_vec).collect()
+        Ok((evaluate(&loaded.model, &val, &device)?, loaded.left))
     }
 }
 
-fn guesses(logits: &[f32], classes: &[String], top: usize) -> Vec<Guess> {
-    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
-    let exps: Vec<f64> = logits.iter().map(|&logit| f64::from(logit - largest).exp()).collect();
-    let sum: f64 = exps.iter().sum();
-    let mut guesses: Vec<Guess> = exps
-        .iter()
-        .zip(classes)
-        .enumerate()
-        .map(|(class, (exp, name))| Guess { class, name: name.clone(), probability: exp / sum })
-        .collect();
-    guesses.sort_by(|a, b| b.probability.total_cmp(&a.probability));
-    guesses.truncate(top);
-    guesses
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn metadata_of_older_files_is_understood_and_nonsense_is_not() {
+        let json = r#"{"model":"resnet8","picture":[28,28,1],"classes":["a"],"mean":[0.5],"std":[0.2],"lr":0.1}"#;
+        let about: About = serde_json::from_str(json).unwrap();
+        assert_eq!((about.crop_ratio, about.interpolation), (1.0, Interpolation::Bilinear));
+        assert_eq!((about.lr, about.problem()), (Some(0.1), None));
+        let wrong = |change: fn(&mut About)| {
+            let mut changed = about.clone();
+            change(&mut changed);
+            changed.problem().unwrap()
+        };
+        assert!(wrong(|about| about.picture = [0, 28, 1]).starts_with("pictures of"));
+        assert!(wrong(|about| about.picture = [usize::MAX, 2, 1]).starts_with("pictures of"));
+        assert!(wrong(|about| about.picture = [1 << 20, 1 << 20, 1]).starts_with("pictures of"));
+        assert!(wrong(|about| about.std = vec![0.0]).starts_with("means"));
+        assert!(wrong(|about| about.mean = vec![]).starts_with("means"));
+        assert!(wrong(|about| about.crop_ratio = 0.0).starts_with("a crop ratio"));
+        assert!(wrong(|about| about.crop_ratio = f64::NAN).starts_with("a crop ratio"));
+        assert_eq!(wrong(|about| about.classes.clear()), "no classes");
+    }
 }

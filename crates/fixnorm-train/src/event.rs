@@ -28,6 +28,8 @@ pub enum Event {
         /// The run directory.
         out: PathBuf,
     },
+    /// Weights of a file were taken to start from.
+    Init(Initialized),
     /// A step was taken.
     Step {
         /// The step, counted from 0 over the whole run.
@@ -88,6 +90,21 @@ pub enum Event {
     },
     /// The run is finished.
     End(Summary),
+}
+
+/// What weights of a file gave to start from.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Initialized {
+    /// The file.
+    pub weights: PathBuf,
+    /// Whether the final layer is new, for other classes.
+    pub new_head: bool,
+    /// Tensors the file lacks; as the seed made them.
+    pub missing: Vec<String>,
+    /// Tensors of another shape in the file, with both shapes; as the seed made them.
+    pub misshapen: Vec<String>,
+    /// Tensors of the file that the model lacks.
+    pub unexpected: Vec<String>,
 }
 
 /// Something that wants to know, such as a progress bar.

@@ -2,8 +2,8 @@
 
 use burn::tensor::{Tensor, TensorData};
 use fixnorm::{Role, WeightSnapshot};
+use fixnorm_nn::ModelSpec;
 use fixnorm_nn::loss::cross_entropy;
-use fixnorm_nn::{Input, ModelSpec};
 use serde::Serialize;
 
 use crate::{Bundle, TrainError};
@@ -61,17 +61,15 @@ pub fn inspect(
     };
     let device = crate::device(device)?.autodiff();
     let about = weights.and_then(Bundle::about);
-    let (shape, input) = match about {
-        Some(about) => {
-            let input = Input { channels: about.picture[2], classes: about.classes.len() };
-            (about.picture, input)
-        }
-        None => ([spec.resolution, spec.resolution, spec.input.channels], spec.input),
+    let input = weights.map_or(spec.input, |bundle| bundle.input(spec));
+    let shape = match about {
+        Some(about) => about.picture,
+        None => [spec.resolution, spec.resolution, input.channels],
     };
-    let mut model = spec.init(input, 0, &device);
-    if let Some(bundle) = weights {
-        model = bundle.load_into(model, spec)?;
-    }
+    let model = match weights {
+        Some(bundle) => bundle.model(spec, &device)?,
+        None => spec.init(input, 0, &device),
+    };
     // Roles do not depend on what is in the pictures, only on how the model is wired.
     let [h, w, c] = shape;
     const PICTURES: usize = 16;
@@ -102,7 +100,10 @@ pub fn inspect(
                 (Role::Free, _) => None,
             },
             norm,
-            effective_lr: about.zip(norm).map(|(about, norm)| about.lr / (norm * norm)),
+            effective_lr: about
+                .and_then(|about| about.lr)
+                .zip(norm)
+                .map(|(lr, norm)| lr / (norm * norm)),
             deviation: param.deviation,
         }
     });

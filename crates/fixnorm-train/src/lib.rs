@@ -7,7 +7,9 @@
 //!   run directory, checkpoints              run_dir.rs, checkpoint.rs
 //!   events, and the logs that record them   event.rs, logs.rs, tensorboard.rs
 //! bench    speed and memory of steps         bench/
-//! after    evaluation, prediction, roles    evaluate.rs, bundle.rs, inspect.rs
+//! weights  with all that their use needs    bundle.rs, pretrained.rs
+//! after    evaluation, prediction, roles    evaluate.rs, predict.rs, inspect.rs
+//!   weights for others                      export.rs
 //! ```
 
 pub mod bench;
@@ -17,10 +19,13 @@ mod device;
 mod error;
 pub mod evaluate;
 pub mod event;
+pub mod export;
 pub mod inspect;
 pub mod keys;
 mod logs;
 pub mod plan;
+pub mod predict;
+mod pretrained;
 pub mod recipe;
 pub mod recipes;
 pub mod run;
@@ -42,4 +47,5 @@ pub use run::{Outcome, Stop, Summary};
 
 // What the command prints comes from here and nowhere else.
 pub use fixnorm;
-pub use fixnorm_nn::registry;
+pub use fixnorm_data::picture_files;
+pub use fixnorm_nn::{registry, weights};

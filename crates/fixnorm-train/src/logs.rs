@@ -124,9 +124,10 @@ impl Logs {
                 }
                 self.events.flush()
             }
-            Event::Start { .. } | Event::Checkpoint { .. } | Event::Interrupted { .. } => {
-                self.events.flush()
-            }
+            Event::Start { .. }
+            | Event::Init(_)
+            | Event::Checkpoint { .. }
+            | Event::Interrupted { .. } => self.events.flush(),
         }
     }
 

@@ -15,8 +15,11 @@ pub struct Recipe {
     pub model: String,
     /// Data, as `fixnorm_data::DataSpec` reads it.
     pub data: String,
-    /// Weights to start from; empty for a fresh initialization.
+    /// Weights to start from; empty for a fresh initialization. The final layer is new where they are for
+    /// other classes.
     pub init: String,
+    /// Whether `init` may give a part of the weights.
+    pub allow_partial: bool,
     /// Length and loss.
     pub train: Train,
     /// Update, norms of scale-invariant weights, decay.
@@ -257,6 +260,7 @@ impl Default for Recipe {
             model: "resnet8".to_owned(),
             data: "fashion-mnist-mini".to_owned(),
             init: String::new(),
+            allow_partial: false,
             train: Train::default(),
             optimizer: Optimizer::default(),
             head: Head::default(),

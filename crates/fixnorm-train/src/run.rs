@@ -10,12 +10,13 @@ use fixnorm::Roles;
 use fixnorm_data::{Augment, DataSet, Loader, LoaderConfig};
 use fixnorm_nn::Classifier;
 use fixnorm_nn::loss::cross_entropy;
+use fixnorm_nn::weights::{Fit, Loaded};
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::Bundle;
 use crate::checkpoint::Checkpoints;
 use crate::evaluate::{labels, pictures};
-use crate::event::Observer;
+use crate::event::{Initialized, Observer};
 use crate::recipe::Train;
 use crate::run_dir::RunDir;
 use crate::session::Session;
@@ -80,6 +81,8 @@ const PROBE_PICTURES: usize = 16;
 pub struct Prepared {
     /// What each parameter is.
     pub roles: Roles,
+    /// What the weights to start from gave, where there are any.
+    pub initialized: Option<Initialized>,
     pub(crate) learner: Learner,
 }
 
@@ -91,11 +94,33 @@ pub fn prepare(plan: &Plan, data: &DataSet) -> Result<Prepared, TrainError> {
     let device = crate::device(&plan.made_by.device)?.autodiff();
     let recipe = &plan.recipe;
     let mut model = fresh(plan, &device)?;
+    let mut initialized = None;
     if !recipe.init.is_empty() {
-        model = Bundle::read(Path::new(&recipe.init))?.load_into(model, plan.spec()?)?;
+        let (with_weights, report) = initialize(plan, model)?;
+        (model, initialized) = (with_weights, Some(report));
     }
     let roles = probe(plan, data, &model, &device)?;
-    assemble(plan, model, roles, device)
+    Ok(Prepared { initialized, ..assemble(plan, model, roles, device)? })
+}
+
+/// `model` with the weights that the plan starts from, and what they did not give.
+fn initialize(plan: &Plan, model: Classifier) -> Result<(Classifier, Initialized), TrainError> {
+    let spec = plan.spec()?;
+    let bundle = Bundle::read(Path::new(&plan.recipe.init))?;
+    bundle.spec(Some(spec.name))?;
+    let fit = match plan.recipe.allow_partial {
+        true => Fit::Partial,
+        false => Fit::OtherHead,
+    };
+    let Loaded { model, left } = bundle.load_into(model, spec, fit)?;
+    let report = Initialized {
+        weights: bundle.path().to_owned(),
+        new_head: left.includes_head(spec),
+        misshapen: left.misshapen_with_shapes(),
+        missing: left.missing,
+        unexpected: left.unexpected,
+    };
+    Ok((model, report))
 }
 
 /// The plan's model, initialized from its seed.
@@ -134,7 +159,8 @@ fn assemble(
 ) -> Result<Prepared, TrainError> {
     let Train { label_smoothing, seed, .. } = plan.recipe.train;
     let (model, optimizer) = plan.recipe.optimizer_config().init(model, &roles)?;
-    Ok(Prepared { roles, learner: Learner { model, optimizer, label_smoothing, seed, device } })
+    let learner = Learner { model, optimizer, label_smoothing, seed, device };
+    Ok(Prepared { roles, initialized: None, learner })
 }
 
 /// How training pictures are loaded.

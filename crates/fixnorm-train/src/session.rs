@@ -10,21 +10,21 @@ use fixnorm::{LrSchedule, Roles, WeightSnapshot};
 use fixnorm_data::{Batch, DataSet, Loader};
 use fixnorm_nn::Classifier;
 
-use crate::bundle::Bundle;
 use crate::checkpoint::{Checkpoints, EpochResult, Progress};
 use crate::evaluate::{evaluate, loader};
-use crate::event::{Event, Observer};
+use crate::event::{Event, Initialized, Observer};
 use crate::logs::Logs;
 use crate::run::{Outcome, Prepared, Stop, Summary, train_config};
 use crate::run_dir::RunDir;
 use crate::step::Learner;
-use crate::{Evaluation, Plan, TrainError};
+use crate::{Evaluation, Plan, TrainError, bundle};
 
 /// One process's part of a run.
 pub(crate) struct Session<'a> {
     plan: &'a Plan,
     dir: RunDir,
     roles: Roles,
+    initialized: Option<Initialized>,
     learner: Option<Learner>,
     progress: Progress,
     schedule: LrSchedule,
@@ -43,7 +43,7 @@ impl<'a> Session<'a> {
         prepared: Prepared,
         from: Option<PathBuf>,
     ) -> Result<Self, TrainError> {
-        let Prepared { roles, mut learner } = prepared;
+        let Prepared { roles, initialized, mut learner } = prepared;
         let mut progress = Progress::default();
         if let Some(path) = from {
             (learner.model, learner.optimizer, progress) =
@@ -61,6 +61,7 @@ impl<'a> Session<'a> {
         };
         Ok(Self {
             roles,
+            initialized,
             learner: Some(learner),
             schedule: plan.lr_schedule(),
             train: Loader::new(data.train.clone(), data.shape, train_config(plan))?,
@@ -90,6 +91,9 @@ impl<'a> Session<'a> {
             out: self.dir.root().to_owned(),
         };
         self.emit(start, observer)?;
+        if let Some(initialized) = self.initialized.take() {
+            self.emit(Event::Init(initialized), observer)?;
+        }
         while self.progress.epoch < self.plan.recipe.train.epochs {
             if !self.epoch(observer, stop)? {
                 return Ok(Outcome::Interrupted {
@@ -252,8 +256,7 @@ impl<'a> Session<'a> {
 
     fn finish(mut self, observer: &mut dyn Observer) -> Result<Outcome, TrainError> {
         let clock = Instant::now();
-        let bundle = Bundle::from_model(self.model(), self.plan)?;
-        bundle.write(&self.dir.weights())?;
+        bundle::save(self.model(), self.plan, &self.dir.weights())?;
         let test = self.test.as_ref().map(|test| self.evaluate(test)).transpose()?;
         let Some(last) = self.progress.last.clone() else {
             return Err(TrainError::Mismatch(

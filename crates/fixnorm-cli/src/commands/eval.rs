@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use fixnorm_train::Bundle;
+use fixnorm_train::weights::Fit;
 use serde_json::json;
 
 use crate::args::{EvalArgs, Format};
@@ -10,7 +11,14 @@ use crate::output;
 
 pub(crate) fn run(args: &EvalArgs, format: Format) -> anyhow::Result<ExitCode> {
     let bundle = Bundle::read(&args.weights)?;
-    let val = bundle.evaluate(args.model.as_deref(), &args.data, &args.device)?;
+    let fit = match args.allow_partial {
+        true => Fit::Partial,
+        false => Fit::Exact,
+    };
+    let (val, left) = bundle.evaluate(args.model.as_deref(), &args.data, fit, &args.device)?;
+    if !left.is_empty() {
+        eprintln!("not all weights fit, and what is missing is random:{left}");
+    }
     match format {
         Format::Json => output::json(&json!({
             "val_top1": val.top1,

@@ -2,24 +2,46 @@
 
 use std::process::ExitCode;
 
-use fixnorm_train::Bundle;
+use fixnorm_train::predict::{Request, predict};
+use fixnorm_train::{Bundle, TrainError, picture_files};
 
 use crate::args::{Format, PredictArgs};
 use crate::output;
 
 pub(crate) fn run(args: &PredictArgs, format: Format) -> anyhow::Result<ExitCode> {
     let bundle = Bundle::read(&args.weights)?;
-    let predictions =
-        bundle.predict(args.model.as_deref(), &args.files, args.top, args.logits, &args.device)?;
-    if format == Format::Json {
-        output::json(&predictions)?;
+    let files = picture_files(&args.files).map_err(TrainError::from)?;
+    let done = predict(
+        &bundle,
+        &Request {
+            model: args.model.as_deref(),
+            files: &files,
+            top: args.top,
+            logits: args.logits,
+            batch: args.batch as usize,
+            device: &args.device,
+        },
+    )?;
+    match format {
+        Format::Json => output::json(&done.predictions)?,
+        Format::Text => {
+            for prediction in &done.predictions {
+                let guesses = prediction.top.iter();
+                let guesses: Vec<_> = guesses
+                    .map(|guess| format!("{:.3} {}", guess.probability, guess.name))
+                    .collect();
+                output::line(&format!("{}: {}", prediction.file.display(), guesses.join("; ")))?;
+            }
+        }
+    }
+    if done.failed.is_empty() {
         return Ok(ExitCode::SUCCESS);
     }
-    for prediction in &predictions {
-        let guesses = prediction.top.iter();
-        let guesses: Vec<_> =
-            guesses.map(|guess| format!("{} {:.3}", guess.name, guess.probability)).collect();
-        output::line(&format!("{}: {}", prediction.file.display(), guesses.join(", ")))?;
+    for error in &done.failed {
+        eprintln!("error: {error}");
     }
-    Ok(ExitCode::SUCCESS)
+    if files.len() > 1 {
+        eprintln!("error: {} of {} pictures could not be read", done.failed.len(), files.len());
+    }
+    Ok(ExitCode::FAILURE)
 }

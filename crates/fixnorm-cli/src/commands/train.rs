@@ -14,7 +14,7 @@ use signal_hook::flag;
 
 use crate::args::{Format, TrainArgs};
 use crate::output;
-use crate::progress::Progress;
+use crate::progress::{self, Progress};
 
 pub(crate) fn run(args: &TrainArgs, format: Format) -> anyhow::Result<ExitCode> {
     let builder = match (&args.out, args.resume) {
@@ -66,6 +66,9 @@ fn choices(
     }
     if let Some(init) = &args.init {
         builder = builder.set("init", init.as_str())?;
+    }
+    if args.allow_partial {
+        builder = builder.set("allow_partial", true)?;
     }
     if let Some(epochs) = args.epochs {
         builder = builder.set("train.epochs", whole(epochs as u64))?;
@@ -151,6 +154,9 @@ fn text(summary: &Summary) -> anyhow::Result<()> {
 
 fn dry_run(plan: &Plan, prepared: &Prepared, format: Format) -> anyhow::Result<()> {
     let roles = &prepared.roles;
+    if let Some(initialized) = &prepared.initialized {
+        eprintln!("{}", progress::start_from(initialized));
+    }
     if format == Format::Json {
         return output::json(&json!({"plan": plan, "parameters": roles.params}));
     }

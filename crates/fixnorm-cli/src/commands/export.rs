@@ -1,0 +1,21 @@
+//! `fixnorm export`.
+
+use std::process::ExitCode;
+
+use fixnorm_train::Bundle;
+use fixnorm_train::export::export;
+use serde_json::json;
+
+use crate::args::{ExportArgs, Format};
+use crate::output;
+
+pub(crate) fn run(args: &ExportArgs, format: Format) -> anyhow::Result<ExitCode> {
+    let bundle = Bundle::read(&args.weights)?;
+    let (kind, out) = &args.out;
+    export(&bundle, args.model.as_deref(), *kind, out, &args.device)?;
+    match format {
+        Format::Json => output::json(&json!({"path": out, "format": kind.to_string()}))?,
+        Format::Text => output::line(&format!("wrote {}", out.display()))?,
+    }
+    Ok(ExitCode::SUCCESS)
+}

@@ -1,0 +1,219 @@
+//! Weights that travel: foreign files in, fine-tuning with another head, folders of pictures, files out.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{data, events, fixnorm, json, picture, run, small_run};
+use fixnorm_nn::weights::{Metadata, to_safetensors};
+use fixnorm_nn::{Input, ModelSpec};
+use serde_json::Value;
+
+/// Weights as others write them: nothing in the file but tensors.
+fn foreign(dir: &Path, name: &str, model: &str, input: Input, seed: u64) {
+    let spec = ModelSpec::find(model).unwrap();
+    let model = spec.init(input, seed, &fixnorm_train::device("cpu").unwrap());
+    fs::write(dir.join(name), to_safetensors(&model, spec, &Metadata::new()).unwrap()).unwrap();
+}
+
+const GREY: Input = Input { channels: 1, classes: 7 };
+const COLOUR: Input = Input { channels: 3, classes: 1000 };
+
+fn norms(found: &Value, role: &str) -> Vec<(String, f64)> {
+    let rows = found["parameters"].as_array().unwrap().iter();
+    let rows = rows.filter(|row| row["role"] == role);
+    rows.map(|row| (row["path"].as_str().unwrap().to_owned(), row["norm"].as_f64().unwrap()))
+        .collect()
+}
+
+#[test]
+fn fine_tuning_replaces_the_head_says_so_and_keeps_the_norms() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir, "data");
+    foreign(dir, "start.safetensors", "resnet8", GREY, 5);
+    let more = [
+        "--init",
+        "start.safetensors",
+        "--epochs",
+        "1",
+        "--set",
+        "optimizer.radius=init",
+        "--set",
+        "schedule.warmup_epochs=0",
+    ];
+    let said = run(dir, &small_run("out", &more));
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let line = said.stderr.lines().find(|line| line.contains("starts from")).unwrap();
+    for part in ["the final layer is new", "fc.weight (expected [4, 64], found [7, 64])", "fc.bias"]
+    {
+        assert!(line.contains(part), "{line}");
+    }
+    let init = &events(&dir.join("out"), "init")[0];
+    assert_eq!((&init["new_head"], &init["missing"]), (&true.into(), &Value::Array(vec![])));
+    assert_eq!(init["misshapen"].as_array().unwrap().len(), 2);
+
+    // ρ = init: after training, every scale-invariant weight has the norm it came with.
+    let before =
+        norms(&json(dir, &["inspect", "--weights", "start.safetensors"]), "scale_invariant");
+    let after = norms(&json(dir, &["inspect", "--weights", "out"]), "scale_invariant");
+    assert_eq!(before.len(), 7);
+    for ((path, before), (other, after)) in before.iter().zip(&after) {
+        assert_eq!(path, other);
+        assert!((after / before - 1.0).abs() < 1e-5, "{path}: {before}, {after}");
+    }
+}
+
+#[test]
+fn partial_weights_are_taken_only_when_allowed() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir, "data");
+    let input = Input { channels: 1, classes: 4 };
+    foreign(dir, "small.safetensors", "resnet8", input, 5);
+    let with = |more: &[&str]| {
+        let all = [&["--init", "small.safetensors", "--model", "resnet20", "--epochs", "1"], more];
+        run(dir, &small_run("out", &all.concat()))
+    };
+    let said = with(&[]);
+    assert_eq!(said.code, Some(1));
+    assert!(said.stderr.contains("do not fit resnet20: missing: "), "{said:?}");
+    assert!(said.stderr.contains("layer3.2.bn2.running_var"), "{said:?}");
+    assert!(!dir.join("out").exists());
+    let said = with(&["--allow-partial"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(said.stderr.contains("starts from small.safetensors; missing: "), "{said:?}");
+    assert_eq!(events(&dir.join("out"), "init")[0]["new_head"], false);
+
+    let arguments =
+        ["eval", "--weights", "small.safetensors", "--model", "resnet20", "--data", "idx:data"];
+    let said = run(dir, &arguments);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    let said = run(dir, &[&arguments[..], &["--allow-partial"]].concat());
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(said.stderr.contains("what is missing is random: missing: layer1.1."), "{said:?}");
+}
+
+fn write_picture(path: &Path, index: usize) {
+    image::GrayImage::from_raw(10, 10, picture(index)).unwrap().save(path).unwrap();
+}
+
+#[test]
+fn folders_are_predicted_whatever_is_wrong_with_one_picture() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    foreign(dir, "w.safetensors", "resnet8", COLOUR, 5);
+    fs::create_dir_all(dir.join("p/q")).unwrap();
+    for (index, name) in ["b.png", "q/a.png", "c.jpg"].iter().enumerate() {
+        write_picture(&dir.join("p").join(name), index);
+    }
+    fs::write(dir.join("p/bad.png"), "not a picture").unwrap();
+    fs::write(dir.join("p/notes.txt"), "not looked at").unwrap();
+    let arguments = ["--format", "json", "predict", "--weights", "w.safetensors", "--logits", "p"];
+    let said = run(dir, &arguments);
+    assert_eq!(said.code, Some(1));
+    assert!(said.stderr.contains("p/bad.png is not a PNG or JPEG picture"), "{said:?}");
+    assert!(said.stderr.ends_with("1 of 4 pictures could not be read\n"), "{said:?}");
+    let found: Value = serde_json::from_str(&said.stdout).unwrap();
+    let found = found.as_array().unwrap();
+    let files: Vec<&str> = found.iter().map(|one| one["file"].as_str().unwrap()).collect();
+    assert_eq!(files, ["p/b.png", "p/c.jpg", "p/q/a.png"]);
+    for one in found {
+        assert_eq!(one["logits"].as_array().unwrap().len(), 1000);
+        assert_eq!(one["top"].as_array().unwrap().len(), 5);
+        let top = &one["top"][0];
+        let class = top["class"].as_u64().unwrap() as usize;
+        let names = include_str!("../../fixnorm-train/assets/imagenet_classes.txt");
+        assert_eq!(top["name"].as_str(), names.lines().nth(class));
+    }
+    // One by one the same as together.
+    let one = json(
+        dir,
+        &["predict", "--weights", "w.safetensors", "--logits", "--batch", "1", "p/q/a.png"],
+    );
+    assert_eq!(one[0], found[2]);
+    fs::create_dir(dir.join("none")).unwrap();
+    let said = run(dir, &["predict", "--weights", "w.safetensors", "none"]);
+    assert_eq!(said.code, Some(1));
+    assert!(said.stderr.contains("none holds no PNG or JPEG pictures"), "{said:?}");
+}
+
+#[test]
+fn exported_weights_say_what_they_need() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    foreign(dir, "w.safetensors", "resnet8", COLOUR, 5);
+    write_picture(&dir.join("a.png"), 3);
+    let said = json(dir, &["export", "--weights", "w.safetensors", "-o", "x.safetensors"]);
+    assert_eq!((&said["path"], &said["format"]), (&"x.safetensors".into(), &"safetensors".into()));
+    let predict = |weights| json(dir, &["predict", "--logits", "--weights", weights, "a.png"]);
+    assert_eq!(predict("w.safetensors"), predict("x.safetensors"));
+    // Written again it is the same file.
+    json(dir, &["export", "--weights", "x.safetensors", "-o", "y.safetensors"]);
+    assert_eq!(
+        fs::read(dir.join("x.safetensors")).unwrap(),
+        fs::read(dir.join("y.safetensors")).unwrap()
+    );
+
+    let said =
+        json(dir, &["export", "--weights", "w.safetensors", "--model", "resnet8", "-o", "x.onnx"]);
+    assert_eq!(said["path"], "x.onnx");
+    let onnx = fs::read(dir.join("x.onnx")).unwrap();
+    let has = |text: &str| onnx.windows(text.len()).any(|window| window == text.as_bytes());
+    for text in [
+        "fixnorm",
+        "pictures",
+        "logits",
+        "preprocessing",
+        "\"interpolation\":\"bicubic\"",
+        "tiger cat",
+    ] {
+        assert!(has(text), "{text}");
+    }
+    let said = run(dir, &["export", "--weights", "w.safetensors", "-o", "x.pb"]);
+    assert_eq!(said.code, Some(2));
+    assert!(said.stderr.contains("ends in .safetensors or .onnx"), "{said:?}");
+    let said = run(dir, &["export", "--weights", "w.safetensors", "-o", "none/x.onnx"]);
+    assert_eq!((said.code, said.stdout.as_str()), (Some(1), ""));
+    assert!(said.stderr.contains("cannot write none/x.onnx"), "{said:?}");
+}
+
+#[test]
+fn files_that_do_harm_are_refused_by_every_command() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir, "data");
+    fs::write(dir.join("empty.pth"), "").unwrap();
+    let pickle = b"\x80\x02cposix\nsystem\nX\x16\0\0\0touch fixnorm-ran-code\x85R.";
+    fs::write(dir.join("code.pth"), pickle).unwrap();
+    write_picture(&dir.join("a.png"), 3);
+    for (file, part) in
+        [("empty.pth", "it is empty"), ("code.pth", "its pickle would call posix.system")]
+    {
+        for arguments in [
+            &["inspect", "--weights", file][..],
+            &["predict", "--weights", file, "a.png"],
+            &["eval", "--weights", file, "--data", "idx:data"],
+            &["export", "--weights", file, "-o", "x.onnx"],
+            &["train", "--data", "idx:data", "--init", file, "--out", "out"],
+        ] {
+            let said = run(dir, arguments);
+            assert_eq!((said.code, said.stdout.as_str()), (Some(1), ""), "{said:?}");
+            assert!(said.stderr.contains(file) && said.stderr.contains(part), "{said:?}");
+        }
+    }
+    assert!(!dir.join("fixnorm-ran-code").exists() && !dir.join("x.onnx").exists());
+
+    // A file that fits nothing is told what to do, one of another model what differs.
+    foreign(dir, "w.safetensors", "resnet8", COLOUR, 5);
+    let said = run(dir, &["inspect", "--model", "resnet20", "--weights", "w.safetensors"]);
+    assert!(
+        said.stderr.contains("w.safetensors: the weights do not fit resnet20: missing: "),
+        "{said:?}"
+    );
+    fs::write(dir.join("other.safetensors"), b"\x02\0\0\0\0\0\0\0{}").unwrap();
+    let said = run(dir, &["inspect", "--weights", "other.safetensors"]);
+    assert!(said.stderr.contains("fits none of the models"), "{said:?}");
+    assert_eq!(fixnorm(dir, &["export"]).output().unwrap().status.code(), Some(2));
+}

@@ -1,0 +1,110 @@
+//! From a picture to what a model sees when it is not training: resize, centre crop, normalize.
+//! Not here: random changes (`transform.rs`), which model wants what (the models' users know).
+
+use crate::decode::recoloured;
+use crate::resize::{Interpolation, resize};
+use crate::{Normalization, Picture};
+
+/// How pictures are made ready for a model, as timm and torchvision do it for evaluation.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Preprocessing {
+    /// Height, width and channels (1 or 3) of what the model sees.
+    pub shape: [usize; 3],
+    /// Share of the resized picture's shorter side that the crop keeps, above 0 and at most 1.
+    pub crop_ratio: f64,
+    /// How the picture is resized.
+    pub interpolation: Interpolation,
+    /// How pixels become numbers.
+    pub normalization: Normalization,
+}
+
+impl Preprocessing {
+    /// The part of the picture that the model sees: its shorter side resized to the model's over
+    /// `crop_ratio`, its middle cut out.
+    ///
+    /// # Panics
+    /// If the picture has no pixels, or either has other than 1 or 3 channels (pictures also 2 or 4, of
+    /// which the last is alpha and dropped).
+    pub fn crop(&self, picture: &Picture) -> Picture {
+        let [height, width, channels] = self.shape;
+        let resized = [height, width].map(|side| (side as f64 / self.crop_ratio) as usize);
+        let [covering_h, covering_w] = covering([picture.height, picture.width], resized);
+        let coloured = recoloured(picture, channels);
+        centre(&resize(&coloured, covering_h, covering_w, self.interpolation), height, width)
+    }
+
+    /// Appends what the model sees of a picture, `[height, width, channels]` with the channel fastest.
+    ///
+    /// # Panics
+    /// As [`crop`](Self::crop).
+    pub fn apply(&self, picture: &Picture, out: &mut Vec<f32>) {
+        self.normalization.apply(&self.crop(picture).pixels, out);
+    }
+}
+
+/// The smallest size of the proportions of `from` that covers `to`.
+fn covering([h, w]: [usize; 2], [to_h, to_w]: [usize; 2]) -> [usize; 2] {
+    match h * to_w <= w * to_h {
+        true => [to_h, to_h * w / h],
+        false => [to_w * h / w, to_w],
+    }
+}
+
+/// The middle of a picture that is at least as large.
+fn centre(picture: &Picture, height: usize, width: usize) -> Picture {
+    // Half a pixel goes to the even side, as in Python.
+    let margin = |all: usize, kept: usize| {
+        let half = (all - kept) / 2;
+        half + (all - kept) % 2 * (half % 2)
+    };
+    let (top, left) = (margin(picture.height, height), margin(picture.width, width));
+    let c = picture.channels;
+    let rows = picture.pixels.chunks_exact(picture.width * c).skip(top).take(height);
+    let pixels = rows.flat_map(|row| &row[left * c..(left + width) * c]).copied().collect();
+    Picture { height, width, channels: c, pixels }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn covering_keeps_proportions() {
+        assert_eq!(covering([300, 451], [256, 256]), [256, 384]);
+        assert_eq!(covering([640, 427], [256, 256]), [383, 256]);
+        assert_eq!(covering([10, 10], [256, 256]), [256, 256]);
+        assert_eq!(covering([30, 20], [8, 16]), [24, 16]);
+        assert_eq!(covering([1, 100_000], [4, 4]), [4, 400_000]);
+    }
+
+    #[test]
+    fn the_middle_is_cut_out() {
+        let picture = Picture { height: 4, width: 5, channels: 1, pixels: (0..20).collect() };
+        assert_eq!(centre(&picture, 2, 3).pixels, [6, 7, 8, 11, 12, 13]);
+        // Three pixels too many: two before it, one behind it, as torchvision rounds 1.5.
+        assert_eq!(centre(&picture, 4, 2).pixels[..2], [2, 3]);
+        assert_eq!(centre(&picture, 4, 5), picture);
+    }
+
+    #[test]
+    fn the_shape_is_the_models_whatever_the_pictures() {
+        for (height, width, channels) in [(1, 1, 1), (3, 50, 3), (50, 3, 4), (12, 8, 2)] {
+            let pixels = (0..height * width * channels).map(|i| (i * 31 % 251) as u8).collect();
+            let picture = Picture { height, width, channels, pixels };
+            for shape in [[12, 8, 3], [9, 9, 1]] {
+                let preprocessing = Preprocessing {
+                    shape,
+                    crop_ratio: 0.875,
+                    interpolation: Interpolation::Bicubic,
+                    normalization: Normalization {
+                        mean: vec![0.5; shape[2]],
+                        std: vec![0.25; shape[2]],
+                    },
+                };
+                let mut out = vec![];
+                preprocessing.apply(&picture, &mut out);
+                assert_eq!(out.len(), shape.iter().product::<usize>());
+            }
+        }
+    }
+}

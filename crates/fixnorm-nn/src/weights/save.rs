@@ -1,0 +1,71 @@
+//! A model's tensors as a safetensors file that timm loads strictly.
+//! Not here: other formats (`onnx`).
+
+use std::collections::HashMap;
+
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::tensor::Tensor;
+use safetensors::tensor::{Dtype, TensorView};
+
+use super::file::METADATA_KEY;
+use super::{Metadata, WeightsError, is_transposed};
+use crate::classifier::Classifier;
+use crate::path::{ModulePath, follow_path};
+use crate::registry::ModelSpec;
+
+/// The file's bytes. The same weights and metadata give the same bytes.
+///
+/// Besides the parameters and running statistics there is `num_batches_tracked`, 0, beside each mean:
+/// PyTorch's batch norm has such a counter, uses it only without a momentum, and is strict about it.
+///
+/// # Errors
+/// [`WeightsError::Format`] if the format refuses a tensor.
+pub fn to_safetensors(
+    model: &Classifier,
+    spec: &ModelSpec,
+    metadata: &Metadata,
+) -> Result<Vec<u8>, WeightsError> {
+    // `valid` brings the running statistics up to date: Burn keeps the last update aside.
+    let mut tensors =
+        Tensors { path: ModulePath::default(), timm_name: spec.timm_name, found: vec![] };
+    model.valid().visit(&mut tensors);
+    let means = tensors.found.iter().filter_map(|(name, ..)| name.strip_suffix("running_mean"));
+    let counters: Vec<String> = means.map(|norm| format!("{norm}num_batches_tracked")).collect();
+    let mut views = Vec::with_capacity(tensors.found.len() + counters.len());
+    for (name, shape, bytes) in &tensors.found {
+        views.push((name, TensorView::new(Dtype::F32, shape.clone(), bytes)));
+    }
+    for name in &counters {
+        views.push((name, TensorView::new(Dtype::I64, vec![], &[0; 8])));
+    }
+    let views = views.into_iter().map(|(name, view)| view.map(|view| (name, view)));
+    let views = views.collect::<Result<Vec<_>, _>>().map_err(WeightsError::safetensors)?;
+    // The format keeps metadata in a hash map, whose order differs from run to run; one entry that
+    // holds all of it as JSON has none.
+    let metadata = (!metadata.is_empty()).then(|| {
+        let json = serde_json::to_string(metadata).expect("a map of strings is JSON");
+        HashMap::from([(METADATA_KEY.to_owned(), json)])
+    });
+    safetensors::serialize(views, metadata).map_err(WeightsError::safetensors)
+}
+
+struct Tensors {
+    path: ModulePath,
+    timm_name: fn(&str) -> String,
+    found: Vec<(String, Vec<usize>, Vec<u8>)>,
+}
+
+impl ModuleVisitor for Tensors {
+    follow_path!();
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let tensor = match is_transposed::<D>(&self.path) {
+            true => param.val().swap_dims(0, 1),
+            false => param.val(),
+        };
+        let data = tensor.into_data().convert::<f32>();
+        let shape = data.shape().to_vec();
+        let bytes = data.iter::<f32>().flat_map(f32::to_le_bytes).collect();
+        self.found.push(((self.timm_name)(&self.path.dotted()), shape, bytes));
+    }
+}

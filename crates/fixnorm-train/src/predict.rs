@@ -1,0 +1,143 @@
+//! The likeliest classes of pictures.
+//! Not here: finding picture files (`fixnorm-data`), the weights (`bundle.rs`).
+
+use std::path::{Path, PathBuf};
+
+use burn::module::Module;
+use burn::tensor::{Tensor, TensorData};
+use fixnorm_data::{DataError, Preprocessing, read_picture};
+use rayon::prelude::*;
+use serde::Serialize;
+
+use crate::{Bundle, TrainError};
+
+/// What to predict, and how much of it to say.
+#[derive(Clone, Copy, Debug)]
+pub struct Request<'a> {
+    /// The model, where the weights do not say it.
+    pub model: Option<&'a str>,
+    /// Pictures.
+    pub files: &'a [PathBuf],
+    /// Classes a picture.
+    pub top: usize,
+    /// Whether the logits are wanted.
+    pub logits: bool,
+    /// Pictures that go through the model together.
+    pub batch: usize,
+    /// Device by name.
+    pub device: &'a str,
+}
+
+/// A likely class of a picture.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Guess {
+    /// Label.
+    pub class: usize,
+    /// Its name.
+    pub name: String,
+    /// Softmax of the logits.
+    pub probability: f64,
+}
+
+/// A picture and its likeliest classes.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Prediction {
+    /// The picture's file.
+    pub file: PathBuf,
+    /// Likeliest first.
+    pub top: Vec<Guess>,
+    /// One a class, where asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub logits: Option<Vec<f32>>,
+}
+
+/// What came of a [`Request`].
+#[derive(Debug)]
+pub struct Predictions {
+    /// In the order of the files.
+    pub predictions: Vec<Prediction>,
+    /// Why other files are not among them.
+    pub failed: Vec<DataError>,
+}
+
+/// Predicts the classes of pictures. One that cannot be read does not keep the others from it.
+///
+/// # Errors
+/// Weights that do not fit their model or do not say how pictures are made ready.
+pub fn predict(bundle: &Bundle, request: &Request<'_>) -> Result<Predictions, TrainError> {
+    let (spec, device) = (bundle.spec(request.model)?, crate::device(request.device)?);
+    let about = bundle.use_of(spec)?;
+    let [h, w, c] = about.picture;
+    if c != 1 && c != 3 {
+        return Err(TrainError::Mismatch(format!(
+            "{} is for pictures of {c} channels; files have 1 or 3",
+            bundle.path().display()
+        )));
+    }
+    let model = bundle.model(spec, &device)?.valid();
+    let preprocessing = about.preprocessing();
+    let mut done = Predictions { predictions: vec![], failed: vec![] };
+    for files in request.files.chunks(request.batch.max(1)) {
+        let read: Vec<_> = files.par_iter().map(|file| prepared(file, &preprocessing)).collect();
+        let (mut good, mut pixels) = (vec![], vec![]);
+        for (file, read) in files.iter().zip(read) {
+            match read {
+                Ok(values) => {
+                    good.push(file);
+                    pixels.extend(values);
+                }
+                Err(error) => done.failed.push(error),
+            }
+        }
+        if good.is_empty() {
+            continue;
+        }
+        let x = Tensor::<4>::from_data(TensorData::new(pixels, [good.len(), h, w, c]), &device);
+        let logits: Vec<f32> = model.forward(x).into_data().iter().collect();
+        for (file, logits) in good.into_iter().zip(logits.chunks_exact(about.classes.len())) {
+            done.predictions.push(Prediction {
+                file: file.clone(),
+                top: guesses(logits, &about.classes, request.top),
+                logits: request.logits.then(|| logits.to_vec()),
+            });
+        }
+    }
+    Ok(done)
+}
+
+fn prepared(file: &Path, preprocessing: &Preprocessing) -> Result<Vec<f32>, DataError> {
+    let mut values = Vec::with_capacity(preprocessing.shape.iter().product());
+    preprocessing.apply(&read_picture(file)?, &mut values);
+    Ok(values)
+}
+
+fn guesses(logits: &[f32], classes: &[String], top: usize) -> Vec<Guess> {
+    let largest = logits.iter().copied().fold(f32::NEG_INFINITY, f32::max);
+    let exps: Vec<f64> = logits.iter().map(|&logit| f64::from(logit - largest).exp()).collect();
+    let sum: f64 = exps.iter().sum();
+    let mut order: Vec<usize> = (0..logits.len()).collect();
+    order.sort_by(|&a, &b| exps[b].total_cmp(&exps[a]));
+    order.truncate(top);
+    let guess = |class: usize| Guess {
+        class,
+        name: classes[class].clone(),
+        probability: exps[class] / sum,
+    };
+    order.into_iter().map(guess).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::guesses;
+
+    #[test]
+    fn guesses_are_sorted_and_large_logits_do_not_overflow() {
+        let names = ["a", "b", "c"].map(str::to_owned);
+        let found = guesses(&[1000.0, 1001.0, 0.0], &names, 2);
+        let order: Vec<_> = found.iter().map(|guess| (guess.class, guess.name.as_str())).collect();
+        assert_eq!(order, [(1, "b"), (0, "a")]);
+        let expected = 1.0 / (1.0 + (-1f64).exp());
+        assert!((found[0].probability - expected).abs() < 1e-12);
+        assert_eq!(guesses(&[0.0; 3], &names, 9).len(), 3);
+    }
+}

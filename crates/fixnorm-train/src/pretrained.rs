@@ -1,0 +1,59 @@
+//! What foreign weights do not say about themselves: how their pictures are made ready, and the names of
+//! their classes. Not here: weights that fixnorm wrote, which say it (`bundle.rs`).
+//!
+//! Preprocessing is what timm 1.0 (torchvision for ShuffleNet) evaluates the pretrained weights with that
+//! it takes by default for a model.
+
+use fixnorm_data::{Interpolation, Normalization, Preprocessing};
+use fixnorm_nn::ModelSpec;
+
+/// ImageNet's channel statistics, as torchvision and timm have them.
+const IMAGENET: ([f32; 3], [f32; 3]) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
+/// Pixels from −1 to 1, as TensorFlow's models have them.
+const INCEPTION: ([f32; 3], [f32; 3]) = ([0.5; 3], [0.5; 3]);
+
+/// How pictures are made ready for weights of colour pictures that others trained.
+pub(crate) fn preprocessing(spec: &ModelSpec) -> Preprocessing {
+    use Interpolation::{Bicubic, Bilinear};
+    let (crop_ratio, interpolation, (mean, std)) = match spec.name {
+        "resnet18" | "resnet50" => (0.95, Bicubic, IMAGENET),
+        "tf_efficientnet_lite0" => (0.875, Bicubic, INCEPTION),
+        "shufflenet_v2_x1_0" => (0.875, Bilinear, IMAGENET),
+        _ => (0.875, Bicubic, IMAGENET),
+    };
+    Preprocessing {
+        shape: [spec.resolution, spec.resolution, 3],
+        crop_ratio,
+        interpolation,
+        normalization: Normalization { mean: mean.to_vec(), std: std.to_vec() },
+    }
+}
+
+/// Names of the classes of weights that others trained: ImageNet-1k's for 1,000, else their numbers.
+pub(crate) fn class_names(classes: usize) -> Vec<String> {
+    match classes {
+        1000 => include_str!("../assets/imagenet_classes.txt").lines().map(str::to_owned).collect(),
+        _ => (0..classes).map(|class| class.to_string()).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_thousand_classes_are_imagenets() {
+        let names = class_names(1000);
+        assert_eq!(names.len(), 1000);
+        assert_eq!((names[0].as_str(), names[282].as_str()), ("tench, Tinca tinca", "tiger cat"));
+        assert_eq!(names[999].split(',').next(), Some("toilet tissue"));
+        assert_eq!(class_names(3), ["0", "1", "2"]);
+    }
+
+    #[test]
+    fn timms_crop_of_a_resnet_is_wider() {
+        let of = |name| preprocessing(ModelSpec::find(name).unwrap());
+        assert_eq!(of("resnet50").crop_ratio, 0.95);
+        assert_eq!(of("mobilenetv2_100").shape, [224, 224, 3]);
+    }
+}
