@@ -49,26 +49,57 @@ fn killed_five_times_ends_with_the_same_weights() {
     assert_eq!(events(&out, "epoch").len(), 4);
 }
 
-#[test]
-fn what_is_dropped_does_not_depend_on_interruptions() {
+/// A run with these settings ends with other weights than one without, and with the same after a kill.
+fn resumes_with(settings: &[&str]) {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     data(dir, "data");
-    let drops = ["--set", "train.dropout=0.3", "--set", "train.drop_path=0.5"];
-    let said = run(dir, &small_run("whole", &drops));
+    let said = run(dir, &small_run("with", settings));
     assert_eq!(said.code, Some(0), "{said:?}");
-    let expected = sha256(&dir.join("whole/model.safetensors"));
-    let said = run(dir, &small_run("without", &[]));
-    assert_eq!(said.code, Some(0), "{said:?}");
-    assert_ne!(sha256(&dir.join("without/model.safetensors")), expected);
-    let mut child = spawn(dir, &small_run("killed", &drops));
+    let expected = sha256(&dir.join("with/model.safetensors"));
+    assert_ne!(uninterrupted(dir).0, expected);
+    let mut child = spawn(dir, &small_run("killed", settings));
     wait_for_step(&mut child, &dir.join("killed"), 31);
     child.kill().unwrap();
     child.wait().unwrap();
     let said = run(dir, &["train", "--resume", "--out", "killed"]);
     assert_eq!(said.code, Some(0), "{said:?}");
     assert_eq!(sha256(&dir.join("killed/model.safetensors")), expected);
-    assert_eq!(losses(&dir.join("killed")), losses(&dir.join("whole")));
+    assert_eq!(losses(&dir.join("killed")), losses(&dir.join("with")));
+    assert_eq!(val_losses(&dir.join("killed")), val_losses(&dir.join("with")));
+}
+
+fn val_losses(run: &Path) -> Vec<f64> {
+    events(run, "epoch").iter().map(|e| e["val_loss"].as_f64().unwrap()).collect()
+}
+
+#[test]
+fn what_is_dropped_does_not_depend_on_interruptions() {
+    resumes_with(&["--set", "train.dropout=0.3", "--set", "train.drop_path=0.5"]);
+}
+
+#[test]
+fn averaged_weights_do_not_depend_on_interruptions() {
+    resumes_with(&["--set", "train.ema_decay=0.95"]);
+}
+
+#[test]
+fn averaged_weights_are_what_is_validated_and_exported() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir, "data");
+    // An average that all but stands still: training goes on as without it, and results do not.
+    let still = ["--set", "train.ema_decay=0.999999", "--set", "train.ema_warmup=false"];
+    let said = run(dir, &small_run("still", &still));
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let (_, expected) = uninterrupted(dir);
+    assert_eq!(losses(&dir.join("still")), expected);
+    let (still, whole) = (val_losses(&dir.join("still")), val_losses(&dir.join("whole")));
+    assert!(still[3] > 2.0 * whole[3], "{still:?} {whole:?}");
+    let eval = ["eval", "--weights", "still/model.safetensors", "--data", "idx:data"];
+    let said = common::json(dir, &eval);
+    let exported = said["val_loss"].as_f64().unwrap();
+    assert!((exported - still[3]).abs() < 1e-6 * still[3], "{exported} {still:?}");
 }
 
 #[test]

@@ -64,6 +64,7 @@ pub(crate) struct Checkpoints {
 
 const MODEL: &str = "model.bpk";
 const OPTIMIZER: &str = "optimizer.bpk";
+const EMA: &str = "ema.bpk";
 const PROGRESS: &str = "progress.json";
 const BEST: &str = "best.json";
 
@@ -96,13 +97,14 @@ impl Checkpoints {
         &self,
         progress: &Progress,
         model: &Classifier,
+        ema: Option<&Classifier>,
         optimizer: &ModuleOptimizer,
     ) -> Result<PathBuf, TrainError> {
         let name = format!("step-{:08}", progress.step);
         let path = self.dir.join(&name);
         let temporary = self.dir.join(format!("{name}.tmp"));
         fs::create_dir_all(&self.dir).map_err(TrainError::io("create", &self.dir))?;
-        let saved = self.write(&temporary, progress, model, optimizer).and_then(|()| {
+        let saved = self.write(&temporary, progress, model, ema, optimizer).and_then(|()| {
             if path.exists() {
                 // The same step again, after a resume: the same content.
                 fs::remove_dir_all(&path).map_err(TrainError::io("replace", &path))?;
@@ -122,14 +124,15 @@ impl Checkpoints {
         dir: &Path,
         progress: &Progress,
         model: &Classifier,
+        ema: Option<&Classifier>,
         optimizer: &ModuleOptimizer,
     ) -> Result<(), TrainError> {
         let _ = fs::remove_dir_all(dir);
         fs::create_dir(dir).map_err(TrainError::io("create", dir))?;
         // `valid` brings the running statistics up to date: Burn keeps the last update aside.
-        let model = model.valid().into_record().into_bytes();
-        let parts = [(MODEL, model), (OPTIMIZER, optimizer.into_bytes())];
-        for (name, bytes) in parts {
+        let record = |model: &Classifier| model.valid().into_record().into_bytes();
+        let parts = [(MODEL, record(model)), (OPTIMIZER, optimizer.into_bytes())];
+        for (name, bytes) in parts.into_iter().chain(ema.map(|ema| (EMA, record(ema)))) {
             let path = dir.join(name);
             let bytes = bytes.map_err(|error| TrainError::corrupt(&path, error))?;
             write_synced(&path, &bytes).map_err(TrainError::io("write", &path))?;
@@ -145,18 +148,9 @@ impl Checkpoints {
         model: Classifier,
         optimizer: ModuleOptimizer,
     ) -> Result<(Classifier, ModuleOptimizer, Progress), TrainError> {
-        let read = |name| {
-            let file = path.join(name);
-            let bytes = fs::read(&file).map_err(TrainError::io("read", &file))?;
-            Ok::<_, TrainError>((file, Bytes::from_bytes_vec(bytes)))
-        };
-        let (file, bytes) = read(MODEL)?;
-        let record = ModuleRecord::from_bytes(bytes);
-        let model = record.and_then(|record| model.try_load_record(record));
-        let model = model.map_err(|error| TrainError::corrupt(&file, error))?;
-
-        let (file, bytes) = read(OPTIMIZER)?;
-        let record = OptimizerRecord::from_bytes(bytes);
+        let model = load_model(&path.join(MODEL), model)?;
+        let file = path.join(OPTIMIZER);
+        let record = OptimizerRecord::from_bytes(read(&file)?);
         let record = record.map_err(|error| TrainError::corrupt(&file, error))?;
         let states = record.len();
         let optimizer = optimizer.load_record(record);
@@ -167,6 +161,11 @@ impl Checkpoints {
         let file = path.join(PROGRESS);
         let progress = read_json(&file)?.ok_or_else(|| TrainError::corrupt(&file, "missing"))?;
         Ok((model, optimizer, progress))
+    }
+
+    /// The averaged model from the checkpoint at `path`, into one without autodiff.
+    pub(crate) fn load_ema(path: &Path, model: Classifier) -> Result<Classifier, TrainError> {
+        load_model(&path.join(EMA), model)
     }
 
     /// Remembers `path` as the best checkpoint if its validation accuracy is the highest so far.
@@ -204,4 +203,15 @@ impl Checkpoints {
         }
         Ok(())
     }
+}
+
+fn read(file: &Path) -> Result<Bytes, TrainError> {
+    let bytes = fs::read(file).map_err(TrainError::io("read", file))?;
+    Ok(Bytes::from_bytes_vec(bytes))
+}
+
+fn load_model(file: &Path, model: Classifier) -> Result<Classifier, TrainError> {
+    let record = ModuleRecord::from_bytes(read(file)?);
+    let model = record.and_then(|record| model.try_load_record(record));
+    model.map_err(|error| TrainError::corrupt(file, error))
 }

@@ -3,7 +3,7 @@
 //! ```text
 //! recipe   what the user chose              recipe.rs, keys.rs, settings.rs, recipes.rs
 //! plan     every value resolved, saved      plan.rs
-//! run      training, from start or resumed  run.rs, session.rs, step.rs
+//! run      training, from start or resumed  run.rs, session.rs, step.rs, ema.rs
 //!   run directory, checkpoints              run_dir.rs, checkpoint.rs
 //!   events, and the logs that record them   event.rs, logs.rs, tensorboard.rs
 //! bench    speed and memory of steps         bench/
@@ -16,6 +16,7 @@ pub mod bench;
 pub mod bundle;
 pub mod checkpoint;
 mod device;
+mod ema;
 mod error;
 pub mod evaluate;
 pub mod event;

@@ -58,6 +58,11 @@ pub struct Train {
     pub drop_path: f64,
     /// How activations are stored and what products are made of: `f32` or `bf16`.
     pub precision: PrecisionName,
+    /// Decay of a moving average of weights and running statistics, which is then what is validated, tested and
+    /// exported; 0 for none.
+    pub ema_decay: f64,
+    /// Average less at the start: the decay of an update that t others precede is at most (1 + t)/(10 + t).
+    pub ema_warmup: bool,
 }
 
 /// A precision by name.
@@ -284,6 +289,8 @@ impl Default for Train {
             dropout: 0.0,
             drop_path: 0.0,
             precision: PrecisionName::F32,
+            ema_decay: 0.0,
+            ema_warmup: true,
         }
     }
 }

@@ -11,9 +11,11 @@ use fixnorm_data::{Batch, DataSet, Loader};
 use fixnorm_nn::Classifier;
 
 use crate::checkpoint::{Checkpoints, EpochResult, Progress};
+use crate::ema::Ema;
 use crate::evaluate::{evaluate, loader};
 use crate::event::{Event, Initialized, Observer};
 use crate::logs::Logs;
+use crate::recipe::Train;
 use crate::run::{Outcome, Prepared, Stop, Summary, train_config};
 use crate::run_dir::RunDir;
 use crate::step::Learner;
@@ -26,6 +28,7 @@ pub(crate) struct Session<'a> {
     roles: Roles,
     initialized: Option<Initialized>,
     learner: Option<Learner>,
+    ema: Option<Ema>,
     progress: Progress,
     schedule: LrSchedule,
     train: Loader,
@@ -45,11 +48,16 @@ impl<'a> Session<'a> {
     ) -> Result<Self, TrainError> {
         let Prepared { roles, initialized, mut learner } = prepared;
         let mut progress = Progress::default();
+        let recipe = &plan.recipe;
+        let Train { ema_decay, ema_warmup, .. } = recipe.train;
+        let mut ema = (ema_decay > 0.0).then(|| Ema::new(&learner.model, ema_decay, ema_warmup));
         if let Some(path) = from {
             (learner.model, learner.optimizer, progress) =
                 Checkpoints::load(&path, learner.model, learner.optimizer)?;
+            if let Some(ema) = &mut ema {
+                ema.set_model(Checkpoints::load_ema(&path, ema.model().clone())?);
+            }
         }
-        let recipe = &plan.recipe;
         let evaluation = |source| {
             loader(
                 source,
@@ -63,6 +71,7 @@ impl<'a> Session<'a> {
             roles,
             initialized,
             learner: Some(learner),
+            ema,
             schedule: plan.lr_schedule(),
             train: Loader::new(data.train.clone(), data.shape, train_config(plan))?,
             val: evaluation(data.val.clone())?,
@@ -119,6 +128,11 @@ impl<'a> Session<'a> {
         &self.learner().model
     }
 
+    /// The model that results are of: the average, where there is one.
+    fn result_model(&self) -> &Classifier {
+        self.ema.as_ref().map_or_else(|| self.model(), Ema::model)
+    }
+
     /// Trains to the end of the epoch at hand; false if it was asked to stop before.
     fn epoch(&mut self, observer: &mut dyn Observer, stop: &Stop) -> Result<bool, TrainError> {
         let (start, before) = (Instant::now(), self.progress.seconds);
@@ -167,6 +181,7 @@ impl<'a> Session<'a> {
         if !loss.is_finite() {
             return Err(self.diverged(format!("the loss is {loss}")));
         }
+        self.ema = self.ema.take().map(|ema| ema.updated(self.model(), step));
         let images_per_second = pictures / clock.elapsed().as_secs_f64();
         self.progress.step += 1;
         self.progress.batch += 1;
@@ -222,7 +237,7 @@ impl<'a> Session<'a> {
 
     fn evaluate(&self, loader: &Loader) -> Result<Evaluation, TrainError> {
         let device: Device = self.learner().device.clone().inner();
-        evaluate(self.model(), loader, &device)
+        evaluate(self.result_model(), loader, &device)
     }
 
     fn save(&mut self, observer: &mut dyn Observer) -> Result<PathBuf, TrainError> {
@@ -232,7 +247,9 @@ impl<'a> Session<'a> {
         }
         self.progress.logs = self.logs.lengths()?;
         let learner = self.learner();
-        let path = self.checkpoints.save(&self.progress, &learner.model, &learner.optimizer)?;
+        let ema = self.ema.as_ref().map(Ema::model);
+        let path =
+            self.checkpoints.save(&self.progress, &learner.model, ema, &learner.optimizer)?;
         let event = Event::Checkpoint { step: self.progress.step, path: path.clone() };
         observer.event(&event);
         self.checkpoints.prune()?;
@@ -256,7 +273,7 @@ impl<'a> Session<'a> {
 
     fn finish(mut self, observer: &mut dyn Observer) -> Result<Outcome, TrainError> {
         let clock = Instant::now();
-        bundle::save(self.model(), self.plan, &self.dir.weights())?;
+        bundle::save(self.result_model(), self.plan, &self.dir.weights())?;
         let test = self.test.as_ref().map(|test| self.evaluate(test)).transpose()?;
         let Some(last) = self.progress.last.clone() else {
             return Err(TrainError::Mismatch(

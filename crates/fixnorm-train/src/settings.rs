@@ -117,6 +117,7 @@ impl Recipe {
             ("train.label_smoothing", train.label_smoothing),
             ("train.dropout", train.dropout),
             ("train.drop_path", train.drop_path),
+            ("train.ema_decay", train.ema_decay),
         ] {
             check((0.0..1.0).contains(&share), name, "at least 0 and below 1", share)?;
         }
