@@ -63,7 +63,7 @@ pub use error::DataError;
 pub use loader::{Batch, Epoch, Loader, LoaderConfig};
 pub use picture::Picture;
 pub use preprocessing::Preprocessing;
-pub use resize::{Interpolation, resize};
+pub use resize::{Interpolation, resize, resize_window};
 pub use source::{DataSet, InMemory, Source};
 pub use spec::DataSpec;
 pub use transform::{Augment, Normalization};

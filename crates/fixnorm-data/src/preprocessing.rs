@@ -1,8 +1,10 @@
 //! From a picture to what a model sees when it is not training: resize, centre crop, normalize.
 //! Not here: random changes (`transform.rs`), which model wants what (the models' users know).
 
+use std::ops::Range;
+
 use crate::decode::recoloured;
-use crate::resize::{Interpolation, resize};
+use crate::resize::{Interpolation, resize_window};
 use crate::{Normalization, Picture};
 
 /// How pictures are made ready for a model, as timm and torchvision do it for evaluation.
@@ -29,8 +31,9 @@ impl Preprocessing {
         let [height, width, channels] = self.shape;
         let resized = [height, width].map(|side| (side as f64 / self.crop_ratio) as usize);
         let [covering_h, covering_w] = covering([picture.height, picture.width], resized);
+        let window = [centre(covering_h, height), centre(covering_w, width)];
         let coloured = recoloured(picture, channels);
-        centre(&resize(&coloured, covering_h, covering_w, self.interpolation), height, width)
+        resize_window(&coloured, [covering_h, covering_w], window, self.interpolation)
     }
 
     /// Appends what the model sees of a picture, `[height, width, channels]` with the channel fastest.
@@ -50,18 +53,12 @@ fn covering([h, w]: [usize; 2], [to_h, to_w]: [usize; 2]) -> [usize; 2] {
     }
 }
 
-/// The middle of a picture that is at least as large.
-fn centre(picture: &Picture, height: usize, width: usize) -> Picture {
+/// The middle `kept` of `all`.
+fn centre(all: usize, kept: usize) -> Range<usize> {
     // Half a pixel goes to the even side, as in Python.
-    let margin = |all: usize, kept: usize| {
-        let half = (all - kept) / 2;
-        half + (all - kept) % 2 * (half % 2)
-    };
-    let (top, left) = (margin(picture.height, height), margin(picture.width, width));
-    let c = picture.channels;
-    let rows = picture.pixels.chunks_exact(picture.width * c).skip(top).take(height);
-    let pixels = rows.flat_map(|row| &row[left * c..(left + width) * c]).copied().collect();
-    Picture { height, width, channels: c, pixels }
+    let half = (all - kept) / 2;
+    let start = half + (all - kept) % 2 * (half % 2);
+    start..start + kept
 }
 
 #[cfg(test)]
@@ -78,17 +75,19 @@ mod tests {
     }
 
     #[test]
-    fn the_middle_is_cut_out() {
-        let picture = Picture { height: 4, width: 5, channels: 1, pixels: (0..20).collect() };
-        assert_eq!(centre(&picture, 2, 3).pixels, [6, 7, 8, 11, 12, 13]);
-        // Three pixels too many: two before it, one behind it, as torchvision rounds 1.5.
-        assert_eq!(centre(&picture, 4, 2).pixels[..2], [2, 3]);
-        assert_eq!(centre(&picture, 4, 5), picture);
+    fn the_middle_is_kept() {
+        assert_eq!(centre(256, 224), 16..240);
+        assert_eq!(centre(4, 4), 0..4);
+        // One pixel too many: behind; three: two before it, one behind it, as torchvision rounds.
+        assert_eq!((centre(5, 4), centre(5, 2)), (0..4, 2..4));
     }
 
     #[test]
     fn the_shape_is_the_models_whatever_the_pictures() {
-        for (height, width, channels) in [(1, 1, 1), (3, 50, 3), (50, 3, 4), (12, 8, 2)] {
+        // The last would be 77 million pixels wide before it is cropped.
+        for (height, width, channels) in
+            [(1, 1, 1), (3, 50, 3), (50, 3, 4), (12, 8, 2), (1, 6_000_000, 1)]
+        {
             let pixels = (0..height * width * channels).map(|i| (i * 31 % 251) as u8).collect();
             let picture = Picture { height, width, channels, pixels };
             for shape in [[12, 8, 3], [9, 9, 1]] {

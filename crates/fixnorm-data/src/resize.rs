@@ -7,6 +7,8 @@
 //! are Pillow's up to its version 12; version 13 begins with the columns for some sizes, and a byte may
 //! then differ by one.
 
+use std::ops::Range;
+
 use serde::{Deserialize, Serialize};
 
 use crate::Picture;
@@ -29,18 +31,33 @@ const PRECISION: u32 = 32 - 8 - 2;
 /// # Panics
 /// If either size has no pixels.
 pub fn resize(picture: &Picture, height: usize, width: usize, by: Interpolation) -> Picture {
+    resize_window(picture, [height, width], [0..height, 0..width], by)
+}
+
+/// The rows and columns of `window` of the picture in the size `[height, width]`. Pixels outside of it are
+/// not made, however many there would be.
+///
+/// # Panics
+/// If the picture or the window has no pixels, or the window is not within the size.
+pub fn resize_window(
+    picture: &Picture,
+    [height, width]: [usize; 2],
+    [rows, columns]: [Range<usize>; 2],
+    by: Interpolation,
+) -> Picture {
+    assert!(picture.height * picture.width > 0, "a picture without pixels cannot be resized");
+    assert!(rows.start < rows.end && rows.end <= height, "rows {rows:?} of a picture of {height}");
     assert!(
-        picture.height * picture.width * height * width > 0,
-        "a picture without pixels cannot be resized, nor one be made"
+        columns.start < columns.end && columns.end <= width,
+        "columns {columns:?} of a picture of {width}"
     );
-    let mut out = picture.clone();
-    if width != picture.width {
-        out = rows(&out, &taps(picture.width, width, by));
-    }
-    if height != picture.height {
-        out = columns(&out, &taps(picture.height, height, by));
-    }
-    out
+    let across = taps(picture.width, width, columns, by);
+    let mut down = taps(picture.height, height, rows, by);
+    // Only rows that will be looked at are made.
+    let first = down.iter().map(|tap| tap.first).min().unwrap_or_default();
+    let end = down.iter().map(|tap| tap.first + tap.weights.len()).max().unwrap_or_default();
+    down.iter_mut().for_each(|tap| tap.first -= first);
+    make_columns(&make_rows(picture, first..end, &across), &down)
 }
 
 /// Which pixels make one new pixel: the first, and the weight of each from there on.
@@ -49,11 +66,13 @@ struct Taps {
     weights: Vec<i32>,
 }
 
-fn taps(from: usize, to: usize, by: Interpolation) -> Vec<Taps> {
+/// The taps of the pixels in `wanted`, of `to` that are made of `from`. Where nothing changes, each pixel is
+/// itself.
+fn taps(from: usize, to: usize, wanted: Range<usize>, by: Interpolation) -> Vec<Taps> {
     let scale = from as f64 / to as f64;
     let widened = scale.max(1.0);
     let support = by.support() * widened;
-    let made = (0..to).map(|index| {
+    let made = wanted.map(|index| {
         let centre = (index as f64 + 0.5) * scale;
         let first = (centre - support + 0.5).max(0.0) as usize;
         let end = ((centre + support + 0.5) as usize).min(from);
@@ -93,10 +112,13 @@ fn rounded(sum: i32) -> u8 {
 /// Half a unit of the last place, so that cutting rounds.
 const HALF: i32 = 1 << (PRECISION - 1);
 
-fn rows(picture: &Picture, taps: &[Taps]) -> Picture {
+/// The picture's `wanted` rows, each resized.
+fn make_rows(picture: &Picture, wanted: Range<usize>, taps: &[Taps]) -> Picture {
     let c = picture.channels;
-    let mut pixels = Vec::with_capacity(picture.height * taps.len() * c);
-    for row in picture.pixels.chunks_exact(picture.width * c) {
+    let height = wanted.len();
+    let mut pixels = Vec::with_capacity(height * taps.len() * c);
+    let rows = picture.pixels.chunks_exact(picture.width * c);
+    for row in rows.skip(wanted.start).take(height) {
         for tap in taps {
             let window = &row[tap.first * c..][..tap.weights.len() * c];
             for channel in 0..c {
@@ -106,10 +128,11 @@ fn rows(picture: &Picture, taps: &[Taps]) -> Picture {
             }
         }
     }
-    Picture { width: taps.len(), pixels, ..*picture }
+    Picture { height, width: taps.len(), channels: c, pixels }
 }
 
-fn columns(picture: &Picture, taps: &[Taps]) -> Picture {
+/// New rows made of the picture's, column by column.
+fn make_columns(picture: &Picture, taps: &[Taps]) -> Picture {
     let len = picture.width * picture.channels;
     let mut pixels = Vec::with_capacity(taps.len() * len);
     let mut sums = vec![0; len];
@@ -139,6 +162,24 @@ mod tests {
                 assert_eq!((resized.height, resized.width), (height, width));
                 assert_eq!(resized.pixels, [200, 3].repeat(height * width));
             }
+        }
+    }
+
+    #[test]
+    fn a_window_is_a_part_of_the_whole() {
+        let pixels = (0..23 * 31 * 3).map(|i: usize| (i * 37 % 251) as u8).collect();
+        let picture = Picture { height: 23, width: 31, channels: 3, pixels };
+        for by in [Interpolation::Bilinear, Interpolation::Bicubic] {
+            for (height, width) in [(23, 31), (9, 12), (50, 70), (9, 70)] {
+                let whole = resize(&picture, height, width, by);
+                let window = resize_window(&picture, [height, width], [2..7, 3..11], by);
+                assert_eq!((window.height, window.width), (5, 8));
+                for (y, row) in window.pixels.chunks_exact(8 * 3).enumerate() {
+                    let start = ((y + 2) * width + 3) * 3;
+                    assert_eq!(row, &whole.pixels[start..start + 8 * 3]);
+                }
+            }
+            assert_eq!(resize(&picture, 23, 31, by), picture);
         }
     }
 
