@@ -262,7 +262,11 @@ impl Bundle {
     ///
     /// # Errors
     /// Weights that do not fit.
-    pub fn model(&self, spec: &ModelSpec, device: &Device) -> Result<Classifier, TrainError> {
+    pub fn model(
+        &self,
+        spec: &'static ModelSpec,
+        device: &Device,
+    ) -> Result<Classifier, TrainError> {
         let model = spec.init(self.input(spec), 0, device);
         Ok(self.load_into(model, spec, Fit::Exact)?.model)
     }

@@ -57,7 +57,7 @@ pub struct Rows<'a, T> {
 
 impl<T> Rows<'_, T> {
     /// The rows from `first` on.
-    fn from_row(self, first: usize) -> Self {
+    fn skip(self, first: usize) -> Self {
         Self { data: &self.data[first * self.stride..], stride: self.stride }
     }
 }
@@ -214,7 +214,7 @@ impl Product for f32 {
         let (mut left, mut right) = (copied(ROWS_AT_ONCE), copied(padded(k, COLUMNS)));
         for first in (0..m).step_by(DEPTH) {
             let depth = DEPTH.min(m - first);
-            let (a, b) = (a.from_row(first), b.from_row(first));
+            let (a, b) = (a.skip(first), b.skip(first));
             if copies {
                 vectorized!(isa, pack::panels(b, depth, padded(k, COLUMNS), &mut right));
             }
