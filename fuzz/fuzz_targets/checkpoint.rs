@@ -8,9 +8,8 @@ use fixnorm_nn::weights::WeightsFile;
 use libfuzzer_sys::fuzz_target;
 
 // One a process: the readers want a path.
-static PATH: LazyLock<PathBuf> = LazyLock::new(|| {
-    std::env::temp_dir().join(format!("fixnorm-fuzz-{}", std::process::id()))
-});
+static PATH: LazyLock<PathBuf> =
+    LazyLock::new(|| std::env::temp_dir().join(format!("fixnorm-fuzz-{}", std::process::id())));
 
 fuzz_target!(|bytes: &[u8]| {
     std::fs::write(&*PATH, bytes).expect("the temporary directory can be written");
