@@ -2,9 +2,9 @@
 //!
 //! | module | what |
 //! |---|---|
-//! | [`file`](self::file) | a file of named tensors: safetensors or a PyTorch checkpoint |
-//! | [`load`](self::load) | a file's tensors into a model, and what did not fit |
-//! | [`save`](self::save) | a model's tensors as safetensors |
+//! | [`mod@file`] | a file of named tensors: safetensors or a PyTorch checkpoint |
+//! | [`mod@load`] | a file's tensors into a model, and what did not fit |
+//! | [`mod@save`] | a model's tensors as safetensors |
 //!
 //! Burn and PyTorch differ in one layout: a linear weight is `[in, out]` here and `[out, in]` there.
 
