@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
-"""The recipe fashion_resnet20 with several seeds, and the same training in PyTorch, as CSV on stdout.
+"""The recipe fashion_resnet20 with several seeds, and its speed beside PyTorch's, as CSV on stdout.
 
-    python benches/peers/fashion_resnet20.py DIR [--seeds 3] > benches/results/fashion_resnet20.csv
+    python benches/peers/fashion_resnet20.py DIR accuracy [--seeds 3] > benches/results/fashion_resnet20.csv
+    python benches/peers/fashion_resnet20.py DIR speed [--rounds 3] > benches/results/fashion_resnet20_speed.csv
 
-DIR holds Fashion-MNIST's four IDX files. Each seed is trained and tested by fixnorm. After each, PyTorch runs
-120 training steps of the same net, batch, loss and augmentation in all of {fp32, bf16} x {eager, compile}, and the
-whole run is projected from their speed. That is to PyTorch's advantage: pictures are augmented a batch at a time in
-the training process, and its projection has no validation, no checkpoints and no start. Needs torch, and
-`cargo build --release`; nothing else may run.
+DIR holds Fashion-MNIST's four IDX files. `accuracy` trains and tests the whole recipe with each seed; other work on
+the machine changes nothing but its time. For `speed` nothing else may run: in each round fixnorm trains one epoch of the
+recipe, start, validation, checkpoints and test included, and PyTorch runs 120 training steps of the same net, batch,
+loss and augmentation in all of {fp32, bf16} x {eager, compile}. That is to PyTorch's advantage: it augments a batch at
+a time in the training process, and its steps come without start, validation and checkpoints. Needs torch, and
+`cargo build --release`.
 """
 import argparse
 import csv
@@ -28,7 +30,7 @@ from torch import nn
 from torch.nn import functional as F
 
 ROOT = Path(__file__).resolve().parents[2]
-BATCH, PICTURES, EPOCHS = 128, 55_000, 12
+BATCH, PICTURES = 128, 55_000
 STEPS = 120
 
 
@@ -106,43 +108,59 @@ class Peer:
         return steps * BATCH / (time.perf_counter() - start)
 
 
-def fixnorm(data, seed, out):
+def fixnorm(data, out, *more):
     command = [ROOT / "target/release/fixnorm", "--format", "json", "train", "--recipe", "fashion_resnet20"]
-    command += ["--data", f"fashion-mnist:{data}", "--seed", str(seed), "--out", out]
+    command += ["--data", f"fashion-mnist:{data}", "--out", out, *more]
     return json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+def accuracy(args, out, end):
+    out.writerow("seed val_top1 test_top1 commit threads cpu".split())
+    with tempfile.TemporaryDirectory() as runs:
+        for seed in range(args.seeds):
+            run = fixnorm(args.data, f"{runs}/{seed}", "--seed", str(seed))
+            out.writerow([seed, f"{run['val_top1']:.4f}", f"{run['test_top1']:.4f}", *end])
+            sys.stdout.flush()
+
+
+def speed(args, out, end):
+    found = {kind: next(args.data.glob(f"train-{kind}*")) for kind in ("images", "labels")}
+    data = read_idx(found["images"]), read_idx(found["labels"]).long()
+    peers = {
+        (f"torch {torch.__version__}", precision, mode): Peer(precision, mode, data)
+        for precision in ("fp32", "bf16")
+        for mode in ("eager", "compile")
+    }
+    speeds = {}
+    with tempfile.TemporaryDirectory() as runs:
+        for round_ in range(args.rounds):
+            for precision in ("f32", "bf16"):
+                run = fixnorm(
+                    args.data, f"{runs}/{round_}-{precision}", "--epochs", "1", "--set", f"train.precision={precision}"
+                )
+                key = ("fixnorm", precision.replace("f32", "fp32"), "")
+                speeds.setdefault(key, []).append(PICTURES // BATCH * BATCH / run["seconds"])
+            for key, peer in peers.items():
+                speeds.setdefault(key, []).append(peer.run(STEPS))
+    out.writerow("program precision mode images_per_second slowest fastest rounds commit threads cpu".split())
+    for key, measured in speeds.items():
+        row = [f"{f(measured):.0f}" for f in (statistics.median, min, max)]
+        out.writerow([*key, *row, args.rounds, *end])
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("data", type=Path)
+    parser.add_argument("what", choices=["accuracy", "speed"])
     parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=3)
     args = parser.parse_args()
     threads = os.cpu_count()
     torch.set_num_threads(threads)
-    found = {kind: next(args.data.glob(f"train-{kind}*")) for kind in ("images", "labels")}
-    data = read_idx(found["images"]), read_idx(found["labels"]).long()
-    peers = {
-        (precision, mode): Peer(precision, mode, data) for precision in ("fp32", "bf16") for mode in ("eager", "compile")
-    }
     commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     cpu = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), platform.processor())
-    out = csv.writer(sys.stdout)
-    out.writerow("program precision mode seed images_per_second seconds val_top1 test_top1 commit threads cpu".split())
-    end = [commit.stdout.strip(), threads, cpu]
-    speeds = {key: [] for key in peers}
-    with tempfile.TemporaryDirectory() as runs:
-        for seed in range(args.seeds):
-            run = fixnorm(args.data, seed, f"{runs}/{seed}")
-            accuracies = [f"{run['val_top1']:.4f}", f"{run['test_top1']:.4f}"]
-            row = ["fixnorm", "bf16", "", seed, f"{run['images_per_second']:.0f}", f"{run['seconds']:.1f}"]
-            out.writerow(row + accuracies + end)
-            sys.stdout.flush()
-            for key, peer in peers.items():
-                speeds[key].append(peer.run(STEPS))
-    for key, measured in speeds.items():
-        speed = statistics.median(measured)
-        row = [f"torch {torch.__version__}", *key, "", f"{speed:.0f}", f"{EPOCHS * PICTURES / speed:.1f}", "", ""]
-        out.writerow(row + end)
+    run = accuracy if args.what == "accuracy" else speed
+    run(args, csv.writer(sys.stdout), [commit.stdout.strip(), threads, cpu])
 
 
 if __name__ == "__main__":

@@ -1,10 +1,11 @@
 #!/usr/bin/env python3
-"""PyTorch's side of `train_step.py`: warms a training step up, then measures it each time it is told to.
+"""PyTorch's side of `train_step.py`: warms a step up, then measures it each time it is told to.
 
-    torch_step.py MODEL BATCH RESOLUTION fp32|bf16 eager|compile THREADS STEPS
+    torch_step.py MODEL BATCH RESOLUTION fp32|bf16 eager|compile THREADS STEPS train|inference
 
-timm model, channels_last, SGD with momentum and weight decay. Prints `ready`, then for each line read from
-stdin the median milliseconds of STEPS steps and the peak memory in MiB. Needs torch and timm.
+timm model, channels_last. A training step is with SGD, momentum and weight decay; inference is with batch norms folded
+into the convolutions. Prints `ready`, then for each line read from stdin the median milliseconds of STEPS steps and the
+peak memory in MiB. Needs torch and timm.
 """
 import resource
 import statistics
@@ -13,19 +14,29 @@ import time
 
 import timm
 import torch
+from torch.fx.experimental.optimization import fuse
 
-name, batch, side, precision, mode, threads, steps = sys.argv[1:8]
+name, batch, side, precision, mode, threads, steps, kind = sys.argv[1:9]
 batch, side, steps = int(batch), int(side), int(steps)
 torch.set_num_threads(int(threads))
 torch.manual_seed(0)
-model = timm.create_model(name, num_classes=1000).train().to(memory_format=torch.channels_last)
+model = timm.create_model(name, num_classes=1000)
+model = fuse(model.eval()) if kind == "inference" else model.train()
+model = model.to(memory_format=torch.channels_last)
 x = torch.randn(batch, 3, side, side).to(memory_format=torch.channels_last)
 y = torch.randint(0, 1000, (batch,))
 optimizer = torch.optim.SGD(model.parameters(), lr=0.01, momentum=0.9, weight_decay=1e-4)
 forward = torch.compile(model) if mode == "compile" else model
 
 
-def step():
+def infer():
+    start = time.perf_counter()
+    with torch.inference_mode(), torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
+        forward(x)[0, 0].item()
+    return 1e3 * (time.perf_counter() - start)
+
+
+def train():
     start = time.perf_counter()
     optimizer.zero_grad(set_to_none=True)
     with torch.autocast("cpu", dtype=torch.bfloat16, enabled=precision == "bf16"):
@@ -36,6 +47,7 @@ def step():
     return 1e3 * (time.perf_counter() - start)
 
 
+step = infer if kind == "inference" else train
 for _ in range(3):
     step()
 print("ready", flush=True)

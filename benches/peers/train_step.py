@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
-"""Training steps of fixnorm and PyTorch, side by side, as CSV on stdout.
+"""Training steps (or predictions) of fixnorm and PyTorch, side by side, as CSV on stdout.
 
     python benches/peers/train_step.py [--rounds 5] [--models mobilenetv2_100:32,...] > benches/results/train_step.csv
+    python benches/peers/train_step.py --inference > benches/results/inference.csv
 
 In each round every configuration is measured once, one after another on an otherwise idle machine; a row is the
 median over the rounds with the fastest and the slowest. PyTorch runs in all of {fp32, bf16} x {eager, compile}.
@@ -24,9 +25,9 @@ MODELS = "mobilenetv2_100:32,efficientnet_b0:32,resnet50:16"
 class Torch:
     """A warmed-up PyTorch process that measures when asked."""
 
-    def __init__(self, model, batch, side, precision, mode, threads, steps):
+    def __init__(self, model, batch, side, precision, mode, threads, steps, kind):
         script = Path(__file__).with_name("torch_step.py")
-        args = [model, batch, side, precision, mode, threads, steps]
+        args = [model, batch, side, precision, mode, threads, steps, kind]
         self.process = subprocess.Popen(
             [sys.executable, script, *map(str, args)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -44,11 +45,13 @@ class Torch:
         self.process.wait()
 
 
-def fixnorm(model, batch, side, precision, threads, steps):
+def fixnorm(model, batch, side, precision, threads, steps, kind):
     command = [ROOT / "target/release/fixnorm", "--format", "json", "bench", "step", "--model", model]
     options = dict(batch=batch, res=side, precision=precision, threads=threads, steps=steps)
     for key, value in options.items():
         command += [f"--{key}", str(value)]
+    if kind == "inference":
+        command.append("--inference")
     report = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
     return report["step_ms"], report["peak_rss_mib"], report["isa"]
 
@@ -59,10 +62,11 @@ def main():
     parser.add_argument("--steps", type=int, default=3, help="steps of a measurement")
     parser.add_argument("--models", default=MODELS, help="MODEL:BATCH,...")
     parser.add_argument("--res", type=int, default=224)
+    parser.add_argument("--inference", action="store_true", help="predictions instead of training steps")
     args = parser.parse_args()
     import torch
 
-    threads = os.cpu_count()
+    threads, kind = os.cpu_count(), "inference" if args.inference else "train"
     commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True)
     cpu = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), platform.processor())
     out = csv.writer(sys.stdout)
@@ -71,7 +75,7 @@ def main():
     for entry in args.models.split(","):
         model, batch = entry.split(":")
         peers = {
-            (precision, mode): Torch(model, batch, args.res, precision, mode, threads, args.steps)
+            (precision, mode): Torch(model, batch, args.res, precision, mode, threads, args.steps, kind)
             for precision in ("fp32", "bf16")
             for mode in ("eager", "compile")
         }
@@ -80,7 +84,7 @@ def main():
             for key, peer in peers.items():
                 found.setdefault((f"torch {torch.__version__}", *key), []).append(peer.measure())
             for precision in ("f32", "bf16"):
-                ms, rss, isa = fixnorm(model, batch, args.res, precision, threads, args.steps)
+                ms, rss, isa = fixnorm(model, batch, args.res, precision, threads, args.steps, kind)
                 found.setdefault(("fixnorm", precision.replace("f32", "fp32"), isa), []).append((ms, rss))
             print(f"{model}: round {round_ + 1} of {args.rounds}", file=sys.stderr)
         for (program, precision, mode), measured in found.items():

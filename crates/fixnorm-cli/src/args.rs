@@ -54,7 +54,7 @@ pub(crate) struct RecipesArgs {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum BenchCommand {
-    /// Training steps on pictures of noise.
+    /// Training steps, or predictions, on pictures of noise.
     Step(BenchStepArgs),
     /// Optimizer steps, beside a copy of as many bytes.
     Optim(BenchOptimArgs),
@@ -79,7 +79,7 @@ pub(crate) struct BenchStepArgs {
     #[arg(long, value_name = "ID", default_value = "resnet8")]
     pub(crate) model: String,
     /// Pictures a step.
-    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(2..))]
+    #[arg(long, value_name = "N", default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) batch: u32,
     /// Side of a picture in pixels; the model's own if left out.
     #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(8..))]
@@ -93,6 +93,9 @@ pub(crate) struct BenchStepArgs {
     /// Of activations and products.
     #[arg(long, value_enum, default_value_t = PrecisionArg::F32)]
     pub(crate) precision: PrecisionArg,
+    /// Predict with running statistics instead of training.
+    #[arg(long)]
+    pub(crate) inference: bool,
     /// Steps that are measured, after two that are not.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) steps: u32,
@@ -167,6 +170,9 @@ pub(crate) struct EvalArgs {
     /// Data, as `train` takes it; its validation pictures are read.
     #[arg(long, value_name = "DATA")]
     pub(crate) data: String,
+    /// Average the logits of a picture and of its mirror image.
+    #[arg(long)]
+    pub(crate) flip: bool,
     /// Where to compute.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: String,

@@ -77,6 +77,8 @@ impl Observer for Progress {
                 model,
                 data,
                 params,
+                scale_invariant,
+                weights,
                 epochs,
                 steps_per_epoch,
                 step,
@@ -87,7 +89,7 @@ impl Observer for Progress {
                     step => format!(", from step {step}"),
                 };
                 self.say(&format!(
-                    "{model} ({params} parameters) on {data}, {epochs} epochs of {steps_per_epoch} steps{from}, into {}",
+                    "{model} ({params} parameters, {scale_invariant} of {weights} weights scale-invariant) on {data}, {epochs} epochs of {steps_per_epoch} steps{from}, into {}",
                     out.display()
                 ));
                 self.begin(*epochs, *steps_per_epoch, *step);

@@ -161,6 +161,23 @@ fn dry_run_shows_plan_and_roles_and_writes_nothing() {
 }
 
 #[test]
+fn roles_do_not_depend_on_the_precision() {
+    let dir = tempfile::tempdir().unwrap();
+    for precision in ["f32", "bf16"] {
+        let precision = format!("train.precision={precision}");
+        let shown =
+            json(dir.path(), &["train", "--dry-run", "--model", "resnet20", "--set", &precision]);
+        let roles = shown["parameters"].as_array().unwrap().iter();
+        let convolutions: Vec<_> =
+            roles.filter(|row| row["path"].as_str().unwrap().ends_with("conv.weight")).collect();
+        assert_eq!(convolutions.len(), 19);
+        for row in convolutions {
+            assert_eq!(row["role"], "scale_invariant", "{precision}: {row}");
+        }
+    }
+}
+
+#[test]
 fn models_are_counted() {
     let models = json(Path::new("."), &["models"]);
     let first = &models[0];

@@ -79,6 +79,11 @@ fn what_is_dropped_does_not_depend_on_interruptions() {
 }
 
 #[test]
+fn accumulated_and_clipped_gradients_do_not_depend_on_interruptions() {
+    resumes_with(&["--set", "train.accumulate=2", "--set", "optimizer.clip_norm=0.5"]);
+}
+
+#[test]
 fn averaged_weights_do_not_depend_on_interruptions() {
     resumes_with(&["--set", "train.ema_decay=0.95"]);
 }

@@ -14,6 +14,7 @@
 //! | [`classifier`] | stem, stages and head: the shape of every model |
 //! | [`config`] | what a model is built with besides its architecture |
 //! | [`random`] | dropout and drop path, from seed and step |
+//! | [`criterion`] | the training loss, of mixed pictures too |
 //! | [`loss`] | softmax cross-entropy |
 //! | [`registry`] | one row a model |
 //! | [`init`] | seeded initialization |
@@ -25,6 +26,7 @@ pub mod blocks;
 mod chain;
 pub mod classifier;
 pub mod config;
+pub mod criterion;
 mod fused;
 pub mod init;
 pub mod inverted;
@@ -47,6 +49,7 @@ pub use block::{Activation, ConvBnAct, ConvBnActConfig, ConvStyle, Padding};
 pub use blocks::Block;
 pub use classifier::{Classifier, Input, Precision};
 pub use config::ModelConfig;
+pub use criterion::{Criterion, Targets};
 pub use random::StepRng;
 pub use registry::{ModelSpec, UnknownModel};
 pub use weights::WeightsError;

@@ -271,8 +271,8 @@ impl Bundle {
         Ok(self.load_into(model, spec, Fit::Exact)?.model)
     }
 
-    /// Loss and accuracy on the validation pictures of a data set, and what `fit` left at its
-    /// initialization.
+    /// Loss and accuracy on the validation pictures of a data set, with `flip` of pictures and their mirror images
+    /// together, and what `fit` left at its initialization.
     ///
     /// # Errors
     /// Data that cannot be read, weights that do not fit it.
@@ -281,6 +281,7 @@ impl Bundle {
         model: Option<&str>,
         data: &str,
         fit: Fit,
+        flip: bool,
         device: &str,
     ) -> Result<(Evaluation, Mismatch), TrainError> {
         let (spec, device) = (self.spec(model)?, crate::device(device)?);
@@ -293,7 +294,7 @@ impl Bundle {
             _ => data.normalization,
         };
         let val = loader(data.val, data.shape, normalization, 128, &recipe::Loader::default())?;
-        Ok((evaluate(&loaded.model, &val, &device)?, loaded.left))
+        Ok((evaluate(&loaded.model, &val, flip, &device)?, loaded.left))
     }
 }
 

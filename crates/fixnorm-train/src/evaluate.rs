@@ -75,21 +75,26 @@ pub(crate) fn loader(
     Ok(Loader::new(source, shape, config)?)
 }
 
-/// Evaluates `model`, with running statistics, on all pictures of `loader`. `device` is without
-/// autodiff.
+/// Evaluates `model`, with running statistics, on all pictures of `loader`; with `flip` the logits are the mean of
+/// those of a picture and of its mirror image. `device` is without autodiff.
 ///
 /// # Errors
 /// Pictures that cannot be read.
 pub fn evaluate(
     model: &Classifier,
     loader: &Loader,
+    flip: bool,
     device: &Device,
 ) -> Result<Evaluation, TrainError> {
     let model = model.valid();
     let (mut loss, mut top1, mut top5, mut count) = (0.0, 0, 0, 0);
     for batch in loader.epoch(0) {
         let mut batch = batch?;
-        let logits = model.forward(pictures(&mut batch, device));
+        let x = pictures(&mut batch, device);
+        let logits = match flip {
+            true => (model.forward(x.clone()) + model.forward(x.flip([2]))).mul_scalar(0.5),
+            false => model.forward(x),
+        };
         let labels = labels(&batch, device).reshape([-1, 1]);
         let log_probabilities = activation::log_softmax(logits.clone(), 1).gather(1, labels);
         loss -= log_probabilities.sum().into_scalar::<f64>();

@@ -19,6 +19,10 @@ pub enum Event {
         data: String,
         /// Trainable parameters.
         params: usize,
+        /// Weights found scale-invariant.
+        scale_invariant: usize,
+        /// Weights there are, of two dimensions or more.
+        weights: usize,
         /// Epochs of the whole run.
         epochs: usize,
         /// Steps of an epoch.

@@ -71,14 +71,15 @@ impl Plan {
         let device = crate::device(&made_by.device)?;
         let data = recipe.data.parse::<DataSpec>()?.load()?;
         let train_pictures = data.train.len();
-        if train_pictures < recipe.train.batch_size {
+        // An incomplete last step is left out: its batch statistics would be another net's.
+        let steps_per_epoch = train_pictures / recipe.train.step_size();
+        if steps_per_epoch == 0 {
             return Err(TrainError::Mismatch(format!(
-                "train.batch_size = {} is more than the {train_pictures} training pictures of {}",
-                recipe.train.batch_size, recipe.data
+                "train.batch_size × train.accumulate = {} is more than the {train_pictures} training pictures of {}",
+                recipe.train.step_size(),
+                recipe.data
             )));
         }
-        // An incomplete last batch is left out: its batch statistics would be another net's.
-        let steps_per_epoch = train_pictures / recipe.train.batch_size;
         let [height, width, channels] = data.shape;
         let input = Input { channels, classes: data.class_names.len() };
         let model = spec.init(input, 0, &device.autodiff());

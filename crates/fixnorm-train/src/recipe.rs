@@ -30,6 +30,8 @@ pub struct Recipe {
     pub schedule: Schedule,
     /// Random changes of training pictures.
     pub augment: Augment,
+    /// How validation and test predict.
+    pub eval: Eval,
     /// How pictures are made ready.
     pub loader: Loader,
     /// What is recorded.
@@ -46,10 +48,16 @@ pub struct Recipe {
 pub struct Train {
     /// Passes over the training pictures.
     pub epochs: usize,
-    /// Pictures a step.
+    /// Pictures that are computed at once.
     pub batch_size: usize,
+    /// Batches a step: their gradients are averaged.
+    pub accumulate: usize,
     /// Decides initialization, order, augmentation and what is dropped.
     pub seed: u64,
+    /// `cross_entropy`, or `bce`: each class for itself, yes or no.
+    pub loss: LossName,
+    /// Of `bce`: a class whose target is above it counts in full, any other not at all; 0 for targets as they are.
+    pub bce_threshold: f64,
     /// Share of the target spread evenly over all classes.
     pub label_smoothing: f64,
     /// Probability that a feature is left out before the final layer.
@@ -63,6 +71,16 @@ pub struct Train {
     pub ema_decay: f64,
     /// Average less at the start: the decay of an update that t others precede is at most (1 + t)/(10 + t).
     pub ema_warmup: bool,
+}
+
+/// A training loss by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum LossName {
+    /// Softmax cross-entropy.
+    CrossEntropy,
+    /// Binary cross-entropy.
+    Bce,
 }
 
 /// A precision by name.
@@ -127,6 +145,8 @@ pub struct Optimizer {
     pub step_rule: StepRule,
     /// For baselines.
     pub weight_decay: f64,
+    /// Largest norm of the gradient, over all parameters together; 0 for any.
+    pub clip_norm: f64,
     /// `l2` or `decoupled`.
     pub decay_kind: DecayKind,
     /// `all_weights`, `scale_invariant`, `head` or `all_parameters`.
@@ -213,6 +233,8 @@ pub struct Schedule {
     pub final_factor: f64,
     /// Of `step`, in epochs.
     pub milestones: Vec<f64>,
+    /// Of `step`: a milestone every so many epochs, whole or not, instead of `milestones`; 0 for none.
+    pub decay_epochs: f64,
     /// Of `step`.
     pub gamma: f64,
     /// Hold the learning rate within an epoch.
@@ -226,6 +248,14 @@ pub struct Augment {
     /// Pixels added on each side before a random crop to the original size.
     pub crop_padding: usize,
     /// Mirror half of the pictures.
+    pub flip: bool,
+}
+
+/// How validation and test predict.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Eval {
+    /// Average the logits of a picture and of its mirror image.
     pub flip: bool,
 }
 
@@ -271,6 +301,7 @@ impl Default for Recipe {
             head: Head::default(),
             schedule: Schedule::default(),
             augment: Augment::default(),
+            eval: Eval::default(),
             loader: Loader::default(),
             log: Log::default(),
             checkpoint: Checkpoint::default(),
@@ -284,7 +315,10 @@ impl Default for Train {
         Self {
             epochs: 16,
             batch_size: 64,
+            accumulate: 1,
             seed: 0,
+            loss: LossName::CrossEntropy,
+            bce_threshold: 0.0,
             label_smoothing: 0.1,
             dropout: 0.0,
             drop_path: 0.0,
@@ -310,6 +344,7 @@ impl Default for Optimizer {
             scope: Scope::Tensor,
             step_rule: StepRule::Raw,
             weight_decay: 0.0,
+            clip_norm: 0.0,
             decay_kind: DecayKind::L2,
             decay_target: DecayTarget::AllWeights,
         }
@@ -329,6 +364,7 @@ impl Default for Schedule {
             warmup_epochs: 0.0,
             final_factor: 0.0,
             milestones: vec![],
+            decay_epochs: 0.0,
             gamma: 0.1,
             per_epoch: false,
         }

@@ -8,16 +8,14 @@ use std::sync::atomic::AtomicUsize;
 use burn::tensor::Device;
 use fixnorm::Roles;
 use fixnorm_data::{Augment, DataSet, Loader, LoaderConfig};
-use fixnorm_nn::Classifier;
-use fixnorm_nn::loss::cross_entropy;
 use fixnorm_nn::weights::{Fit, Loaded};
+use fixnorm_nn::{Classifier, Precision};
 use serde::{Deserialize, Serialize};
 
 use crate::bundle::Bundle;
 use crate::checkpoint::Checkpoints;
 use crate::evaluate::{labels, pictures};
 use crate::event::{Initialized, Observer};
-use crate::recipe::Train;
 use crate::run_dir::RunDir;
 use crate::session::Session;
 use crate::step::Learner;
@@ -145,10 +143,11 @@ fn probe(
     let mut batch =
         first.ok_or_else(|| TrainError::Mismatch("no training pictures".to_owned()))??;
     let (labels, x) = (labels(&batch, device), pictures(&mut batch, device));
-    let smoothing = recipe.train.label_smoothing;
-    let loss =
-        |model: &Classifier| cross_entropy(model.forward(x.clone()), labels.clone(), smoothing);
-    Ok(recipe.probe().run(model, loss)?)
+    let (criterion, targets) = (recipe.train.criterion(), labels.into());
+    let loss = |model: &Classifier| criterion.forward(model.forward(x.clone()), &targets);
+    // In bf16 scaling a weight moves the loss by what rounding moves it, and nothing would seem scale-invariant.
+    let exact = model.clone().with_precision(Precision::F32);
+    Ok(recipe.probe().run(&exact, loss)?)
 }
 
 fn assemble(
@@ -157,9 +156,10 @@ fn assemble(
     roles: Roles,
     device: Device,
 ) -> Result<Prepared, TrainError> {
-    let Train { label_smoothing, seed, .. } = plan.recipe.train;
+    let (criterion, seed) = (plan.recipe.train.criterion(), plan.recipe.train.seed);
+    let clip_norm = plan.recipe.optimizer.clip_norm;
     let (model, optimizer) = plan.recipe.optimizer_config().init(model, &roles)?;
-    let learner = Learner { model, optimizer, label_smoothing, seed, device };
+    let learner = Learner { model, optimizer, criterion, clip_norm, seed, device };
     Ok(Prepared { roles, initialized: None, learner })
 }
 

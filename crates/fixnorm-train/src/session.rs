@@ -6,7 +6,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
-use fixnorm::{LrSchedule, Roles, WeightSnapshot};
+use fixnorm::{LrSchedule, Role, Roles, WeightSnapshot};
 use fixnorm_data::{Batch, DataSet, Loader};
 use fixnorm_nn::Classifier;
 
@@ -90,10 +90,13 @@ impl<'a> Session<'a> {
         stop: &Stop,
     ) -> Result<Outcome, TrainError> {
         let derived = &self.plan.derived;
+        let weights = || self.roles.params.iter().filter(|param| param.is_weight());
         let start = Event::Start {
             model: self.plan.recipe.model.clone(),
             data: self.plan.recipe.data.clone(),
             params: derived.params,
+            scale_invariant: weights().filter(|w| w.role == Role::ScaleInvariant).count(),
+            weights: weights().count(),
             epochs: self.plan.recipe.train.epochs,
             steps_per_epoch: derived.steps_per_epoch,
             step: self.progress.step,
@@ -139,10 +142,12 @@ impl<'a> Session<'a> {
         let (mut training, mut pictures) = (Duration::ZERO, 0);
         let every = self.plan.recipe.checkpoint.every_steps;
         let mut since = Instant::now();
-        for batch in self.train.epoch_from(self.progress.epoch, self.progress.batch) {
-            let batch = batch?;
-            pictures += batch.labels.len();
-            self.step(batch, observer)?;
+        let batches = self.plan.recipe.train.accumulate;
+        let mut epoch = self.train.epoch_from(self.progress.epoch, self.progress.batch);
+        while self.progress.batch < batches * self.plan.derived.steps_per_epoch {
+            let batches: Vec<Batch> = epoch.by_ref().take(batches).collect::<Result<_, _>>()?;
+            pictures += batches.iter().map(|batch| batch.labels.len()).sum::<usize>();
+            self.step(batches, observer)?;
             training += since.elapsed();
             self.progress.seconds = before + start.elapsed().as_secs_f64();
             let wanted = every > 0 && self.progress.step.is_multiple_of(every);
@@ -168,23 +173,24 @@ impl<'a> Session<'a> {
         Ok(true)
     }
 
-    fn step(&mut self, batch: Batch, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        let (clock, pictures) = (Instant::now(), batch.labels.len() as f64);
+    fn step(&mut self, batches: Vec<Batch>, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        let (clock, count) = (Instant::now(), batches.len());
+        let pictures: usize = batches.iter().map(|batch| batch.labels.len()).sum();
         let (step, epoch) = (self.progress.step, self.progress.epoch);
         let lr = self.schedule.at_step(step);
         let every = self.plan.recipe.log.measure_every_steps;
         let measured = every > 0 && step.is_multiple_of(every);
         let before = measured.then(|| WeightSnapshot::take(self.model(), &self.roles));
         let learner = self.learner.take().expect("a step gives the learner back");
-        let (learner, loss) = learner.step(batch, step, lr, &mut self.progress.sums);
+        let (learner, loss) = learner.step(batches, step, lr, &mut self.progress.sums);
         self.learner = Some(learner);
         if !loss.is_finite() {
             return Err(self.diverged(format!("the loss is {loss}")));
         }
         self.ema = self.ema.take().map(|ema| ema.updated(self.model(), step));
-        let images_per_second = pictures / clock.elapsed().as_secs_f64();
+        let images_per_second = pictures as f64 / clock.elapsed().as_secs_f64();
         self.progress.step += 1;
-        self.progress.batch += 1;
+        self.progress.batch += count;
         let event = Event::Step {
             step,
             epoch,
@@ -237,7 +243,7 @@ impl<'a> Session<'a> {
 
     fn evaluate(&self, loader: &Loader) -> Result<Evaluation, TrainError> {
         let device: Device = self.learner().device.clone().inner();
-        evaluate(self.result_model(), loader, &device)
+        evaluate(self.result_model(), loader, self.plan.recipe.eval.flip, &device)
     }
 
     fn save(&mut self, observer: &mut dyn Observer) -> Result<PathBuf, TrainError> {
@@ -282,7 +288,7 @@ impl<'a> Session<'a> {
         };
         let recipe = &self.plan.recipe;
         let seconds = self.progress.seconds;
-        let pictures = self.progress.step * recipe.train.batch_size;
+        let pictures = self.progress.step * recipe.train.step_size();
         let summary = Summary {
             model: recipe.model.clone(),
             data: recipe.data.clone(),

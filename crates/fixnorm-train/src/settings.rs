@@ -5,8 +5,28 @@ use fixnorm::{
     BaseUpdate, FixNormConfig, HeadControl, LrSchedule, Probe, Radius, ScheduleShape, SetupError,
     WeightDecay,
 };
+use fixnorm_nn::Criterion;
 
-use crate::recipe::{Base, HeadMode, RadiusKind, RadiusName, Recipe, ShapeName};
+use crate::recipe::{Base, HeadMode, LossName, RadiusKind, RadiusName, Recipe, ShapeName, Train};
+
+impl Train {
+    /// Pictures a step.
+    pub fn step_size(&self) -> usize {
+        self.batch_size.saturating_mul(self.accumulate)
+    }
+
+    /// The training loss.
+    pub fn criterion(&self) -> Criterion {
+        let label_smoothing = self.label_smoothing;
+        match self.loss {
+            LossName::CrossEntropy => Criterion::CrossEntropy { label_smoothing },
+            LossName::Bce => Criterion::BinaryCrossEntropy {
+                label_smoothing,
+                threshold: (self.bce_threshold > 0.0).then_some(self.bce_threshold),
+            },
+        }
+    }
+}
 
 impl Recipe {
     /// With the values that depend on other values put in.
@@ -65,17 +85,21 @@ impl Recipe {
 
     /// The learning rate of every step.
     pub fn lr_schedule(&self, steps_per_epoch: usize) -> LrSchedule {
+        let epochs = self.train.epochs as f64;
+        let every = self.schedule.decay_epochs;
+        let milestones = match every > 0.0 {
+            true => (1..).map(|i| f64::from(i) * every).take_while(|&at| at < epochs).collect(),
+            false => self.schedule.milestones.clone(),
+        };
         let shape = match self.schedule.shape {
             ShapeName::Constant => ScheduleShape::Constant,
             ShapeName::Linear => ScheduleShape::Linear,
-            ShapeName::Step => ScheduleShape::Step {
-                epochs: self.schedule.milestones.clone(),
-                gamma: self.schedule.gamma,
-            },
+            ShapeName::Step => {
+                ScheduleShape::Step { epochs: milestones, gamma: self.schedule.gamma }
+            }
             ShapeName::Cosine => ScheduleShape::Cosine,
             ShapeName::SqrtCosine => ScheduleShape::SqrtCosine,
         };
-        let epochs = self.train.epochs as f64;
         let schedule = LrSchedule::new(self.optimizer.lr, shape, epochs, steps_per_epoch)
             .with_warmup(self.schedule.warmup_epochs)
             .with_final_factor(self.schedule.final_factor);
@@ -113,8 +137,17 @@ impl Recipe {
             "at least 2 (batch norm needs them)",
             train.batch_size as f64,
         )?;
+        check(train.accumulate > 0, "train.accumulate", "at least 1", 0.0)?;
+        let clip = self.optimizer.clip_norm;
+        check(
+            clip >= 0.0 && clip.is_finite(),
+            "optimizer.clip_norm",
+            "at least 0 and finite",
+            clip,
+        )?;
         for (name, share) in [
             ("train.label_smoothing", train.label_smoothing),
+            ("train.bce_threshold", train.bce_threshold),
             ("train.dropout", train.dropout),
             ("train.drop_path", train.drop_path),
             ("train.ema_decay", train.ema_decay),
@@ -131,8 +164,40 @@ impl Recipe {
         )?;
         let end = schedule.final_factor;
         check((0.0..=1.0).contains(&end), "schedule.final_factor", "between 0 and 1", end)?;
+        let every = schedule.decay_epochs;
+        let few = every == 0.0 || train.epochs as f64 / every <= 1e6;
+        check(
+            every >= 0.0 && few,
+            "schedule.decay_epochs",
+            "0, or at least a millionth of train.epochs",
+            every,
+        )?;
         check(schedule.gamma > 0.0, "schedule.gamma", "above 0", schedule.gamma)?;
         check(self.log.every_steps > 0, "log.every_steps", "at least 1", 0.0)?;
         check(self.checkpoint.keep_last > 0, "checkpoint.keep_last", "at least 1", 0.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use crate::RecipeBuilder;
+
+    #[test]
+    fn decay_epochs_are_milestones_in_a_row() {
+        let set =
+            |builder: RecipeBuilder, assignment: &str| builder.override_with(assignment).unwrap();
+        let assignments = [
+            "schedule.shape=step",
+            "schedule.decay_epochs=2.4",
+            "schedule.gamma=0.97",
+            "optimizer.lr=1",
+            "train.epochs=350",
+        ];
+        let recipe = assignments.into_iter().fold(RecipeBuilder::new(), set).build().unwrap();
+        let schedule = recipe.lr_schedule(100);
+        for (epoch, decays) in [(0.0, 0), (2.3, 0), (2.41, 1), (4.79, 1), (4.81, 2), (349.9, 145)] {
+            let expected = 0.97f64.powi(decays);
+            assert!((schedule.at_epoch(epoch) - expected).abs() < 1e-12, "{epoch}");
+        }
     }
 }

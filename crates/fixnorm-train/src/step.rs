@@ -1,11 +1,11 @@
 //! One training step, and the sums of an epoch.
 //! Not here: when to stop, save or validate (`run.rs`).
 
-use burn::optim::{GradientsParams, ModuleOptimizer};
+use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Int, Tensor};
+use fixnorm::clip_grad_norm;
 use fixnorm_data::Batch;
-use fixnorm_nn::loss::cross_entropy;
-use fixnorm_nn::{Classifier, StepRng};
+use fixnorm_nn::{Classifier, Criterion, StepRng, Targets};
 use serde::{Deserialize, Serialize};
 
 use crate::evaluate::{hits, labels, pictures};
@@ -25,6 +25,12 @@ impl EpochSums {
         self.pictures += pictures;
     }
 
+    fn join(&mut self, other: Self) {
+        self.loss += other.loss;
+        self.hits += other.hits;
+        self.pictures += other.pictures;
+    }
+
     pub(crate) fn loss(&self) -> f64 {
         self.loss / self.pictures as f64
     }
@@ -38,7 +44,9 @@ impl EpochSums {
 pub(crate) struct Learner {
     pub(crate) model: Classifier,
     pub(crate) optimizer: ModuleOptimizer,
-    pub(crate) label_smoothing: f64,
+    pub(crate) criterion: Criterion,
+    /// Largest norm of a gradient; 0 for any.
+    pub(crate) clip_norm: f64,
     /// Decides, with the step, what is dropped.
     pub(crate) seed: u64,
     /// With autodiff.
@@ -46,38 +54,164 @@ pub(crate) struct Learner {
 }
 
 impl Learner {
-    /// Takes step number `step`, adds to the epoch's sums, and returns the batch's loss.
+    /// Takes step number `step` on the mean gradient of `batches`, which are of one size, adds to the epoch's sums, and
+    /// returns the mean loss. A loss that is not finite leaves everything as it was.
     pub(crate) fn step(
         self,
-        mut batch: Batch,
+        batches: Vec<Batch>,
         step: usize,
         lr: f64,
         sums: &mut EpochSums,
     ) -> (Self, f64) {
-        let (labels, x) = (labels(&batch, &self.device), pictures(&mut batch, &self.device));
-        let (learner, loss, logits) = self.step_on(x, labels, step, lr);
-        if loss.is_finite() {
+        let count = batches.len();
+        let (mut all, mut own) = (GradientsAccumulator::new(), EpochSums::default());
+        for (part, mut batch) in batches.into_iter().enumerate() {
+            let targets = labels(&batch, &self.device).into();
+            let x = pictures(&mut batch, &self.device);
+            let rng = StepRng::new(self.seed, step * count + part);
+            let (loss, logits, grads) = self.gradients(x, &targets, rng, count);
+            let Some(grads) = grads else { return (self, loss) };
+            all.accumulate(&self.model, grads);
             let logits: Vec<f32> = logits.into_data().iter().collect();
-            sums.add(loss, hits(&logits, &batch.labels).0, batch.labels.len());
+            own.add(loss, hits(&logits, &batch.labels).0, batch.labels.len());
         }
-        (learner, loss)
+        sums.join(own);
+        (self.update(all.grads(), lr), own.loss())
     }
 
-    /// Takes step number `step` and returns loss and logits. A loss that is not finite leaves everything as it was.
+    /// Takes step number `step` on one batch and returns loss and logits. A loss that is not finite leaves everything
+    /// as it was.
     pub(crate) fn step_on(
-        mut self,
+        self,
         x: Tensor<4>,
         labels: Tensor<1, Int>,
         step: usize,
         lr: f64,
     ) -> (Self, f64, Tensor<2>) {
-        let logits = self.model.forward_train(x, StepRng::new(self.seed, step));
-        let loss = cross_entropy(logits.clone(), labels, self.label_smoothing);
-        let value = loss.clone().into_scalar::<f64>();
-        if value.is_finite() {
-            let grads = GradientsParams::from_grads(loss.backward(), &self.model);
-            self.model = self.optimizer.step(lr, self.model, grads);
+        let (loss, logits, grads) =
+            self.gradients(x, &labels.into(), StepRng::new(self.seed, step), 1);
+        match grads {
+            Some(grads) => (self.update(grads, lr), loss, logits),
+            None => (self, loss, logits),
         }
-        (self, value, logits)
+    }
+
+    /// Loss and logits of a batch, and what it adds to the mean gradient of `of` such batches; none if the loss is not
+    /// finite.
+    fn gradients(
+        &self,
+        x: Tensor<4>,
+        targets: &Targets,
+        rng: StepRng,
+        of: usize,
+    ) -> (f64, Tensor<2>, Option<GradientsParams>) {
+        let logits = self.model.forward_train(x, rng);
+        let loss = self.criterion.forward(logits.clone(), targets);
+        let value = loss.clone().into_scalar::<f64>();
+        if !value.is_finite() {
+            return (value, logits, None);
+        }
+        let loss = match of {
+            1 => loss,
+            _ => loss.div_scalar(of as f64),
+        };
+        (value, logits, Some(GradientsParams::from_grads(loss.backward(), &self.model)))
+    }
+
+    fn update(mut self, grads: GradientsParams, lr: f64) -> Self {
+        let grads = match self.clip_norm {
+            0.0 => grads,
+            max_norm => clip_grad_norm(&self.model, grads, max_norm).0,
+        };
+        self.model = self.optimizer.step(lr, self.model, grads);
+        self
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::module::{Module, ModuleVisitor, Param};
+    use fixnorm_nn::{Input, ModelSpec};
+
+    const CLASSES: usize = 3;
+
+    fn learner(clip_norm: f64) -> Learner {
+        let device = Device::flex().autodiff();
+        let recipe = crate::Recipe::default();
+        let spec = ModelSpec::find("resnet8").unwrap();
+        let model = spec.init(Input { channels: 1, classes: CLASSES }, 0, &device);
+        let roles = recipe
+            .probe()
+            .with_role("*", fixnorm::Role::Free)
+            .with_role("fc.weight", fixnorm::Role::Head)
+            .run(&model, |_| Tensor::zeros([1], &device))
+            .unwrap();
+        let (model, optimizer) = recipe.optimizer_config().init(model, &roles).unwrap();
+        let criterion = recipe.train.criterion();
+        Learner { model, optimizer, criterion, clip_norm, seed: 0, device }
+    }
+
+    /// The same eight pictures in every part, each time with other labels. So the batch statistics of a part are those
+    /// of all parts together, and the gradient, linear in what the loss sends back, is that of the whole batch.
+    fn part(number: usize) -> Batch {
+        let pixels = (0..8 * 9 * 7).map(|i: usize| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
+        let labels = (0..8).map(|i| ((i * i + number) % CLASSES) as u32).collect();
+        Batch { pixels, labels, indices: (0..8).collect(), shape: [8, 9, 7, 1] }
+    }
+
+    fn weights(learner: &Learner) -> Vec<f32> {
+        struct Values(Vec<f32>);
+        impl ModuleVisitor for Values {
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                if param.is_require_grad() {
+                    self.0.extend(param.val().into_data().iter::<f32>());
+                }
+            }
+        }
+        let mut values = Values(vec![]);
+        learner.model.visit(&mut values);
+        values.0
+    }
+
+    fn farthest(a: &[f32], b: &[f32]) -> f32 {
+        a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max)
+    }
+
+    #[test]
+    fn four_parts_are_one_batch() {
+        let whole = (0..4).map(part).reduce(|mut all, one| {
+            all.pixels.extend(one.pixels);
+            all.labels.extend(one.labels);
+            all.shape[0] += one.shape[0];
+            all
+        });
+        let step = |batches| {
+            let mut sums = EpochSums::default();
+            let (learner, loss) = learner(0.0).step(batches, 0, 0.5, &mut sums);
+            (weights(&learner), loss, sums)
+        };
+        let (in_parts, loss, sums) = step((0..4).map(part).collect());
+        let (at_once, whole_loss, whole_sums) = step(vec![whole.unwrap()]);
+        let first = step(vec![part(0)]).0;
+        assert!((loss - whole_loss).abs() < 1e-6, "{loss} {whole_loss}");
+        assert_eq!((sums.hits, sums.pictures), (whole_sums.hits, whole_sums.pictures));
+        let apart = farthest(&in_parts, &at_once);
+        assert!(apart < 1e-5, "{apart}");
+        // The parts' own gradients are not those of the whole.
+        assert!(farthest(&first, &at_once) > 1e-2);
+    }
+
+    #[test]
+    fn a_clipped_gradient_moves_less() {
+        let moved = |clip_norm| {
+            let before = weights(&learner(clip_norm));
+            let after = learner(clip_norm).step(vec![part(0)], 0, 1.0, &mut EpochSums::default()).0;
+            let after = weights(&after);
+            after.iter().zip(&before).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt()
+        };
+        // The first step is the gradient, and the head's is turned back onto its sphere.
+        assert!(moved(0.01) <= 0.01 + 1e-6, "{}", moved(0.01));
+        assert!(moved(0.0) > 0.1 && (moved(1e6) - moved(0.0)).abs() < 1e-9);
     }
 }

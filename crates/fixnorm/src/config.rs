@@ -33,7 +33,7 @@ pub enum HeadControl {
 pub struct FixNormConfig {
     /// How a gradient becomes a direction.
     pub base: BaseUpdate,
-    /// How a direction becomes a step of a scale-invariant weight.
+    /// How a direction becomes a step of a scale-invariant weight; with [`StepRule::TrustRatio`] of every weight.
     pub step_rule: StepRule,
     /// What holds the norm of scale-invariant weights.
     pub constraint: Constraint,
@@ -187,6 +187,9 @@ impl FixNormConfig {
     fn optimizer_of(&self, param: &ParamRole) -> Result<NormOptimizer, SetupError> {
         let decay = self.weight_decay.filter(|decay| decay.target.includes(param));
         let mut optimizer = self.plain(decay.map(|decay| (decay.rate, decay.kind)));
+        if self.step_rule == StepRule::TrustRatio && param.is_weight() {
+            optimizer.rule = StepRule::TrustRatio;
+        }
         match param.role {
             Role::Free => {}
             Role::Head => match self.head {

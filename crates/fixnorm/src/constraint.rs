@@ -6,6 +6,7 @@
 //! | FixNorm | fixed | raw |
 //! | weight decay | free | raw, with decay |
 //! | Hyperball ([2606.16899](https://arxiv.org/abs/2606.16899)) | fixed, radius `init` | normalized |
+//! | LAMB ([1904.00962](https://arxiv.org/abs/1904.00962)) | free | trust ratio, with decay, around Adam |
 
 use fixnorm_kernels::update::{Coefficients, Moments};
 use serde::{Deserialize, Serialize};
@@ -54,6 +55,9 @@ pub enum StepRule {
     Raw,
     /// −lr·ρ·d/‖d‖: every step turns the weight by about lr radians.
     Normalized,
+    /// −lr·‖w‖·u/‖u‖ with u = d + λ·w, where λ is the decoupled decay: LAMB's step. Taken by all weights, of two
+    /// dimensions or more.
+    TrustRatio,
 }
 
 /// The scalars of one step, the same for all groups of a weight.
@@ -73,14 +77,24 @@ impl Step {
     /// The step of a group whose norm is held at `radius`.
     pub(crate) fn coefficients(&self, moments: Moments, radius: f64) -> Coefficients {
         let Moments { ww, wd, dd } = moments;
-        let a = 1.0 - self.lr * self.decay;
-        if dd == 0.0 && a == 1.0 {
+        if dd == 0.0 && self.decay == 0.0 {
             // Nothing to do, and rescaling by 1 ± rounding would be something.
             return Coefficients { a: 1.0, b: 0.0 };
         }
+        let trust = match self.rule {
+            StepRule::Raw | StepRule::Normalized => 1.0,
+            StepRule::TrustRatio => {
+                let square = dd + 2.0 * self.decay * wd + self.decay * self.decay * ww;
+                match ww == 0.0 || square <= 0.0 {
+                    true => 1.0,
+                    false => (ww / square).sqrt(),
+                }
+            }
+        };
+        let a = 1.0 - self.lr * trust * self.decay;
         let b = match self.rule {
-            StepRule::Raw if self.lr_in_direction => -1.0,
-            StepRule::Raw => -self.lr,
+            StepRule::Raw | StepRule::TrustRatio if self.lr_in_direction => -trust,
+            StepRule::Raw | StepRule::TrustRatio => -self.lr * trust,
             StepRule::Normalized if dd == 0.0 => 0.0,
             StepRule::Normalized => -self.lr * radius / dd.sqrt(),
         };
@@ -112,7 +126,7 @@ mod tests {
 
     #[test]
     fn fixed_lands_on_the_sphere_and_capped_inside_it() {
-        for rule in [StepRule::Raw, StepRule::Normalized] {
+        for rule in [StepRule::Raw, StepRule::Normalized, StepRule::TrustRatio] {
             let fixed = step(rule, Constraint::Fixed).coefficients(MOMENTS, 3.0);
             assert!((norm_after(MOMENTS, fixed) - 3.0).abs() < 1e-12);
             let inside = step(rule, Constraint::Capped).coefficients(MOMENTS, 3.0);
@@ -131,9 +145,27 @@ mod tests {
     }
 
     #[test]
+    fn a_trusted_step_has_the_length_lr_times_the_weights_norm() {
+        for decay in [0.0, 0.3] {
+            let step = Step { decay, ..step(StepRule::TrustRatio, Constraint::Free) };
+            let Coefficients { a, b } = step.coefficients(MOMENTS, f64::NAN);
+            // The difference to the weight: (a − 1)·w + b·d.
+            let Moments { ww, wd, dd } = MOMENTS;
+            let square = (a - 1.0).powi(2) * ww + 2.0 * (a - 1.0) * b * wd + b * b * dd;
+            assert!((square.sqrt() - 0.1 * ww.sqrt()).abs() < 1e-12);
+            assert!(((a - 1.0) - decay * b).abs() < 1e-12, "along d + λ·w");
+        }
+        let still = Moments { wd: 0.0, dd: 0.0, ..MOMENTS };
+        let decayed = Step { decay: 0.3, ..step(StepRule::TrustRatio, Constraint::Free) };
+        assert!((decayed.coefficients(still, 1.0).a - 0.9).abs() < 1e-12);
+        let zero = Moments { ww: 0.0, wd: 0.0, ..MOMENTS };
+        assert_eq!(decayed.coefficients(zero, 1.0).b, -0.1);
+    }
+
+    #[test]
     fn zero_direction_moves_nothing() {
         let still = Moments { wd: 0.0, dd: 0.0, ..MOMENTS };
-        for rule in [StepRule::Raw, StepRule::Normalized] {
+        for rule in [StepRule::Raw, StepRule::Normalized, StepRule::TrustRatio] {
             let found = step(rule, Constraint::Fixed).coefficients(still, 3.0);
             assert_eq!(found, Coefficients { a: 1.0, b: 0.0 });
         }

@@ -45,9 +45,11 @@
 //! | [`constraint`], [`base`], [`decay`] | the parts of an optimizer: norm, base update, baselines |
 //! | [`config`], [`optim`] | put together, and the step itself |
 //! | [`schedule`] | learning rate over time |
+//! | [`clip_grad_norm`] | the gradient's norm over all parameters |
 //! | [`measure`] | norms, effective learning rates and angular updates of a running net |
 
 pub mod base;
+mod clip;
 pub mod config;
 pub mod constraint;
 pub mod decay;
@@ -60,6 +62,7 @@ pub mod role;
 pub mod schedule;
 
 pub use base::BaseUpdate;
+pub use clip::clip_grad_norm;
 pub use config::{FixNormConfig, HeadControl};
 pub use constraint::{Constraint, Radius, Scope, StepRule};
 pub use decay::{DecayKind, DecayTarget, WeightDecay};

@@ -173,16 +173,26 @@ impl NormOptimizer {
             Some(radius) => radius.clone().cast(w.dtype()).reshape(ww.shape()),
             None => ww.ones_like(),
         };
-        let a = 1.0 - step.lr * step.decay;
+        let trust = match step.rule {
+            StepRule::Raw | StepRule::Normalized => dd.ones_like(),
+            StepRule::TrustRatio => {
+                let mixed = wd.clone().mul_scalar(2.0 * step.decay);
+                let square = dd.clone() + mixed + ww.clone().mul_scalar(step.decay * step.decay);
+                let none = square.clone().lower_equal_scalar(0.0);
+                let none = none.bool_or(ww.clone().equal_scalar(0.0));
+                (ww.clone() / square).sqrt().mask_fill(none, 1.0)
+            }
+        };
+        let a = trust.clone().mul_scalar(-step.lr * step.decay).add_scalar(1.0);
         let still = dd.clone().equal_scalar(0.0);
         let b = match step.rule {
-            StepRule::Raw if step.lr_in_direction => dd.ones_like().neg(),
-            StepRule::Raw => dd.ones_like().mul_scalar(-step.lr),
+            StepRule::Raw | StepRule::TrustRatio if step.lr_in_direction => trust.neg(),
+            StepRule::Raw | StepRule::TrustRatio => trust.mul_scalar(-step.lr),
             StepRule::Normalized => (radius.clone().mul_scalar(-step.lr) / dd.clone().sqrt())
                 .mask_fill(still.clone(), 0.0),
         };
-        let square =
-            ww.mul_scalar(a * a) + wd * b.clone().mul_scalar(2.0 * a) + dd * b.clone() * b.clone();
+        let crossed = wd * a.clone() * b.clone().mul_scalar(2.0);
+        let square = ww * a.clone() * a.clone() + crossed + dd * b.clone() * b.clone();
         // Not `clamp_min`: it would turn a NaN into a step.
         let norm = square.clone().mask_fill(square.lower_scalar(0.0), 0.0).sqrt();
         let ratio = (radius.clone() / norm.clone()).mask_fill(norm.clone().equal_scalar(0.0), 1.0);
@@ -191,11 +201,11 @@ impl NormOptimizer {
             Constraint::Fixed => ratio,
             Constraint::Capped => ratio.mask_fill(norm.lower_equal(radius), 1.0),
         };
-        let scale = match a == 1.0 {
+        let scale = match step.decay == 0.0 {
             true => scale.mask_fill(still, 1.0),
             false => scale,
         };
-        let next = w * scale.clone().mul_scalar(a) + direction * (scale * b);
+        let next = w * (scale.clone() * a) + direction * (scale * b);
         (next, state)
     }
 

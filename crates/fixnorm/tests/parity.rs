@@ -9,7 +9,7 @@ use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::relu};
 use fixnorm::{
     BaseUpdate, DecayKind, DecayTarget, FixNormConfig, LrSchedule, Probe, Role, Roles,
-    ScheduleShape, Scope, WeightDecay,
+    ScheduleShape, Scope, StepRule, WeightDecay,
 };
 use serde_json::Value;
 
@@ -289,6 +289,14 @@ fn adamw() {
     let (kind, target) = (DecayKind::Decoupled, DecayTarget::AllWeights);
     let (config, schedule) = decayed(base, 0.05, kind, target, 0.01);
     compare("adamw", &config, &schedule);
+}
+
+#[test]
+fn lamb() {
+    let base = BaseUpdate::AdamW { betas: (0.9, 0.999), epsilon: 1e-4 };
+    let (kind, target) = (DecayKind::Decoupled, DecayTarget::AllWeights);
+    let (config, schedule) = decayed(base, 0.05, kind, target, 0.01);
+    compare("lamb", &config.with_step_rule(StepRule::TrustRatio), &schedule);
 }
 
 #[test]

@@ -23,6 +23,7 @@ pub(crate) fn step(args: &BenchStepArgs, format: Format) -> anyhow::Result<ExitC
             PrecisionArg::F32 => PrecisionName::F32,
             PrecisionArg::Bf16 => PrecisionName::Bf16,
         },
+        inference: args.inference,
         steps: args.steps as usize,
         profile: args.profile,
     })?;

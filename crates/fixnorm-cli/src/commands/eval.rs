@@ -15,7 +15,8 @@ pub(crate) fn run(args: &EvalArgs, format: Format) -> anyhow::Result<ExitCode> {
         true => Fit::Partial,
         false => Fit::Exact,
     };
-    let (val, left) = bundle.evaluate(args.model.as_deref(), &args.data, fit, &args.device)?;
+    let model = args.model.as_deref();
+    let (val, left) = bundle.evaluate(model, &args.data, fit, args.flip, &args.device)?;
     if !left.is_empty() {
         eprintln!("not all weights fit, and what is missing is random:{left}");
     }

@@ -29,7 +29,7 @@ fn learner(
 ) -> Result<Learner, TrainError> {
     let recipe = Recipe::default();
     let model = spec.init(input, 0, device);
-    let label_smoothing = recipe.train.label_smoothing;
+    let criterion = recipe.train.criterion();
     // Every convolution of our models is followed by a normalization; probing a large one would take
     // longer than the measurement.
     let probe =
@@ -38,7 +38,8 @@ fn learner(
         probe.with_role("fc.weight", Role::Head).run(&model, |_| Tensor::zeros([1], device))?;
     let model = model.with_precision(Precision::from(precision));
     let (model, optimizer) = recipe.optimizer_config().init(model, &roles)?;
-    Ok(Learner { model, optimizer, label_smoothing, seed: 0, device: device.clone() })
+    let device = device.clone();
+    Ok(Learner { model, optimizer, criterion, clip_norm: 0.0, seed: 0, device })
 }
 
 /// Milliseconds of what was measured several times.

@@ -1,7 +1,8 @@
-//! Training steps: speed, memory, and where the time goes.
+//! Training steps, or predictions: speed, memory, and where the time goes.
 
 use std::time::{Duration, Instant};
 
+use burn::module::Module;
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use fixnorm_kernels::{Isa, bf16, profile};
 use fixnorm_nn::Input;
@@ -25,6 +26,8 @@ pub struct StepBench {
     pub channels: Option<usize>,
     /// Precision of activations and products.
     pub precision: PrecisionName,
+    /// Predict with running statistics instead of training.
+    pub inference: bool,
     /// Steps that are measured, after two that are not.
     pub steps: usize,
     /// Whether the time of each operation is wanted.
@@ -42,6 +45,8 @@ pub struct StepReport {
     pub resolution: usize,
     /// `f32` or `bf16`.
     pub precision: PrecisionName,
+    /// Whether a step was a prediction.
+    pub inference: bool,
     /// Threads that the kernels use.
     pub threads: usize,
     /// The instruction set in use.
@@ -80,7 +85,7 @@ pub struct OpReport {
     pub over_limit: f64,
 }
 
-/// Measures training steps on pictures of noise.
+/// Measures training steps, or predictions, on pictures of noise.
 ///
 /// # Errors
 /// An unknown model, or a network whose roles cannot be found.
@@ -88,19 +93,32 @@ pub fn step(bench: &StepBench) -> Result<StepReport, TrainError> {
     let spec = ModelSpec::find(&bench.model)?;
     let device = Device::flex().autodiff();
     let input = Input { channels: bench.channels.unwrap_or(spec.input.channels), ..spec.input };
-    let mut learner = learner(spec, input, bench.precision, &device)?;
     let (n, side) = (bench.batch, bench.resolution);
-    let x = Tensor::<4>::random([n, side, side, input.channels], Distribution::Default, &device);
-    let classes = Distribution::Uniform(0.0, input.classes as f64);
-    let labels = Tensor::<1, Int>::random([n], classes, &device);
+    let shape = [n, side, side, input.channels];
+    let mut run: Box<dyn FnMut(usize)> = match bench.inference {
+        true => {
+            let model = spec.init(input, 0, &device).with_precision(bench.precision.into()).valid();
+            let x = Tensor::<4>::random(shape, Distribution::Default, &device.inner());
+            Box::new(move |_| drop(model.forward(x.clone())))
+        }
+        false => {
+            let mut learner = Some(learner(spec, input, bench.precision, &device)?);
+            let x = Tensor::<4>::random(shape, Distribution::Default, &device);
+            let classes = Distribution::Uniform(0.0, input.classes as f64);
+            let labels = Tensor::<1, Int>::random([n], classes, &device);
+            Box::new(move |step| {
+                let (x, labels) = (x.clone(), labels.clone());
+                learner = learner.take().map(|learner| learner.step_on(x, labels, step, 0.01).0);
+            })
+        }
+    };
     let mut times = Vec::new();
     for step in 0..2 + bench.steps {
         if step == 2 && bench.profile {
             profile::record(true);
         }
         let start = Instant::now();
-        let (x, labels) = (x.clone(), labels.clone());
-        learner = learner.step_on(x, labels, step, 0.01).0;
+        run(step);
         if step >= 2 {
             times.push(start.elapsed());
         }
@@ -135,6 +153,7 @@ pub fn step(bench: &StepBench) -> Result<StepReport, TrainError> {
         batch: n,
         resolution: side,
         precision: bench.precision,
+        inference: bench.inference,
         threads: rayon::current_num_threads(),
         isa: Isa::current().name(),
         images_per_second: n as f64 / spread.median * 1e3,
