@@ -15,7 +15,11 @@ pub(crate) fn run(args: &EvalArgs, format: Format) -> anyhow::Result<ExitCode> {
         true => Fit::Partial,
         false => Fit::Exact,
     };
-    let (val, left) = bundle.evaluate(args.model.as_deref(), &args.data, fit, &args.device)?;
+    let (val, left) =
+        bundle.evaluate(args.model.as_deref(), &args.data, fit, &args.device, args.max_bad)?;
+    for bad in &val.bad {
+        eprintln!("skipped {}: {}", bad.name.display(), bad.reason);
+    }
     if !left.is_empty() {
         eprintln!("not all weights fit, and what is missing is random:{left}");
     }
@@ -25,6 +29,7 @@ pub(crate) fn run(args: &EvalArgs, format: Format) -> anyhow::Result<ExitCode> {
             "val_top5": val.top5,
             "val_loss": val.loss,
             "count": val.count,
+            "skipped": val.skipped,
         }))?,
         Format::Text => output::line(&format!(
             "val top-1 {:.4}  top-5 {:.4}  loss {:.4}  on {} pictures",
