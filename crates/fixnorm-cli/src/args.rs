@@ -2,7 +2,9 @@
 
 use std::path::PathBuf;
 
+use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use fixnorm_train::data::fetch::REMOTES;
 use fixnorm_train::export::ExportFormat;
 
 /// Train image classifiers by controlling the norms of their weights instead of decaying them.
@@ -41,9 +43,40 @@ pub(crate) enum Command {
     Inspect(InspectArgs),
     /// Weights for others: safetensors for timm, ONNX for runtimes.
     Export(ExportArgs),
+    /// Data sets: check one, fetch one.
+    #[command(subcommand)]
+    Data(DataCommand),
     /// Speed and memory on this machine.
     #[command(subcommand)]
     Bench(BenchCommand),
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum DataCommand {
+    /// Decode every picture: bad ones, sizes, classes, channel statistics.
+    Check(DataCheckArgs),
+    /// Download a data set, check it and unpack it.
+    Fetch(DataFetchArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DataCheckArgs {
+    /// Data, as `train` takes it.
+    #[arg(value_name = "DATA")]
+    pub(crate) data: String,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct DataFetchArgs {
+    /// Which one.
+    #[arg(value_name = "NAME", value_parser = PossibleValuesParser::new(REMOTES.iter().map(|r| r.name)))]
+    pub(crate) name: String,
+    /// Where to put it; by default NAME in FIXNORM_DATA or else in data, where `--data NAME` finds it.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) out: Option<PathBuf>,
+    /// Another address of the same files, without their names.
+    #[arg(long, value_name = "URL")]
+    pub(crate) url: Option<String>,
 }
 
 #[derive(Debug, Args)]
@@ -123,7 +156,8 @@ pub(crate) struct TrainArgs {
     /// Model id; see `fixnorm models`.
     #[arg(long, value_name = "ID")]
     pub(crate) model: Option<String>,
-    /// fashion-mnist-mini (embedded), fashion-mnist[:DIR], idx:DIR or synthetic:CxHxW.
+    /// fashion-mnist-mini (embedded), fashion-mnist[:DIR], cifar10[:DIR], folder:DIR, tar:GLOB, parquet:GLOB,
+    /// idx:DIR or synthetic:CxHxW.
     #[arg(long, value_name = "DATA")]
     pub(crate) data: Option<String>,
     /// Passes over the training pictures.
@@ -173,6 +207,9 @@ pub(crate) struct EvalArgs {
     /// Average the logits of a picture and of its mirror image.
     #[arg(long)]
     pub(crate) flip: bool,
+    /// Share of the pictures that may be skipped because they cannot be read.
+    #[arg(long, value_name = "SHARE", default_value_t = 0.001)]
+    pub(crate) max_bad: f64,
     /// Where to compute.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: String,

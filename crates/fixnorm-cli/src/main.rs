@@ -11,7 +11,7 @@ use clap::Parser;
 
 use fixnorm_kernels::allocator::{self, Allocator};
 
-use args::{BenchCommand, Cli, Command};
+use args::{BenchCommand, Cli, Command, DataCommand};
 
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
@@ -28,6 +28,8 @@ fn main() -> ExitCode {
         Command::Recipes(args) => commands::recipes::run(&args, format),
         Command::Export(args) => commands::export::run(&args, format),
         Command::Inspect(args) => commands::inspect::run(&args, format),
+        Command::Data(DataCommand::Check(args)) => commands::data::check(&args, format),
+        Command::Data(DataCommand::Fetch(args)) => commands::data::fetch(&args, format),
         Command::Bench(BenchCommand::Step(args)) => commands::bench::step(&args, format),
         Command::Bench(BenchCommand::Optim(args)) => commands::bench::optim(&args, format),
     };

@@ -3,6 +3,7 @@
 use std::io::IsTerminal;
 use std::time::Instant;
 
+use fixnorm_train::data::LoadOptions;
 use fixnorm_train::event::Initialized;
 use fixnorm_train::{Event, Observer};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -50,6 +51,20 @@ impl Progress {
         bar.set_position(step as u64);
         bar.reset_eta();
         self.bar = bar;
+    }
+}
+
+/// Loads a data set with a word on stderr where an index has to be made first.
+pub(crate) fn loading() -> LoadOptions<'static> {
+    LoadOptions { progress: &indexing, ..LoadOptions::default() }
+}
+
+/// A line at the start and at the end: shards are few, and only their first use needs it.
+fn indexing(done: usize, of: usize) {
+    match done {
+        0 => eprintln!("indexing {of} files, once"),
+        done if done == of => eprintln!("indexed {of} files"),
+        _ => {}
     }
 }
 
@@ -126,6 +141,11 @@ impl Observer for Progress {
                 self.epochs,
                 self.since.elapsed().as_secs()
             )),
+            Event::BadPictures { pictures, .. } => {
+                for bad in pictures {
+                    self.say(&format!("skipped {}: {}", bad.name.display(), bad.reason));
+                }
+            }
             Event::Measure { .. } | Event::Checkpoint { .. } => {}
             Event::Interrupted { .. } | Event::End(_) => self.bar.finish_and_clear(),
         }

@@ -2,34 +2,116 @@
 //! Not here: random changes and normalization (`transform.rs`), resizing itself (`resize.rs`).
 
 use std::fs::File;
-use std::io::BufReader;
+use std::io::{Cursor, Read};
 use std::path::Path;
 
-use image::{DynamicImage, ImageReader};
+use image::error::{LimitError, LimitErrorKind};
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits};
 
 use crate::resize::{Interpolation, resize};
-use crate::{DataError, Picture};
+use crate::{DataError, Encoded, Picture};
+
+/// Most bytes that a picture file may have, and most that its pixels may take while they are decoded: a
+/// header that promises more is refused before memory is taken for it. 2^28 bytes are 9,400 × 9,400 pixels
+/// in colour.
+pub const MOST_BYTES: u64 = 1 << 28;
 
 /// Reads a PNG or JPEG file, told apart by its content; grey pictures have one channel, others three.
 ///
 /// # Errors
 /// A file that cannot be read, or is not such a picture.
 pub fn read_picture(path: &Path) -> Result<Picture, DataError> {
+    decode(&read_encoded(path)?)
+}
+
+/// A picture file's bytes.
+///
+/// # Errors
+/// A file that cannot be read, or has more than [`MOST_BYTES`].
+pub(crate) fn read_encoded(path: &Path) -> Result<Encoded, DataError> {
     let unreadable = |source| DataError::Read { path: path.to_owned(), source };
     if path.is_dir() {
         return Err(unreadable(std::io::ErrorKind::IsADirectory.into()));
     }
-    let file = BufReader::new(File::open(path).map_err(unreadable)?);
-    // Not `ImageReader::open`: it believes the name where the content says nothing.
-    let reader = ImageReader::new(file).with_guessed_format().map_err(unreadable)?;
-    let decoded = reader.decode().map_err(|error| DataError::NotAPicture {
-        path: path.to_owned(),
-        message: error.to_string(),
+    let mut bytes = vec![];
+    let file = File::open(path).map_err(unreadable)?;
+    file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > MOST_BYTES {
+        let message = format!("it has more than {MOST_BYTES} bytes");
+        return Err(DataError::NotAPicture { path: path.to_owned(), message });
+    }
+    Ok(Encoded { bytes, name: path.to_owned() })
+}
+
+/// The picture in a PNG or JPEG file's bytes, told apart by their content and turned as its EXIF data say;
+/// grey pictures have one channel, others three.
+///
+/// # Errors
+/// [`DataError::NotAPicture`], also for one whose pixels would take more than [`MOST_BYTES`].
+pub fn decode(encoded: &Encoded) -> Result<Picture, DataError> {
+    let not_a_picture = |message: String| {
+        let path = encoded.name.clone();
+        DataError::NotAPicture { path, message }
+    };
+    if encoded.bytes.is_empty() {
+        return Err(not_a_picture("it has no bytes".to_owned()));
+    }
+    if ends_early(&encoded.bytes) {
+        return Err(not_a_picture("it ends before its last pixel".to_owned()));
+    }
+    let image = decode_image(&encoded.bytes).map_err(|error| {
+        not_a_picture(match error {
+            ImageError::Limits(_) => format!("its pixels would take more than {MOST_BYTES} bytes"),
+            error => error.to_string(),
+        })
     })?;
-    Ok(match decoded.color().has_color() {
-        true => picture(DynamicImage::ImageRgb8(decoded.into_rgb8())),
-        false => picture(DynamicImage::ImageLuma8(decoded.into_luma8())),
+    Ok(match image.color().has_color() {
+        true => picture(DynamicImage::ImageRgb8(image.into_rgb8())),
+        false => picture(DynamicImage::ImageLuma8(image.into_luma8())),
     })
+}
+
+/// Whether the bytes are a JPEG file without the marker that ends one. The decoder would make up what is
+/// missing.
+fn ends_early(bytes: &[u8]) -> bool {
+    let mut rest = match bytes {
+        [0xff, 0xd8, rest @ ..] => rest,
+        _ => return false,
+    };
+    // Over the headers, of which one may hold a whole JPEG, to the first scan.
+    loop {
+        match *rest {
+            [0xff, 0xda, ref scan @ ..] => {
+                return !scan.windows(2).any(|pair| pair == [0xff, 0xd9]);
+            }
+            [0xff, 0xff, ..] => rest = &rest[1..],
+            [0xff, _, high, low, ..] => {
+                let length = usize::from(u16::from_be_bytes([high, low]));
+                rest = rest.get(2 + length..).unwrap_or_default();
+            }
+            // Not as JPEG has it: the decoder will say what is wrong.
+            _ => return false,
+        }
+    }
+}
+
+fn decode_image(bytes: &[u8]) -> image::ImageResult<DynamicImage> {
+    // The content decides, whatever the name says.
+    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
+    let mut limits = Limits::no_limits();
+    limits.max_alloc = Some(MOST_BYTES);
+    reader.limits(limits);
+    let mut decoder = reader.into_decoder()?;
+    if decoder.total_bytes() > MOST_BYTES {
+        let too_large = LimitError::from_kind(LimitErrorKind::InsufficientMemory);
+        return Err(ImageError::Limits(too_large));
+    }
+    // Broken EXIF data are no reason to lose the picture.
+    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+    let mut image = DynamicImage::from_decoder(decoder)?;
+    image.apply_orientation(orientation);
+    Ok(image)
 }
 
 fn picture(image: DynamicImage) -> Picture {
@@ -133,6 +215,46 @@ mod tests {
             read_picture(&dir.path().join("none")).unwrap_err(),
             DataError::Read { .. }
         ));
+    }
+
+    fn jpeg(image: &image::RgbImage) -> Vec<u8> {
+        let mut bytes = vec![];
+        image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 90)
+            .encode_image(image)
+            .unwrap();
+        bytes
+    }
+
+    fn reason(bytes: Vec<u8>) -> String {
+        decode(&Encoded { bytes, name: "x.jpg".into() }).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn torn_jpegs_are_no_pictures() {
+        let image = image::RgbImage::from_fn(64, 48, |x, y| {
+            image::Rgb([(x * 4) as u8, (y * 5) as u8, (x * y) as u8])
+        });
+        let whole = jpeg(&image);
+        assert!(decode(&Encoded { bytes: whole.clone(), name: "x.jpg".into() }).is_ok());
+        for kept in [0, 1, 2, 3, 10, 100, whole.len() / 2, whole.len() * 9 / 10, whole.len() - 2] {
+            let said = reason(whole[..kept].to_vec());
+            assert!(said.starts_with("x.jpg is not a PNG or JPEG picture"), "{kept}: {said}");
+        }
+    }
+
+    #[test]
+    fn what_would_not_fit_into_memory_is_refused_by_its_header() {
+        // Height and width stand behind the frame header's marker, length and precision.
+        let mut bytes = jpeg(&image::RgbImage::new(16, 16));
+        let frame = bytes.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
+        bytes[frame + 5..frame + 9].copy_from_slice(&[0xff; 4]);
+        assert!(reason(bytes).contains("more than 268435456 bytes"));
+
+        let mut png = vec![];
+        let encoder = image::codecs::png::PngEncoder::new(&mut png);
+        image::RgbImage::new(16, 16).write_with_encoder(encoder).unwrap();
+        png[16..24].copy_from_slice(&[0, 1, 0, 0, 0, 1, 0, 0]);
+        assert!(reason(png).starts_with("x.jpg is not"));
     }
 
     #[test]

@@ -69,7 +69,7 @@ pub(crate) fn load(dir: &Path, class_names: Option<Vec<String>>) -> Result<DataS
         train: Arc::new(train),
         val: Arc::new(all.subset(val)),
         test,
-        shape: [sides[0], sides[1], sides.get(2).copied().unwrap_or(1)],
+        shape: Some([sides[0], sides[1], sides.get(2).copied().unwrap_or(1)]),
         class_names,
     })
 }
@@ -116,7 +116,7 @@ pub(crate) mod tests {
         let data = load(&directory(240, 12, 4)).unwrap();
         assert_eq!((data.train.len(), data.val.len()), (220, 20));
         assert_eq!(data.test.unwrap().len(), 12);
-        assert_eq!((data.shape, data.class_names.len()), ([2, 3, 1], 4));
+        assert_eq!((data.shape, data.class_names.len()), (Some([2, 3, 1]), 4));
         assert!((data.normalization.mean[0] - 0.49).abs() < 0.02);
         assert!(load(&directory(240, 0, 4)).unwrap().test.is_none());
 
@@ -179,7 +179,7 @@ pub(crate) mod tests {
             fs::remove_file(dir.path().join(name)).unwrap();
         }
         let data = load(&dir).unwrap();
-        assert_eq!(data.shape, [1, 2, 3]);
+        assert_eq!(data.shape, Some([1, 2, 3]));
         assert_eq!(data.val.picture(0).unwrap().pixels, [10, 20, 30, 20, 20, 30]);
         let Normalization { mean, std } = data.normalization;
         for (found, expected) in mean.iter().zip([15.0, 20.0, 30.0]) {

@@ -37,7 +37,7 @@ pub(crate) fn fashion_mnist_mini() -> Result<DataSet, DataError> {
         train: Arc::new(train),
         val: Arc::new(val),
         test: Some(Arc::new(test)),
-        shape: [28, 28, 1],
+        shape: Some([28, 28, 1]),
         class_names: fashion::class_names(),
         normalization: fashion::normalization(),
     })

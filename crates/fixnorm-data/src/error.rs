@@ -1,7 +1,9 @@
 //! What can be wrong with data: the file, the index, what was expected and found.
 //! Not here: the checks; each stands where the data is read.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+
+use crate::BadPicture;
 
 /// Data that cannot be read or used.
 #[derive(Debug, thiserror::Error)]
@@ -23,12 +25,14 @@ pub enum DataError {
         /// The form.
         expected: &'static str,
     },
-    /// The full Fashion-MNIST is in none of the usual places.
+    /// A data set is in none of the usual places.
     #[error(
-        "fashion-mnist not found in {}; put its four IDX files there, or name their directory with fashion-mnist:DIR or FIXNORM_DATA",
+        "{name} not found in {}; get it with `fixnorm data fetch {name}`, or name its directory with {name}:DIR or FIXNORM_DATA",
         list(.looked)
     )]
     NotFound {
+        /// Its name.
+        name: &'static str,
         /// Where it was looked for.
         looked: Vec<PathBuf>,
     },
@@ -71,10 +75,34 @@ pub enum DataError {
         message: String,
     },
     /// A directory without pictures.
-    #[error("{} holds no PNG or JPEG pictures", path.display())]
+    #[error("{} holds no pictures", path.display())]
     NoPictures {
         /// The directory.
         path: PathBuf,
+    },
+    /// A pattern that no file fits.
+    #[error("{} fits no {kind} file", pattern.display())]
+    NoShards {
+        /// The pattern.
+        pattern: PathBuf,
+        /// `.tar` or `.parquet`.
+        kind: &'static str,
+    },
+    /// More pictures that cannot be read than a loader may skip.
+    #[error(
+        "{} of {pictures} pictures cannot be read, and loader.max_bad = {max_bad} allows {allowed}: {}; \
+         `fixnorm data check DATA` lists them all",
+        bad.len(), first(.bad)
+    )]
+    TooManyBad {
+        /// Those found so far.
+        bad: Vec<BadPicture>,
+        /// Pictures in all.
+        pictures: usize,
+        /// Share that may be skipped.
+        max_bad: f64,
+        /// The same in pictures.
+        allowed: usize,
     },
     /// A loader that cannot work.
     #[error("{0}")]
@@ -89,6 +117,37 @@ impl DataError {
     pub fn is_usage(&self) -> bool {
         matches!(self, DataError::UnknownData { .. } | DataError::Spec { .. })
     }
+
+    /// The file it is about, and what is wrong with it.
+    pub(crate) fn name_and_reason(self) -> (PathBuf, String) {
+        match self {
+            DataError::Read { path, source } => (path, format!("cannot be read: {source}")),
+            DataError::NotAPicture { path, message } => (path, message),
+            DataError::Format { path, expected, found } => {
+                (path, format!("expected {expected}, found {found}"))
+            }
+            other => (PathBuf::new(), other.to_string()),
+        }
+    }
+
+    pub(crate) fn format(path: &Path, expected: impl ToString, found: impl ToString) -> Self {
+        let (expected, found) = (expected.to_string(), found.to_string());
+        DataError::Format { path: path.to_owned(), expected, found }
+    }
+
+    pub(crate) fn read(path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<> {
+        let path = path.to_owned();
+        move |source| DataError::Read { path, source }
+    }
+}
+
+/// The first few, with what is wrong with each.
+fn first(bad: &[BadPicture]) -> String {
+    const SHOWN: usize = 3;
+    let shown =
+        bad.iter().take(SHOWN).map(|bad| format!("{} ({})", bad.name.display(), bad.reason));
+    let more = if bad.len() > SHOWN { ", …" } else { "" };
+    shown.collect::<Vec<_>>().join(", ") + more
 }
 
 fn list(paths: &[PathBuf]) -> String {

@@ -1,9 +1,10 @@
-//! What is known of Fashion-MNIST: its classes, its statistics, and where the full set may lie.
-//! Not here: the embedded subset (`embedded.rs`), reading the files (`directory.rs`).
+//! What is known of Fashion-MNIST: its classes and its statistics.
+//! Not here: the embedded subset (`embedded.rs`), reading the files (`directory.rs`), where they may lie
+//! (`places.rs`).
 
 use std::path::{Path, PathBuf};
 
-use crate::{DataError, DataSet, Normalization, directory};
+use crate::{DataError, DataSet, Normalization, directory, places};
 
 /// In the order of the labels.
 const CLASSES: [&str; 10] = [
@@ -36,8 +37,10 @@ pub(crate) fn load(dir: &Path, name: String) -> Result<DataSet, DataError> {
         expected: expected.to_owned(),
         found,
     };
-    if data.shape[2] != 1 {
-        let found = format!("{} channels", data.shape[2]);
+    if let Some([_, _, channels]) = data.shape
+        && channels != 1
+    {
+        let found = format!("{channels} channels");
         return Err(wrong(directory::TRAIN_IMAGES, "grey pictures", found));
     }
     if data.test.is_none() {
@@ -47,20 +50,13 @@ pub(crate) fn load(dir: &Path, name: String) -> Result<DataSet, DataError> {
     Ok(DataSet { normalization: normalization(), name, ..data })
 }
 
-/// The first of the usual places that has the training pictures: `$FIXNORM_DATA`, its
-/// `fashion-mnist`, `data/fashion-mnist`.
+/// The first of the usual places that has the training pictures.
 pub(crate) fn find() -> Result<PathBuf, DataError> {
-    let root = std::env::var_os("FIXNORM_DATA").filter(|root| !root.is_empty());
-    find_in(root.map(PathBuf::from), Path::new("data"))
+    places::find("fashion-mnist", has)
 }
 
-fn find_in(root: Option<PathBuf>, data: &Path) -> Result<PathBuf, DataError> {
-    let from_root = root.into_iter().flat_map(|root| [root.clone(), root.join("fashion-mnist")]);
-    let looked: Vec<PathBuf> = from_root.chain([data.join("fashion-mnist")]).collect();
-    match looked.iter().find(|dir| directory::has(dir, directory::TRAIN_IMAGES)) {
-        Some(dir) => Ok(dir.clone()),
-        None => Err(DataError::NotFound { looked }),
-    }
+fn has(dir: &Path) -> bool {
+    directory::has(dir, directory::TRAIN_IMAGES)
 }
 
 #[cfg(test)]
@@ -68,7 +64,6 @@ mod tests {
     use super::*;
     use crate::DataSpec;
     use crate::directory::tests::{directory, write_idx};
-    use std::fs;
 
     fn load(dir: &tempfile::TempDir) -> Result<DataSet, DataError> {
         DataSpec::FashionMnist { dir: Some(dir.path().to_owned()) }.load()
@@ -116,28 +111,5 @@ mod tests {
         write_idx(&images, &[20, 1, 2, 3], &[0; 20 * 6]);
         let said = error(&dir);
         assert!(said.ends_with("expected grey pictures, found 3 channels"), "{said}");
-    }
-
-    #[test]
-    fn the_usual_places_are_searched_in_order_and_named() {
-        let dir = tempfile::tempdir().unwrap();
-        let (root, data) = (dir.path().join("root"), dir.path().join("data"));
-        let find = |root: &Path| find_in(Some(root.to_owned()), &data);
-
-        let said = find(&root).unwrap_err().to_string();
-        let places = [root.clone(), root.join("fashion-mnist"), data.join("fashion-mnist")];
-        for place in &places {
-            assert!(said.contains(&place.display().to_string()), "{said}");
-        }
-        assert!(said.contains("fashion-mnist:DIR"), "{said}");
-        assert!(!find_in(None, &data).unwrap_err().to_string().contains("root"));
-
-        // From the last place to the first: each one goes before those that were there.
-        for (place, ending) in places.iter().zip(["", ".gz", ""]).rev() {
-            fs::create_dir_all(place).unwrap();
-            fs::write(place.join(format!("{}{ending}", directory::TRAIN_IMAGES)), "").unwrap();
-            assert_eq!(find(&root).unwrap(), *place);
-        }
-        assert_eq!(find_in(None, &data).unwrap(), places[2]);
     }
 }

@@ -3,15 +3,26 @@
 //! Worker `w` of `W` makes batches w, w + W, w + 2W, … and sends each into a bounded channel of its
 //! own; the consumer takes from the channels in turn. So batches come in order, memory is bounded by
 //! workers · (prefetch + 1) batches, and no result depends on the number of workers.
+//!
+//! A picture that cannot be read or decoded is skipped. For training, the next readable one in the epoch's
+//! order stands in its place, changed as the other would have been: that depends on the files alone, so
+//! batches keep their size and stay the same for any number of workers and from any batch on. Elsewhere it
+//! is left out. The consumer's side counts, batch by batch, so the limit is reached at the same batch too.
 //! Not here: the changes themselves (`transform.rs`), the random streams (`rng.rs`).
 
+use std::collections::BTreeMap;
 use std::ops::Range;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 
+use serde::{Deserialize, Serialize};
+
+use crate::bad::{self, Known, Limit};
 use crate::rng::{Stream, shuffle, stream};
-use crate::{Augment, DataError, Normalization, Source};
+use crate::{
+    Augment, BadPicture, DataError, Interpolation, Normalization, Picture, Preprocessing, Source,
+};
 
 /// How a [`Loader`] works.
 #[derive(Clone, Debug)]
@@ -32,6 +43,31 @@ pub struct LoaderConfig {
     pub augment: Option<Augment>,
     /// From pixels to numbers.
     pub normalization: Normalization,
+    /// How pictures of any size come to the loader's shape; without it they must have it.
+    pub resize: Option<Resize>,
+    /// What a picture that cannot be read is replaced by.
+    pub on_bad: OnBad,
+    /// Share of the pictures that may be skipped before it is an error.
+    pub max_bad: f64,
+}
+
+/// How pictures of any size come to one shape: the shorter side resized to the shape's over `crop_ratio`,
+/// and the middle cut out.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Resize {
+    /// Share of the resized picture's shorter side that is kept.
+    pub crop_ratio: f64,
+    /// The filter.
+    pub interpolation: Interpolation,
+}
+
+/// What a picture that cannot be read is replaced by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OnBad {
+    /// The next readable picture in the epoch's order, so that batches keep their size.
+    Replace,
+    /// Nothing: its batch is smaller, or even empty.
+    LeaveOut,
 }
 
 /// Pictures with their labels.
@@ -45,6 +81,8 @@ pub struct Batch {
     pub indices: Vec<usize>,
     /// n, h, w, c.
     pub shape: [usize; 4],
+    /// Those that were skipped in making it and that no earlier batch of this loader has named.
+    pub bad: Vec<BadPicture>,
 }
 
 /// Makes batches of a source.
@@ -57,6 +95,8 @@ struct Inner {
     source: Arc<dyn Source>,
     shape: [usize; 3],
     config: LoaderConfig,
+    preprocessing: Option<Preprocessing>,
+    known: Known,
 }
 
 impl Loader {
@@ -64,7 +104,7 @@ impl Loader {
     ///
     /// # Errors
     /// [`DataError::Config`]: batches of no pictures, no picture, too few for `drop_last`, pictures
-    /// without pixels, or a normalization that does not fit them.
+    /// without pixels, a normalization that does not fit them, or a share that is none.
     pub fn new(
         source: Arc<dyn Source>,
         shape: [usize; 3],
@@ -87,8 +127,18 @@ impl Loader {
             format!("normalization of {channels:?} channels for pictures of {}", shape[2])
         } else if !finite || !divisible {
             format!("normalization needs finite means and std above 0, found {mean:?} and {std:?}")
+        } else if config.resize.is_some() && ![1, 3].contains(&shape[2]) {
+            format!("pictures of files have 1 or 3 channels, not {}", shape[2])
+        } else if !(0.0..=1.0).contains(&config.max_bad) {
+            format!("loader.max_bad must be between 0 and 1, found {}", config.max_bad)
         } else {
-            let inner = Inner { source, shape, config };
+            let preprocessing = config.resize.map(|resize| Preprocessing {
+                shape,
+                crop_ratio: resize.crop_ratio,
+                interpolation: resize.interpolation,
+                normalization: config.normalization.clone(),
+            });
+            let inner = Inner { source, shape, config, preprocessing, known: Known::default() };
             return Ok(Self { inner: Arc::new(inner) });
         };
         Err(DataError::Config(problem))
@@ -106,6 +156,16 @@ impl Loader {
     /// Pictures of an epoch.
     pub fn pictures(&self) -> usize {
         self.inner.source.len().min(self.batches() * self.inner.config.batch_size)
+    }
+
+    /// Tells of bad pictures found before, as by the run that this one goes on with: they are not read
+    /// again, and count.
+    ///
+    /// # Errors
+    /// [`DataError::TooManyBad`] past the limit.
+    pub fn remember(&self, mut bad: Vec<BadPicture>) -> Result<(), DataError> {
+        bad.retain(|bad| bad.index < self.inner.source.len());
+        self.inner.known.add(bad, self.inner.limit()).map(|_| ())
     }
 
     /// The batches of an epoch.
@@ -147,32 +207,103 @@ impl Inner {
         order
     }
 
+    fn limit(&self) -> Limit {
+        Limit { max_bad: self.config.max_bad, pictures: self.source.len() }
+    }
+
+    /// A batch with all bad pictures met in making it, known or not. It ends early where these alone pass
+    /// the limit.
     fn batch(&self, order: &[usize], epoch: usize, batch: usize) -> Result<Batch, DataError> {
         let size = self.config.batch_size;
-        let indices = order[batch * size..order.len().min((batch + 1) * size)].to_vec();
+        let slots = batch * size..order.len().min((batch + 1) * size);
         let [h, w, c] = self.shape;
-        let mut pixels = Vec::with_capacity(indices.len() * h * w * c);
-        for &index in &indices {
-            let mut picture = self.source.picture(index)?;
-            if [picture.height, picture.width, picture.channels] != self.shape {
-                return Err(DataError::Config(format!(
-                    "picture {index} is {}x{}x{}, expected {h}x{w}x{c}",
-                    picture.height, picture.width, picture.channels
-                )));
+        let mut pixels = Vec::with_capacity(slots.len() * h * w * c);
+        let (mut indices, mut met) = (Vec::with_capacity(slots.len()), BTreeMap::new());
+        let allowed = self.limit().allowed();
+        for slot in slots {
+            match self.fill(order, slot, &mut met)? {
+                Some((index, picture)) => {
+                    indices.push(index);
+                    self.finish(picture, epoch, order[slot], &mut pixels);
+                }
+                None if met.len() > allowed => break,
+                None => {}
             }
-            if let Some(augment) = &self.config.augment {
-                let mut random =
-                    stream(self.config.seed, Stream::Augment, epoch as u64, index as u64);
-                picture = augment.apply(&picture, &mut random);
-            }
-            self.config.normalization.apply(&picture.pixels, &mut pixels);
         }
         Ok(Batch {
             labels: indices.iter().map(|&index| self.source.label(index)).collect(),
             shape: [indices.len(), h, w, c],
             pixels,
             indices,
+            bad: met.into_values().collect(),
         })
+    }
+
+    /// The picture for a place in the epoch's order: its own, or what stands for it.
+    fn fill(
+        &self,
+        order: &[usize],
+        slot: usize,
+        met: &mut BTreeMap<usize, BadPicture>,
+    ) -> Result<Option<(usize, Picture)>, DataError> {
+        let candidates = match self.config.on_bad {
+            OnBad::Replace => order.len(),
+            OnBad::LeaveOut => 1,
+        };
+        for index in (0..candidates).map(|ahead| order[(slot + ahead) % order.len()]) {
+            match self.read(index)? {
+                Ok(picture) => return Ok(Some((index, picture))),
+                Err(bad) => met.insert(index, bad),
+            };
+            if met.len() > self.limit().allowed() {
+                return Ok(None);
+            }
+        }
+        match self.config.on_bad {
+            OnBad::Replace => {
+                Err(DataError::Config(format!("none of the {} pictures can be read", order.len())))
+            }
+            OnBad::LeaveOut => Ok(None),
+        }
+    }
+
+    /// A picture in the loader's shape, or what is wrong with it. Only a data set of another shape is an
+    /// error.
+    fn read(&self, index: usize) -> Result<Result<Picture, BadPicture>, DataError> {
+        if let Some(known) = self.known.get(index) {
+            return Ok(Err(known));
+        }
+        let picture = match bad::read(&*self.source, index) {
+            Ok(picture) => picture,
+            Err(bad) => return Ok(Err(bad)),
+        };
+        let picture = match &self.preprocessing {
+            Some(preprocessing) => preprocessing.crop(&picture),
+            None => picture,
+        };
+        let [h, w, c] = self.shape;
+        match [picture.height, picture.width, picture.channels] == self.shape {
+            true => Ok(Ok(picture)),
+            false => Err(DataError::Config(format!(
+                "picture {index} is {}x{}x{}, expected {h}x{w}x{c}",
+                picture.height, picture.width, picture.channels
+            ))),
+        }
+    }
+
+    /// Changes a picture as the one at `place` is changed, and appends its numbers.
+    fn finish(&self, mut picture: Picture, epoch: usize, place: usize, pixels: &mut Vec<f32>) {
+        if let Some(augment) = &self.config.augment {
+            let mut random = stream(self.config.seed, Stream::Augment, epoch as u64, place as u64);
+            picture = augment.apply(&picture, &mut random);
+        }
+        self.config.normalization.apply(&picture.pixels, pixels);
+    }
+
+    /// Leaves the bad pictures in a batch that no earlier one named.
+    fn counted(&self, mut batch: Batch) -> Result<Batch, DataError> {
+        batch.bad = self.known.add(batch.bad, self.limit())?;
+        Ok(batch)
     }
 }
 
@@ -219,6 +350,7 @@ impl Iterator for Epoch {
             self.turn = (turn + 1) % self.workers.len();
             self.workers[turn].next()
         };
+        let batch = batch.and_then(|batch| self.inner.counted(batch));
         if batch.is_err() {
             self.left = 0..0;
         }
@@ -242,7 +374,7 @@ impl Drop for Epoch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{InMemory, Picture};
+    use crate::{Encoded, InMemory, Sample};
 
     const SHAPE: [usize; 3] = [3, 4, 2];
 
@@ -256,6 +388,9 @@ mod tests {
             drop_last: false,
             augment: Some(Augment { crop_padding: 2, flip: true }),
             normalization: Normalization { mean: vec![0.5, 0.25], std: vec![0.5, 0.2] },
+            resize: None,
+            on_bad: OnBad::Replace,
+            max_bad: 0.0,
         }
     }
 
@@ -346,6 +481,139 @@ mod tests {
         finished.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
     }
 
+    /// Pictures 3, 10, 11 and 12 cannot be read.
+    struct Holes;
+
+    const BAD: [usize; 4] = [3, 10, 11, 12];
+
+    impl Source for Holes {
+        fn len(&self) -> usize {
+            45
+        }
+        fn sample(&self, index: usize) -> Result<Sample, DataError> {
+            match BAD.contains(&index) {
+                true => {
+                    let bytes = b"not a picture".to_vec();
+                    Ok(Sample::Encoded(Encoded { bytes, name: format!("{index}.jpg").into() }))
+                }
+                false => source(45).sample(index),
+            }
+        }
+        fn label(&self, index: usize) -> u32 {
+            (index % 5) as u32
+        }
+    }
+
+    fn holes(config: LoaderConfig) -> Loader {
+        Loader::new(Arc::new(Holes), SHAPE, LoaderConfig { max_bad: 0.1, ..config }).unwrap()
+    }
+
+    fn all(loader: &Loader, epoch: usize, first: usize) -> Vec<Batch> {
+        loader.epoch_from(epoch, first).map(Result::unwrap).collect()
+    }
+
+    #[test]
+    fn the_next_readable_picture_stands_for_a_bad_one() {
+        let whole = holes(LoaderConfig { workers: 0, ..config() });
+        let order = whole.inner.order(2);
+        let batches = all(&whole, 2, 0);
+        let indices: Vec<usize> = batches.iter().flat_map(|batch| batch.indices.clone()).collect();
+        for (slot, &found) in indices.iter().enumerate() {
+            let own = order.iter().cycle().skip(slot).find(|index| !BAD.contains(index));
+            assert_eq!(Some(&found), own);
+        }
+        let mut found: Vec<usize> =
+            batches.iter().flat_map(|batch| &batch.bad).map(|b| b.index).collect();
+        found.sort_unstable();
+        assert_eq!(found, BAD);
+        // The next epoch names none of them again, and reads none of them.
+        assert!(all(&whole, 3, 0).iter().all(|batch| batch.bad.is_empty()));
+
+        let strip = |batches: Vec<Batch>| -> Vec<Batch> {
+            batches.into_iter().map(|batch| Batch { bad: vec![], ..batch }).collect()
+        };
+        for workers in [0, 1, 3] {
+            for first in [0, 2, 5] {
+                let other = holes(LoaderConfig { workers, ..config() });
+                let expected = strip(batches[first..].to_vec());
+                assert_eq!(strip(all(&other, 2, first)), expected, "{workers} workers");
+            }
+        }
+        // What an earlier process found is not looked for again, and changes nothing.
+        let resumed = holes(config());
+        let known = batches.iter().flat_map(|batch| batch.bad.clone()).collect();
+        resumed.remember(known).unwrap();
+        assert_eq!(all(&resumed, 2, 4), strip(batches[4..].to_vec()));
+    }
+
+    #[test]
+    fn a_stand_in_is_changed_as_the_other_would_have_been() {
+        let loader = holes(LoaderConfig { workers: 0, ..config() });
+        let order = loader.inner.order(0);
+        let slot = order.iter().position(|&index| index == 3).unwrap();
+        let batch = &all(&loader, 0, 0)[slot / 7];
+        let own = source(45).picture(batch.indices[slot % 7]).unwrap();
+        let mut random = stream(5, Stream::Augment, 0, 3);
+        let mut expected = vec![];
+        let changed = config().augment.unwrap().apply(&own, &mut random);
+        config().normalization.apply(&changed.pixels, &mut expected);
+        assert_eq!(batch.pixels[slot % 7 * 24..][..24], expected);
+    }
+
+    #[test]
+    fn bad_pictures_are_left_out_where_every_picture_counts_once() {
+        for workers in [0, 2] {
+            let still =
+                LoaderConfig { shuffle: false, workers, on_bad: OnBad::LeaveOut, ..config() };
+            let loader = holes(LoaderConfig { batch_size: 3, ..still });
+            let batches = all(&loader, 0, 0);
+            let indices: Vec<usize> =
+                batches.iter().flat_map(|batch| batch.indices.clone()).collect();
+            assert_eq!(indices, (0..45).filter(|i| !BAD.contains(i)).collect::<Vec<_>>());
+            assert_eq!((batches[3].shape, batches[3].labels.len()), ([1, 3, 4, 2], 1));
+            assert_eq!(batches[3].bad.len(), 2);
+        }
+    }
+
+    #[test]
+    fn past_the_limit_it_ends_at_the_same_batch_for_any_number_of_workers() {
+        let ends = |workers, max_bad| {
+            let config = LoaderConfig { workers, max_bad, ..config() };
+            let loader = Loader::new(Arc::new(Holes), SHAPE, config).unwrap();
+            let results: Vec<_> = loader.epoch(1).collect();
+            (results.len(), results.last().unwrap().as_ref().err().map(ToString::to_string))
+        };
+        let (length, error) = ends(0, 0.07);
+        let error = error.unwrap();
+        assert!(error.contains("4 of 45 pictures cannot be read"), "{error}");
+        assert!(error.contains("loader.max_bad = 0.07 allows 3: 3.jpg ("), "{error}");
+        assert!(error.contains("fixnorm data check"), "{error}");
+        for workers in [1, 2, 4] {
+            assert_eq!(ends(workers, 0.07), (length, Some(error.clone())), "{workers} workers");
+        }
+        assert_eq!(ends(2, 0.09), (7, None));
+    }
+
+    #[test]
+    fn no_picture_at_all_is_an_error_and_not_a_hang() {
+        struct Nothing;
+        impl Source for Nothing {
+            fn len(&self) -> usize {
+                20
+            }
+            fn sample(&self, _: usize) -> Result<Sample, DataError> {
+                Err(DataError::Config("gone".to_owned()))
+            }
+            fn label(&self, _: usize) -> u32 {
+                0
+            }
+        }
+        let config = LoaderConfig { max_bad: 1.0, ..config() };
+        let loader = Loader::new(Arc::new(Nothing), SHAPE, config).unwrap();
+        let error = loader.epoch(0).next().unwrap().unwrap_err().to_string();
+        assert_eq!(error, "none of the 20 pictures can be read");
+    }
+
     /// Picture 20 panics, picture 30 cannot be read.
     struct Broken;
 
@@ -353,11 +621,11 @@ mod tests {
         fn len(&self) -> usize {
             45
         }
-        fn picture(&self, index: usize) -> Result<Picture, DataError> {
+        fn sample(&self, index: usize) -> Result<Sample, DataError> {
             assert!(index != 20, "picture 20 is cursed");
             match index {
                 30 => Err(DataError::Config("picture 30 is unreadable".to_owned())),
-                index => source(45).picture(index),
+                index => source(45).sample(index),
             }
         }
         fn label(&self, _: usize) -> u32 {
@@ -386,7 +654,8 @@ mod tests {
             let results = broken(workers, 3);
             assert_eq!(results.len(), 2, "{workers} workers");
             let error = results[1].as_ref().unwrap_err().to_string();
-            assert_eq!(error, "picture 30 is unreadable");
+            assert!(error.starts_with("1 of 45 pictures cannot be read"), "{error}");
+            assert!(error.contains("picture 30 is unreadable"), "{error}");
         }
     }
 
@@ -424,6 +693,18 @@ mod tests {
             (LoaderConfig { batch_size: 46, drop_last: true, ..config() }, "do not fill a batch"),
             (normalized(&[0.5], &[0.5]), "channels"),
             (normalized(&[0.5, 0.5], &[0.5, 0.0]), "std above 0"),
+            (LoaderConfig { max_bad: 1.5, ..config() }, "loader.max_bad"),
+            (LoaderConfig { max_bad: f64::NAN, ..config() }, "loader.max_bad"),
+            (
+                LoaderConfig {
+                    resize: Some(Resize {
+                        crop_ratio: 1.0,
+                        interpolation: Interpolation::Bilinear,
+                    }),
+                    ..config()
+                },
+                "1 or 3 channels",
+            ),
             (normalized(&[0.5, f32::NAN], &[0.5, 0.5]), "finite means"),
         ] {
             let error = Loader::new(source(45), SHAPE, config).err().unwrap().to_string();

@@ -1,9 +1,28 @@
 //! Labelled pictures, and data sets made of them.
-//! Not here: data sets by name (`spec.rs`), file formats (`idx.rs`, `decode.rs`).
+//! Not here: data sets by name (`spec.rs`), file formats (`idx.rs`, `decode.rs`, `tar.rs`, …).
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::{DataError, Normalization, Picture};
+use crate::{DataError, Normalization, Picture, decode};
+
+/// One picture as a source has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sample {
+    /// Pixels.
+    Pixels(Picture),
+    /// A picture file that is yet to be decoded.
+    Encoded(Encoded),
+}
+
+/// A picture file's bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoded {
+    /// All of them.
+    pub bytes: Vec<u8>,
+    /// Shown in errors and lists: a path, or `shard.tar/name`.
+    pub name: PathBuf,
+}
 
 /// Labelled pictures that several threads can read.
 pub trait Source: Send + Sync {
@@ -18,8 +37,19 @@ pub trait Source: Send + Sync {
     /// One picture, `index` below [`len`](Self::len).
     ///
     /// # Errors
+    /// When it cannot be read; the error names it.
+    fn sample(&self, index: usize) -> Result<Sample, DataError>;
+
+    /// The same, decoded.
+    ///
+    /// # Errors
     /// When it cannot be read or decoded.
-    fn picture(&self, index: usize) -> Result<Picture, DataError>;
+    fn picture(&self, index: usize) -> Result<Picture, DataError> {
+        match self.sample(index)? {
+            Sample::Pixels(picture) => Ok(picture),
+            Sample::Encoded(encoded) => decode(&encoded),
+        }
+    }
 
     /// Its label.
     fn label(&self, index: usize) -> u32;
@@ -98,9 +128,10 @@ impl Source for InMemory {
         self.indices.len()
     }
 
-    fn picture(&self, index: usize) -> Result<Picture, DataError> {
+    fn sample(&self, index: usize) -> Result<Sample, DataError> {
         let [height, width, channels] = self.shape;
-        Ok(Picture { height, width, channels, pixels: self.pixels(index).to_vec() })
+        let pixels = self.pixels(index).to_vec();
+        Ok(Sample::Pixels(Picture { height, width, channels, pixels }))
     }
 
     fn label(&self, index: usize) -> u32 {
@@ -119,10 +150,44 @@ pub struct DataSet {
     pub val: Arc<dyn Source>,
     /// For the result.
     pub test: Option<Arc<dyn Source>>,
-    /// Height, width and channels of a picture.
-    pub shape: [usize; 3],
+    /// Height, width and channels of a picture; none where every picture has its own.
+    pub shape: Option<[usize; 3]>,
     /// In the order of the labels.
     pub class_names: Vec<String>,
-    /// How pixels become numbers.
+    /// How pixels become numbers; of three channels where there is no `shape`.
     pub normalization: Normalization,
+}
+
+impl DataSet {
+    /// How pixels become numbers where pictures are shown with `channels`, 1 or 3: grey's mean is the
+    /// colours' by ITU-R 601 weights, its deviation their mean.
+    pub fn normalization_of(&self, channels: usize) -> Normalization {
+        match (&self.normalization.mean[..], &self.normalization.std[..]) {
+            (&[r, g, b], &[r_std, g_std, b_std]) if channels == 1 => Normalization {
+                mean: vec![0.299 * r + 0.587 * g + 0.114 * b],
+                std: vec![(r_std + g_std + b_std) / 3.0],
+            },
+            _ => self.normalization.clone(),
+        }
+    }
+}
+
+/// Some pictures of another source, by their indices.
+pub(crate) struct Subset {
+    pub(crate) of: Arc<dyn Source>,
+    pub(crate) indices: Vec<usize>,
+}
+
+impl Source for Subset {
+    fn len(&self) -> usize {
+        self.indices.len()
+    }
+
+    fn sample(&self, index: usize) -> Result<Sample, DataError> {
+        self.of.sample(self.indices[index])
+    }
+
+    fn label(&self, index: usize) -> u32 {
+        self.of.label(self.indices[index])
+    }
 }

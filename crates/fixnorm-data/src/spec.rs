@@ -1,15 +1,19 @@
 //! Data sets by name.
-//! Not here: how each is read (`embedded.rs`, `fashion.rs`, `directory.rs`, `synthetic.rs`).
+//! Not here: how each is read (`embedded.rs`, `fashion.rs`, `directory.rs`, `cifar.rs`, `folder.rs`, `tar.rs`,
+//! `parquet.rs`, `synthetic.rs`).
 
 use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
 use crate::synthetic::synthetic;
-use crate::{DataError, DataSet, directory, embedded, fashion};
+use crate::{
+    DataError, DataSet, LoadOptions, cifar, directory, embedded, fashion, folder, parquet, tar,
+};
 
 /// The names a data set can have.
-pub(crate) const FORMS: &str = "fashion-mnist-mini, fashion-mnist[:DIR], idx:DIR, synthetic:CxHxW";
+pub const FORMS: &str = "fashion-mnist-mini, fashion-mnist[:DIR], cifar10[:DIR], folder:DIR, tar:GLOB, \
+                         parquet:GLOB, idx:DIR, synthetic:CxHxW";
 
 /// A data set by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,6 +30,26 @@ pub enum DataSpec {
     Idx {
         /// Where they are.
         dir: PathBuf,
+    },
+    /// CIFAR-10 in its binary version: 45,000, 5,000 and the official 10,000.
+    Cifar10 {
+        /// Where its files are; the usual places if left out.
+        dir: Option<PathBuf>,
+    },
+    /// A tree of picture files, `train/CLASS/*.jpg`, `val/CLASS/…` and `test/CLASS/…`; only the first must be.
+    Folder {
+        /// Its root.
+        dir: PathBuf,
+    },
+    /// WebDataset shards.
+    Tar {
+        /// A pattern of files, or their directory.
+        pattern: PathBuf,
+    },
+    /// Parquet files with a column of pictures, as Hugging Face's `datasets` writes them.
+    Parquet {
+        /// A pattern of files, or their directory.
+        pattern: PathBuf,
     },
     /// 2,048 training and 256 validation pictures of noise in 1,000 classes, to measure speed with.
     Synthetic {
@@ -57,7 +81,20 @@ impl FromStr for DataSpec {
                 Ok(DataSpec::FashionMnist { dir: Some(dir.into()) })
             }
             ("idx", Some(dir)) if !dir.is_empty() => Ok(DataSpec::Idx { dir: dir.into() }),
+            ("cifar10", None) => Ok(DataSpec::Cifar10 { dir: None }),
+            ("cifar10", Some(dir)) if !dir.is_empty() => {
+                Ok(DataSpec::Cifar10 { dir: Some(dir.into()) })
+            }
+            ("folder", Some(dir)) if !dir.is_empty() => Ok(DataSpec::Folder { dir: dir.into() }),
+            ("tar", Some(glob)) if !glob.is_empty() => Ok(DataSpec::Tar { pattern: glob.into() }),
+            ("parquet", Some(glob)) if !glob.is_empty() => {
+                Ok(DataSpec::Parquet { pattern: glob.into() })
+            }
             ("fashion-mnist", _) => Err(wrong("fashion-mnist or fashion-mnist:DIR")),
+            ("cifar10", _) => Err(wrong("cifar10 or cifar10:DIR")),
+            ("folder", _) => Err(wrong("folder:DIR")),
+            ("tar", _) => Err(wrong("tar:GLOB or tar:DIR")),
+            ("parquet", _) => Err(wrong("parquet:GLOB or parquet:DIR")),
             ("idx", _) => Err(wrong("idx:DIR")),
             ("synthetic", sizes) => {
                 let form =
@@ -65,12 +102,14 @@ impl FromStr for DataSpec {
                 sizes.and_then(synthetic_sizes).ok_or_else(|| wrong(form))
             }
             _ => {
-                let names = ["fashion-mnist-mini", "fashion-mnist", "idx:DIR", "synthetic:CxHxW"];
-                let alike = |known: &&str| strsim::jaro_winkler(name, known);
+                let alike = |form: &&str| {
+                    let known = form.split([':', '[']).next().unwrap_or_default();
+                    strsim::jaro_winkler(name, known)
+                };
                 Err(DataError::UnknownData {
                     given: given.to_owned(),
-                    nearest: names
-                        .into_iter()
+                    nearest: FORMS
+                        .split(", ")
                         .max_by(|a, b| alike(a).total_cmp(&alike(b)))
                         .unwrap_or_default(),
                 })
@@ -99,6 +138,11 @@ impl fmt::Display for DataSpec {
                 write!(f, "fashion-mnist:{}", dir.display())
             }
             DataSpec::Idx { dir } => write!(f, "idx:{}", dir.display()),
+            DataSpec::Cifar10 { dir: None } => write!(f, "cifar10"),
+            DataSpec::Cifar10 { dir: Some(dir) } => write!(f, "cifar10:{}", dir.display()),
+            DataSpec::Folder { dir } => write!(f, "folder:{}", dir.display()),
+            DataSpec::Tar { pattern } => write!(f, "tar:{}", pattern.display()),
+            DataSpec::Parquet { pattern } => write!(f, "parquet:{}", pattern.display()),
             DataSpec::Synthetic { channels, height, width } => {
                 write!(f, "synthetic:{channels}x{height}x{width}")
             }
@@ -112,6 +156,15 @@ impl DataSpec {
     /// # Errors
     /// Files that are missing or not what they should be.
     pub fn load(&self) -> Result<DataSet, DataError> {
+        self.load_with(&LoadOptions::default())
+    }
+
+    /// The same; `options` say where indices are kept and who hears of their making.
+    ///
+    /// # Errors
+    /// As [`load`](Self::load).
+    pub fn load_with(&self, options: &LoadOptions<'_>) -> Result<DataSet, DataError> {
+        let name = self.to_string();
         match self {
             DataSpec::FashionMnistMini => embedded::fashion_mnist_mini(),
             DataSpec::FashionMnist { dir } => {
@@ -119,11 +172,21 @@ impl DataSpec {
                     Some(dir) => dir.clone(),
                     None => fashion::find()?,
                 };
-                fashion::load(&dir, self.to_string())
+                fashion::load(&dir, name)
             }
+            DataSpec::Cifar10 { dir } => {
+                let dir = match dir {
+                    Some(dir) => dir.clone(),
+                    None => cifar::find()?,
+                };
+                cifar::load(&dir, name)
+            }
+            DataSpec::Folder { dir } => folder::load(dir, name),
+            DataSpec::Tar { pattern } => tar::load(pattern, name, options),
+            DataSpec::Parquet { pattern } => parquet::load(pattern, name, options),
             DataSpec::Idx { dir } => directory::load(dir, None),
             &DataSpec::Synthetic { channels, height, width } => {
-                Ok(synthetic([height, width, channels], self.to_string()))
+                Ok(synthetic([height, width, channels], name))
             }
         }
     }
@@ -140,24 +203,36 @@ mod tests {
             "fashion-mnist",
             "fashion-mnist:/a b/c",
             "idx:here",
+            "cifar10",
+            "cifar10:/c",
+            "folder:a/b",
+            "tar:a/{train,val}-*.tar",
+            "parquet:a/*.parquet",
             "synthetic:3x8x9",
         ] {
             assert_eq!(name.parse::<DataSpec>().unwrap().to_string(), name);
         }
         let noise = DataSpec::Synthetic { channels: 3, height: 8, width: 9 };
         assert_eq!("synthetic:3x8x9".parse::<DataSpec>().unwrap(), noise);
-        assert_eq!(noise.load().unwrap().shape, [8, 9, 3]);
+        assert_eq!(noise.load().unwrap().shape, Some([8, 9, 3]));
     }
 
     #[test]
     fn wrong_names_say_what_is_right() {
         for (name, part) in [
-            ("fashion-mist", "did you mean `fashion-mnist`?"),
+            ("fashion-mist", "did you mean `fashion-mnist[:DIR]`?"),
             ("fashion-mnist-mimi", "did you mean `fashion-mnist-mini`?"),
             ("syntetic:3x4x5", "did you mean `synthetic:CxHxW`?"),
             ("idxx:here", "did you mean `idx:DIR`?"),
             ("", "unknown data ``"),
             ("cifar", "Data: fashion-mnist-mini, fashion-mnist[:DIR]"),
+            ("cifar", "did you mean `cifar10[:DIR]`?"),
+            ("folders:x", "did you mean `folder:DIR`?"),
+            ("webdataset:x", "parquet:GLOB"),
+            ("cifar10:", "expected cifar10 or cifar10:DIR"),
+            ("folder", "expected folder:DIR"),
+            ("tar:", "expected tar:GLOB or tar:DIR"),
+            ("parquet", "expected parquet:GLOB or parquet:DIR"),
             ("fashion-mnist:", "expected fashion-mnist or fashion-mnist:DIR"),
             ("idx:", "expected idx:DIR"),
             ("idx", "expected idx:DIR"),

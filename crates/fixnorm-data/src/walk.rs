@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use crate::DataError;
 
 /// Endings of picture files. A file named by itself is taken whatever its ending.
-const ENDINGS: [&str; 3] = ["png", "jpg", "jpeg"];
+const ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 
 /// The files named, and of each directory all pictures in it and below it, sorted by path. Links to
 /// directories are not followed: they can lead in a circle.
@@ -44,7 +44,7 @@ fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
     Ok(())
 }
 
-fn is_picture(path: &Path) -> bool {
+pub(crate) fn is_picture(path: &Path) -> bool {
     let ending = path.extension().and_then(|ending| ending.to_str()).map(str::to_ascii_lowercase);
     ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str()))
 }

@@ -6,7 +6,7 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use fixnorm_data::{DataSet, DataSpec, Interpolation, Normalization, Preprocessing};
+use fixnorm_data::{DataSet, DataSpec, Interpolation, Normalization, Preprocessing, Resize};
 use fixnorm_nn::weights::{self, Fit, Loaded, Metadata, Mismatch, WeightsFile};
 use fixnorm_nn::{Classifier, Input, ModelSpec, WeightsError};
 use serde::{Deserialize, Serialize};
@@ -65,8 +65,8 @@ impl About {
             classes: derived.classes.clone(),
             mean: derived.mean.clone(),
             std: derived.std.clone(),
-            crop_ratio: whole(),
-            interpolation: bilinear(),
+            crop_ratio: derived.resize.map_or_else(whole, |resize| resize.crop_ratio),
+            interpolation: derived.resize.map_or_else(bilinear, |resize| resize.interpolation),
             lr: Some(plan.recipe.optimizer.lr),
         }
     }
@@ -153,6 +153,15 @@ pub(crate) fn save_with(
     let bytes = weights::to_safetensors(model, spec, &about.metadata());
     let bytes = bytes.map_err(|source| TrainError::Weights { path: path.to_owned(), source })?;
     write_atomic(path, &bytes)
+}
+
+/// How a data set is evaluated.
+#[derive(Clone, Copy, Debug)]
+pub struct EvalOptions {
+    /// Average the logits of a picture and of its mirror image.
+    pub flip: bool,
+    /// Share of the pictures that may be unreadable.
+    pub max_bad: f64,
 }
 
 impl Bundle {
@@ -271,8 +280,7 @@ impl Bundle {
         Ok(self.load_into(model, spec, Fit::Exact)?.model)
     }
 
-    /// Loss and accuracy on the validation pictures of a data set, with `flip` of pictures and their mirror images
-    /// together, and what `fit` left at its initialization.
+    /// Loss and accuracy on the validation pictures of a data set, and what `fit` left at its initialization.
     ///
     /// # Errors
     /// Data that cannot be read, weights that do not fit it.
@@ -281,20 +289,29 @@ impl Bundle {
         model: Option<&str>,
         data: &str,
         fit: Fit,
-        flip: bool,
+        options: EvalOptions,
         device: &str,
     ) -> Result<(Evaluation, Mismatch), TrainError> {
         let (spec, device) = (self.spec(model)?, crate::device(device)?);
         let data: DataSet = data.parse::<DataSpec>()?.load()?;
-        let input = Input { channels: data.shape[2], classes: data.class_names.len() };
+        // Pictures of any size are shown as they were in training.
+        let (shape, resize) = match data.shape {
+            Some(shape) => (shape, None),
+            None => {
+                let About { picture, crop_ratio, interpolation, .. } = self.use_of(spec)?;
+                (picture, Some(Resize { crop_ratio, interpolation }))
+            }
+        };
+        let input = Input { channels: shape[2], classes: data.class_names.len() };
         let loaded = self.load_into(spec.init(input, 0, &device), spec, fit)?;
         // Pictures are normalized as they were in training, whatever the data set's own statistics.
         let normalization = match self.use_of(spec) {
             Ok(about) if about.picture[2] == input.channels => about.normalization(),
-            _ => data.normalization,
+            _ => data.normalization_of(input.channels),
         };
-        let val = loader(data.val, data.shape, normalization, 128, &recipe::Loader::default())?;
-        Ok((evaluate(&loaded.model, &val, flip, &device)?, loaded.left))
+        let settings = recipe::Loader { max_bad: options.max_bad, ..recipe::Loader::default() };
+        let val = loader(data.val, shape, (normalization, resize), 128, &settings)?;
+        Ok((evaluate(&loaded.model, &val, options.flip, &device)?, loaded.left))
     }
 }
 

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
-use fixnorm_data::{Batch, Loader, LoaderConfig, Normalization, Source};
+use fixnorm_data::{BadPicture, Batch, Loader, LoaderConfig, Normalization, OnBad, Resize, Source};
 use fixnorm_nn::Classifier;
 use serde::{Deserialize, Serialize};
 
@@ -12,7 +12,7 @@ use crate::TrainError;
 use crate::recipe;
 
 /// What an evaluation came to.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     /// Mean cross-entropy, without label smoothing.
     pub loss: f64,
@@ -22,6 +22,12 @@ pub struct Evaluation {
     pub top5: f64,
     /// Number of pictures.
     pub count: usize,
+    /// Number of pictures that could not be read and are left out.
+    #[serde(default)]
+    pub skipped: usize,
+    /// Those of them that this loader had not named before.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub bad: Vec<BadPicture>,
 }
 
 /// A batch's pictures on `device`, `[n, h, w, c]`.
@@ -58,7 +64,7 @@ pub(crate) fn hits(logits: &[f32], labels: &[u32]) -> (usize, usize) {
 pub(crate) fn loader(
     source: Arc<dyn Source>,
     shape: [usize; 3],
-    normalization: Normalization,
+    (normalization, resize): (Normalization, Option<Resize>),
     batch_size: usize,
     loader: &recipe::Loader,
 ) -> Result<Loader, TrainError> {
@@ -71,6 +77,9 @@ pub(crate) fn loader(
         drop_last: false,
         augment: None,
         normalization,
+        resize,
+        on_bad: OnBad::LeaveOut,
+        max_bad: loader.max_bad,
     };
     Ok(Loader::new(source, shape, config)?)
 }
@@ -79,7 +88,7 @@ pub(crate) fn loader(
 /// those of a picture and of its mirror image. `device` is without autodiff.
 ///
 /// # Errors
-/// Pictures that cannot be read.
+/// More pictures that cannot be read than `loader` may skip, or none that can.
 pub fn evaluate(
     model: &Classifier,
     loader: &Loader,
@@ -88,8 +97,13 @@ pub fn evaluate(
 ) -> Result<Evaluation, TrainError> {
     let model = model.valid();
     let (mut loss, mut top1, mut top5, mut count) = (0.0, 0, 0, 0);
+    let mut bad = vec![];
     for batch in loader.epoch(0) {
         let mut batch = batch?;
+        bad.append(&mut batch.bad);
+        if batch.labels.is_empty() {
+            continue;
+        }
         let x = pictures(&mut batch, device);
         let logits = match flip {
             true => (model.forward(x.clone()) + model.forward(x.flip([2]))).mul_scalar(0.5),
@@ -104,8 +118,19 @@ pub fn evaluate(
         top5 += hit.1;
         count += batch.labels.len();
     }
+    if count == 0 {
+        let none = "none of the pictures to evaluate on can be read".to_owned();
+        return Err(TrainError::Mismatch(none));
+    }
     let share = |hits: usize| hits as f64 / count as f64;
-    Ok(Evaluation { loss: loss / count as f64, top1: share(top1), top5: share(top5), count })
+    Ok(Evaluation {
+        loss: loss / count as f64,
+        top1: share(top1),
+        top5: share(top5),
+        count,
+        skipped: loader.pictures() - count,
+        bad,
+    })
 }
 
 #[cfg(test)]

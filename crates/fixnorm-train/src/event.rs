@@ -3,7 +3,8 @@
 use std::path::PathBuf;
 
 use fixnorm::LayerMeasure;
-use serde::Serialize;
+use fixnorm_data::BadPicture;
+use serde::{Deserialize, Serialize};
 
 use crate::run::Summary;
 
@@ -54,6 +55,13 @@ pub enum Event {
         #[serde(skip)]
         images_per_second: f64,
     },
+    /// Pictures were skipped because they cannot be read; each is named once in a run.
+    BadPictures {
+        /// Of which part.
+        part: Part,
+        /// Which, and why.
+        pictures: Vec<BadPicture>,
+    },
     /// Every weight was measured around a step.
     Measure {
         /// The step.
@@ -94,6 +102,18 @@ pub enum Event {
     },
     /// The run is finished.
     End(Summary),
+}
+
+/// A part of a data set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Part {
+    /// For training.
+    Train,
+    /// For choices.
+    Val,
+    /// For the result.
+    Test,
 }
 
 /// What weights of a file gave to start from.

@@ -48,5 +48,5 @@ pub use run::{Outcome, Stop, Summary};
 
 // What the command prints comes from here and nowhere else.
 pub use fixnorm;
-pub use fixnorm_data::picture_files;
+pub use fixnorm_data::{self as data, picture_files};
 pub use fixnorm_nn::{registry, weights};

@@ -126,6 +126,7 @@ impl Logs {
             }
             Event::Start { .. }
             | Event::Init(_)
+            | Event::BadPictures { .. }
             | Event::Checkpoint { .. }
             | Event::Interrupted { .. } => self.events.flush(),
         }

@@ -2,13 +2,13 @@
 //! Not here: carrying it out (`run.rs`).
 
 use fixnorm::LrSchedule;
-use fixnorm_data::{DataSet, DataSpec, Normalization};
+use fixnorm_data::{DataSet, DataSpec, LoadOptions, Normalization, Resize};
 use fixnorm_nn::{Input, ModelSpec};
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
-use crate::TrainError;
 use crate::recipe::Recipe;
+use crate::{TrainError, pretrained};
 
 /// Which program made a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -32,6 +32,9 @@ pub struct Derived {
     pub mean: Vec<f32>,
     /// Standard deviation of each channel.
     pub std: Vec<f32>,
+    /// How pictures of any size come to `picture`; none where all have it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub resize: Option<Resize>,
     /// Training pictures.
     pub train_pictures: usize,
     /// Validation pictures, on which choices are made.
@@ -60,16 +63,29 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// Resolves a recipe; the data set is loaded on the way.
+    /// Resolves a recipe; the data set is loaded on the way. Pictures of any size are shown to the model in
+    /// its own resolution.
     ///
     /// # Errors
     /// Unknown model or data, data that cannot be read, values out of range.
     pub fn resolve(recipe: Recipe, made_by: Provenance) -> Result<(Self, DataSet), TrainError> {
+        Self::resolve_with(recipe, made_by, &LoadOptions::default())
+    }
+
+    /// The same; `options` say how the data set is loaded.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve).
+    pub fn resolve_with(
+        recipe: Recipe,
+        made_by: Provenance,
+        options: &LoadOptions<'_>,
+    ) -> Result<(Self, DataSet), TrainError> {
         let recipe = recipe.resolved();
         recipe.validate()?;
         let spec = ModelSpec::find(&recipe.model)?;
         let device = crate::device(&made_by.device)?;
-        let data = recipe.data.parse::<DataSpec>()?.load()?;
+        let data = recipe.data.parse::<DataSpec>()?.load_with(options)?;
         let train_pictures = data.train.len();
         // An incomplete last step is left out: its batch statistics would be another net's.
         let steps_per_epoch = train_pictures / recipe.train.step_size();
@@ -80,7 +96,10 @@ impl Plan {
                 recipe.data
             )));
         }
-        let [height, width, channels] = data.shape;
+        let own = [spec.resolution, spec.resolution, spec.input.channels];
+        let picture = data.shape.unwrap_or(own);
+        let [height, width, channels] = picture;
+        let Normalization { mean, std } = data.normalization_of(channels);
         let input = Input { channels, classes: data.class_names.len() };
         let model = spec.init(input, 0, &device.autodiff());
         if recipe.train.drop_path > 0.0 && !model.has_shortcuts() {
@@ -90,10 +109,11 @@ impl Plan {
             )));
         }
         let derived = Derived {
-            picture: data.shape,
+            picture,
             classes: data.class_names.clone(),
-            mean: data.normalization.mean.clone(),
-            std: data.normalization.std.clone(),
+            mean,
+            std,
+            resize: data.shape.is_none().then(|| pretrained::resize(spec)),
             train_pictures,
             val_pictures: data.val.len(),
             test_pictures: data.test.as_ref().map_or(0, |test| test.len()),

@@ -4,11 +4,10 @@
 //! Preprocessing is what timm 1.0 (torchvision for ShuffleNet) evaluates the pretrained weights with that
 //! it takes by default for a model.
 
-use fixnorm_data::{Interpolation, Normalization, Preprocessing};
+use fixnorm_data::imagenet::STATISTICS as IMAGENET;
+use fixnorm_data::{Interpolation, Normalization, Preprocessing, Resize};
 use fixnorm_nn::ModelSpec;
 
-/// ImageNet's channel statistics, as torchvision and timm have them.
-const IMAGENET: ([f32; 3], [f32; 3]) = ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]);
 /// Pixels from −1 to 1, as TensorFlow's models have them.
 const INCEPTION: ([f32; 3], [f32; 3]) = ([0.5; 3], [0.5; 3]);
 
@@ -29,10 +28,17 @@ pub(crate) fn preprocessing(spec: &ModelSpec) -> Preprocessing {
     }
 }
 
+/// How pictures of any size come to the model's resolution, the same for our training as for weights of
+/// others.
+pub(crate) fn resize(spec: &ModelSpec) -> Resize {
+    let Preprocessing { crop_ratio, interpolation, .. } = preprocessing(spec);
+    Resize { crop_ratio, interpolation }
+}
+
 /// Names of the classes of weights that others trained: ImageNet-1k's for 1,000, else their numbers.
 pub(crate) fn class_names(classes: usize) -> Vec<String> {
     match classes {
-        1000 => include_str!("../assets/imagenet_classes.txt").lines().map(str::to_owned).collect(),
+        1000 => fixnorm_data::imagenet::class_names().map(str::to_owned).collect(),
         _ => (0..classes).map(|class| class.to_string()).collect(),
     }
 }

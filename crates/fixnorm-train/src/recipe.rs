@@ -259,7 +259,7 @@ pub struct Eval {
     pub flip: bool,
 }
 
-/// How pictures are made ready; changes no result.
+/// How pictures are made ready; changes no result but whether a run with bad pictures goes on.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Loader {
@@ -267,6 +267,9 @@ pub struct Loader {
     pub workers: usize,
     /// Batches a worker makes ahead.
     pub prefetch: usize,
+    /// Share of the pictures of a part (training, validation, test) that may be skipped because they cannot
+    /// be read; the run stops past it.
+    pub max_bad: f64,
 }
 
 /// What is recorded; changes no result.
@@ -379,7 +382,7 @@ impl Default for Augment {
 
 impl Default for Loader {
     fn default() -> Self {
-        Self { workers: 1, prefetch: 4 }
+        Self { workers: 1, prefetch: 4, max_bad: 0.001 }
     }
 }
 

@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicUsize;
 
 use burn::tensor::Device;
 use fixnorm::Roles;
-use fixnorm_data::{Augment, DataSet, Loader, LoaderConfig};
+use fixnorm_data::{Augment, DataSet, Loader, LoaderConfig, OnBad};
 use fixnorm_nn::weights::{Fit, Loaded};
 use fixnorm_nn::{Classifier, Precision};
 use serde::{Deserialize, Serialize};
@@ -48,6 +48,9 @@ pub struct Summary {
     /// Accuracy on the test set, read once, after all choices; where there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub test_top1: Option<f64>,
+    /// Pictures that were skipped because they cannot be read; `bad_pictures.jsonl` lists them.
+    #[serde(default)]
+    pub bad_pictures: usize,
     /// Training pictures a second.
     pub images_per_second: f64,
     /// Seconds in all, over all sessions.
@@ -139,7 +142,7 @@ fn probe(
     let recipe = &plan.recipe;
     let batch_size = recipe.train.batch_size.min(PROBE_PICTURES);
     let config = LoaderConfig { batch_size, ..train_config(plan) };
-    let first = Loader::new(data.train.clone(), data.shape, config)?.epoch(0).next();
+    let first = Loader::new(data.train.clone(), plan.derived.picture, config)?.epoch(0).next();
     let mut batch =
         first.ok_or_else(|| TrainError::Mismatch("no training pictures".to_owned()))??;
     let (labels, x) = (labels(&batch, device), pictures(&mut batch, device));
@@ -178,6 +181,9 @@ pub(crate) fn train_config(plan: &Plan) -> LoaderConfig {
             flip: recipe.augment.flip,
         }),
         normalization: plan.normalization(),
+        resize: plan.derived.resize,
+        on_bad: OnBad::Replace,
+        max_bad: recipe.loader.max_bad,
     }
 }
 

@@ -6,10 +6,20 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use fixnorm::Roles;
-use serde::Serialize;
+use fixnorm_data::BadPicture;
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
 
+use crate::event::Part;
 use crate::{Plan, TrainError};
+
+/// A skipped picture of a part.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct Skipped {
+    pub(crate) part: Part,
+    #[serde(flatten)]
+    pub(crate) picture: BadPicture,
+}
 
 /// The directory of a run, locked against a second process.
 #[derive(Debug)]
@@ -71,6 +81,41 @@ impl RunDir {
     /// One JSON object a line: what happened.
     pub fn metrics(&self) -> PathBuf {
         self.root.join("metrics.jsonl")
+    }
+
+    /// One JSON object a line: each picture that was skipped because it cannot be read.
+    pub fn bad_pictures_file(&self) -> PathBuf {
+        self.root.join("bad_pictures.jsonl")
+    }
+
+    /// Saves the list of skipped pictures, whole.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub(crate) fn save_bad_pictures(&self, bad: &[Skipped]) -> Result<(), TrainError> {
+        let path = self.bad_pictures_file();
+        let mut lines = vec![];
+        for skipped in bad {
+            serde_json::to_writer(&mut lines, skipped)
+                .map_err(|error| TrainError::corrupt(&path, error))?;
+            lines.push(b'\n');
+        }
+        write_atomic(&path, &lines)
+    }
+
+    /// The list of skipped pictures; empty where there is none yet.
+    ///
+    /// # Errors
+    /// When it is there and cannot be read.
+    pub(crate) fn bad_pictures(&self) -> Result<Vec<Skipped>, TrainError> {
+        let path = self.bad_pictures_file();
+        let text = match fs::read_to_string(&path) {
+            Ok(text) => text,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(vec![]),
+            Err(error) => return Err(TrainError::io("read", &path)(error)),
+        };
+        let lines = text.lines().map(serde_json::from_str);
+        lines.collect::<Result<_, _>>().map_err(|error| TrainError::corrupt(&path, error))
     }
 
     fn roles_file(&self) -> PathBuf {

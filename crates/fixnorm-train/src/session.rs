@@ -7,17 +7,17 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 use fixnorm::{LrSchedule, Role, Roles, WeightSnapshot};
-use fixnorm_data::{Batch, DataSet, Loader};
+use fixnorm_data::{BadPicture, Batch, DataError, DataSet, Loader};
 use fixnorm_nn::Classifier;
 
 use crate::checkpoint::{Checkpoints, EpochResult, Progress};
 use crate::ema::Ema;
 use crate::evaluate::{evaluate, loader};
-use crate::event::{Event, Initialized, Observer};
+use crate::event::{Event, Initialized, Observer, Part};
 use crate::logs::Logs;
 use crate::recipe::Train;
 use crate::run::{Outcome, Prepared, Stop, Summary, train_config};
-use crate::run_dir::RunDir;
+use crate::run_dir::{RunDir, Skipped};
 use crate::step::Learner;
 use crate::{Evaluation, Plan, TrainError, bundle};
 
@@ -36,6 +36,8 @@ pub(crate) struct Session<'a> {
     test: Option<Loader>,
     checkpoints: Checkpoints,
     logs: Logs,
+    /// Pictures that cannot be read, over all sessions.
+    skipped: Vec<Skipped>,
 }
 
 impl<'a> Session<'a> {
@@ -59,29 +61,75 @@ impl<'a> Session<'a> {
             }
         }
         let evaluation = |source| {
-            loader(
-                source,
-                data.shape,
-                plan.normalization(),
-                recipe.train.batch_size,
-                &recipe.loader,
-            )
+            let pictures = (plan.normalization(), plan.derived.resize);
+            let Train { batch_size, .. } = recipe.train;
+            loader(source, plan.derived.picture, pictures, batch_size, &recipe.loader)
         };
-        Ok(Self {
+        let session = Self {
             roles,
             initialized,
             learner: Some(learner),
             ema,
             schedule: plan.lr_schedule(),
-            train: Loader::new(data.train.clone(), data.shape, train_config(plan))?,
+            train: Loader::new(data.train.clone(), plan.derived.picture, train_config(plan))?,
             val: evaluation(data.val.clone())?,
             test: data.test.clone().map(evaluation).transpose()?,
             checkpoints: Checkpoints::new(dir.checkpoints(), recipe.checkpoint.keep_last),
             logs: Logs::open(&dir, &progress.logs, recipe.log.every_steps)?,
+            skipped: dir.bad_pictures()?,
             plan,
             dir,
             progress,
-        })
+        };
+        // A checkpoint keeps its place in an epoch, and with it how many bad pictures came before.
+        for part in [Part::Train, Part::Val, Part::Test] {
+            if let Some(loader) = session.loader(part) {
+                let own = session.skipped.iter().filter(|skipped| skipped.part == part);
+                loader.remember(own.map(|skipped| skipped.picture.clone()).collect())?;
+            }
+        }
+        Ok(session)
+    }
+
+    fn loader(&self, part: Part) -> Option<&Loader> {
+        match part {
+            Part::Train => Some(&self.train),
+            Part::Val => Some(&self.val),
+            Part::Test => self.test.as_ref(),
+        }
+    }
+
+    /// Lists pictures that were skipped.
+    fn note_bad(
+        &mut self,
+        part: Part,
+        pictures: Vec<BadPicture>,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainError> {
+        let known = |bad: &BadPicture| {
+            let mut listed = self.skipped.iter().filter(|skipped| skipped.part == part);
+            listed.any(|skipped| skipped.picture.index == bad.index)
+        };
+        let pictures: Vec<_> = pictures.into_iter().filter(|bad| !known(bad)).collect();
+        if pictures.is_empty() {
+            return Ok(());
+        }
+        self.skipped
+            .extend(pictures.iter().map(|picture| Skipped { part, picture: picture.clone() }));
+        self.dir.save_bad_pictures(&self.skipped)?;
+        self.emit(Event::BadPictures { part, pictures }, observer)
+    }
+
+    /// An error of the data; pictures that made it one are listed first.
+    fn failed(&mut self, part: Part, error: TrainError, observer: &mut dyn Observer) -> TrainError {
+        match error {
+            TrainError::Data(DataError::TooManyBad { bad, pictures, max_bad, allowed }) => {
+                let noted = self.note_bad(part, bad.clone(), observer);
+                let error = DataError::TooManyBad { bad, pictures, max_bad, allowed };
+                noted.err().unwrap_or(TrainError::Data(error))
+            }
+            error => error,
+        }
     }
 
     pub(crate) fn train(
@@ -142,10 +190,17 @@ impl<'a> Session<'a> {
         let (mut training, mut pictures) = (Duration::ZERO, 0);
         let every = self.plan.recipe.checkpoint.every_steps;
         let mut since = Instant::now();
-        let batches = self.plan.recipe.train.accumulate;
+        let count = self.plan.recipe.train.accumulate;
         let mut epoch = self.train.epoch_from(self.progress.epoch, self.progress.batch);
-        while self.progress.batch < batches * self.plan.derived.steps_per_epoch {
-            let batches: Vec<Batch> = epoch.by_ref().take(batches).collect::<Result<_, _>>()?;
+        while self.progress.batch < count * self.plan.derived.steps_per_epoch {
+            let batches: Result<Vec<Batch>, _> = epoch.by_ref().take(count).collect();
+            let mut batches = match batches {
+                Ok(batches) => batches,
+                Err(error) => return Err(self.failed(Part::Train, error.into(), observer)),
+            };
+            for batch in &mut batches {
+                self.note_bad(Part::Train, std::mem::take(&mut batch.bad), observer)?;
+            }
             pictures += batches.iter().map(|batch| batch.labels.len()).sum::<usize>();
             self.step(batches, observer)?;
             training += since.elapsed();
@@ -214,7 +269,7 @@ impl<'a> Session<'a> {
         images_per_second: f64,
         observer: &mut dyn Observer,
     ) -> Result<(), TrainError> {
-        let val = self.evaluate(&self.val)?;
+        let val = self.evaluate(Part::Val, observer)?;
         if !val.loss.is_finite() {
             return Err(self.diverged(format!("the validation loss is {}", val.loss)));
         }
@@ -241,9 +296,20 @@ impl<'a> Session<'a> {
         self.emit(event, observer)
     }
 
-    fn evaluate(&self, loader: &Loader) -> Result<Evaluation, TrainError> {
+    fn evaluate(
+        &mut self,
+        part: Part,
+        observer: &mut dyn Observer,
+    ) -> Result<Evaluation, TrainError> {
         let device: Device = self.learner().device.clone().inner();
-        evaluate(self.result_model(), loader, self.plan.recipe.eval.flip, &device)
+        let loader = self.loader(part).expect("only parts that there are get evaluated");
+        match evaluate(self.result_model(), loader, self.plan.recipe.eval.flip, &device) {
+            Ok(mut evaluation) => {
+                self.note_bad(part, std::mem::take(&mut evaluation.bad), observer)?;
+                Ok(evaluation)
+            }
+            Err(error) => Err(self.failed(part, error, observer)),
+        }
     }
 
     fn save(&mut self, observer: &mut dyn Observer) -> Result<PathBuf, TrainError> {
@@ -280,7 +346,10 @@ impl<'a> Session<'a> {
     fn finish(mut self, observer: &mut dyn Observer) -> Result<Outcome, TrainError> {
         let clock = Instant::now();
         bundle::save(self.result_model(), self.plan, &self.dir.weights())?;
-        let test = self.test.as_ref().map(|test| self.evaluate(test)).transpose()?;
+        let test = match self.test {
+            Some(_) => Some(self.evaluate(Part::Test, observer)?),
+            None => None,
+        };
         let Some(last) = self.progress.last.clone() else {
             return Err(TrainError::Mismatch(
                 "a run without a finished epoch has no result".to_owned(),
@@ -300,6 +369,7 @@ impl<'a> Session<'a> {
             val_top1: last.val_top1,
             val_top5: last.val_top5,
             test_top1: test.map(|test| test.top1),
+            bad_pictures: self.skipped.len(),
             images_per_second: pictures as f64 / seconds,
             seconds: seconds + clock.elapsed().as_secs_f64(),
             out: self.dir.root().to_owned(),

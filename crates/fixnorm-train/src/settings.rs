@@ -173,6 +173,8 @@ impl Recipe {
             every,
         )?;
         check(schedule.gamma > 0.0, "schedule.gamma", "above 0", schedule.gamma)?;
+        let max_bad = self.loader.max_bad;
+        check((0.0..=1.0).contains(&max_bad), "loader.max_bad", "between 0 and 1", max_bad)?;
         check(self.log.every_steps > 0, "log.every_steps", "at least 1", 0.0)?;
         check(self.checkpoint.keep_last > 0, "checkpoint.keep_last", "at least 1", 0.0)
     }

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use fixnorm_train::Bundle;
+use fixnorm_train::bundle::EvalOptions;
 use fixnorm_train::weights::Fit;
 use serde_json::json;
 
@@ -16,7 +17,11 @@ pub(crate) fn run(args: &EvalArgs, format: Format) -> anyhow::Result<ExitCode> {
         false => Fit::Exact,
     };
     let model = args.model.as_deref();
-    let (val, left) = bundle.evaluate(model, &args.data, fit, args.flip, &args.device)?;
+    let options = EvalOptions { flip: args.flip, max_bad: args.max_bad };
+    let (val, left) = bundle.evaluate(model, &args.data, fit, options, &args.device)?;
+    for bad in &val.bad {
+        eprintln!("skipped {}: {}", bad.name.display(), bad.reason);
+    }
     if !left.is_empty() {
         eprintln!("not all weights fit, and what is missing is random:{left}");
     }
@@ -26,6 +31,7 @@ pub(crate) fn run(args: &EvalArgs, format: Format) -> anyhow::Result<ExitCode> {
             "val_top5": val.top5,
             "val_loss": val.loss,
             "count": val.count,
+            "skipped": val.skipped,
         }))?,
         Format::Text => output::line(&format!(
             "val top-1 {:.4}  top-5 {:.4}  loss {:.4}  on {} pictures",

@@ -1,6 +1,7 @@
 //! One file a command: from its arguments to its output.
 
 pub(crate) mod bench;
+pub(crate) mod data;
 pub(crate) mod eval;
 pub(crate) mod export;
 pub(crate) mod inspect;

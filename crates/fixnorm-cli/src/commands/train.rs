@@ -34,7 +34,7 @@ pub(crate) fn run(args: &TrainArgs, format: Format) -> anyhow::Result<ExitCode> 
             named => named.to_owned(),
         },
     };
-    let (plan, data) = Plan::resolve(recipe, made_by)?;
+    let (plan, data) = Plan::resolve_with(recipe, made_by, &progress::loading())?;
     if args.dry_run {
         dry_run(&plan, &prepare(&plan, &data)?, format)?;
         return Ok(ExitCode::SUCCESS);
@@ -145,6 +145,12 @@ fn text(summary: &Summary) -> anyhow::Result<()> {
         summary.seconds,
         summary.images_per_second
     ))?;
+    if summary.bad_pictures > 0 {
+        output::line(&format!(
+            "bad   {} pictures could not be read and were skipped: {out}/bad_pictures.jsonl",
+            summary.bad_pictures
+        ))?;
+    }
     output::line(&format!("run   {out}"))?;
     output::line("next  see what the norms did, or use the weights:")?;
     output::line(&format!("  fixnorm inspect --weights {out}"))?;

@@ -14,6 +14,8 @@ use sha2::{Digest, Sha256};
 pub(crate) fn fixnorm(dir: &Path, arguments: &[&str]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_fixnorm"));
     command.args(arguments).current_dir(dir).stdin(Stdio::null());
+    // Not the user's: a test leaves nothing behind, and finds nothing of another's.
+    command.env("FIXNORM_CACHE", dir.join(".cache"));
     command
 }
 

@@ -1,0 +1,93 @@
+//! Pictures that cannot be read or decoded: what is known of each, and how many a loader may skip.
+//! Not here: what stands in their place (`loader.rs`).
+
+use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::PathBuf;
+use std::sync::{PoisonError, RwLock};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{DataError, Encoded, Picture, Sample, Source, decode};
+
+/// A picture that cannot be read or decoded.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BadPicture {
+    /// Which picture of the source.
+    pub index: usize,
+    /// Its file, or `shard.tar/name`.
+    #[serde(rename = "path")]
+    pub name: PathBuf,
+    /// What is wrong with it.
+    pub reason: String,
+}
+
+/// A picture, decoded, or what is wrong with it.
+pub(crate) fn read(source: &dyn Source, index: usize) -> Result<Picture, BadPicture> {
+    let picture = source.sample(index).and_then(|sample| match sample {
+        Sample::Pixels(picture) => Ok(picture),
+        Sample::Encoded(encoded) => decode_or_say_why(&encoded),
+    });
+    picture.map_err(|error| {
+        let (name, reason) = error.name_and_reason();
+        BadPicture { index, name, reason }
+    })
+}
+
+/// A decoder that panics on a strange file is no reason to lose a night's run.
+fn decode_or_say_why(encoded: &Encoded) -> Result<Picture, DataError> {
+    catch_unwind(AssertUnwindSafe(|| decode(encoded))).unwrap_or_else(|_| {
+        let message = "the decoder panicked".to_owned();
+        Err(DataError::NotAPicture { path: encoded.name.clone(), message })
+    })
+}
+
+/// Which share of the pictures a loader may skip.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limit {
+    pub(crate) max_bad: f64,
+    pub(crate) pictures: usize,
+}
+
+impl Limit {
+    pub(crate) fn allowed(self) -> usize {
+        (self.max_bad * self.pictures as f64).floor() as usize
+    }
+}
+
+/// The bad pictures found so far, by their index.
+#[derive(Debug, Default)]
+pub(crate) struct Known(RwLock<BTreeMap<usize, BadPicture>>);
+
+impl Known {
+    /// What is known of a picture, if it is bad.
+    pub(crate) fn get(&self, index: usize) -> Option<BadPicture> {
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&index).cloned()
+    }
+
+    /// Adds pictures; those that were not known yet.
+    ///
+    /// # Errors
+    /// [`DataError::TooManyBad`] past the limit.
+    pub(crate) fn add(
+        &self,
+        bad: Vec<BadPicture>,
+        limit: Limit,
+    ) -> Result<Vec<BadPicture>, DataError> {
+        if bad.is_empty() {
+            return Ok(bad);
+        }
+        let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
+        let new: Vec<_> = bad.into_iter().filter(|bad| !known.contains_key(&bad.index)).collect();
+        known.extend(new.iter().map(|bad| (bad.index, bad.clone())));
+        match known.len() > limit.allowed() {
+            true => Err(DataError::TooManyBad {
+                bad: known.values().cloned().collect(),
+                pictures: limit.pictures,
+                max_bad: limit.max_bad,
+                allowed: limit.allowed(),
+            }),
+            false => Ok(new),
+        }
+    }
+}

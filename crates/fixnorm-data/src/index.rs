@@ -1,0 +1,252 @@
+//! What is known of each file of a set, found once and kept between runs.
+//!
+//! One file in the user's cache directory holds, for each file of the set, its path, size and time of change
+//! with what was found in it; where these differ, that file alone is looked at again. An index that is torn,
+//! of another version or cannot be written costs time and nothing else.
+//! Not here: what is looked for (`tar.rs`, `parquet.rs`).
+
+use std::collections::HashMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::UNIX_EPOCH;
+
+use rayon::prelude::*;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+
+use crate::DataError;
+
+/// How a data set is loaded.
+#[derive(Clone)]
+pub struct LoadOptions<'a> {
+    /// Where indices are kept; none to make them anew each time.
+    pub cache: Option<PathBuf>,
+    /// Called with how many of how many files are indexed, from several threads, first with 0. Never
+    /// called where nothing needs to be indexed.
+    pub progress: &'a (dyn Fn(usize, usize) + Sync),
+}
+
+impl Default for LoadOptions<'_> {
+    /// Indices in [`cache_dir`], no word of progress.
+    fn default() -> Self {
+        Self { cache: cache_dir(), progress: &|_, _| {} }
+    }
+}
+
+/// Where indices are kept: `$FIXNORM_CACHE`, or `fixnorm` in the user's cache directory, where there is one.
+pub fn cache_dir() -> Option<PathBuf> {
+    let set = |name: &str| std::env::var_os(name).filter(|v| !v.is_empty()).map(PathBuf::from);
+    if let Some(own) = set("FIXNORM_CACHE") {
+        return Some(own);
+    }
+    let caches = match std::env::consts::OS {
+        "windows" => set("LOCALAPPDATA"),
+        "macos" => std::env::home_dir().map(|home| home.join("Library/Caches")),
+        _ => set("XDG_CACHE_HOME").or_else(|| std::env::home_dir().map(|home| home.join(".cache"))),
+    };
+    caches.map(|caches| caches.join("fixnorm"))
+}
+
+/// The first bytes of an index. The number is the version: of the container and of all that is kept in it.
+const MAGIC: &[u8; 16] = b"fixnorm index 1\n";
+
+/// What a file must still be for its entry to hold.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
+struct Fingerprint {
+    path: PathBuf,
+    size: u64,
+    /// Nanoseconds since 1970; 0 where the system does not tell.
+    changed: u128,
+}
+
+impl Fingerprint {
+    fn of(path: &Path) -> Result<Self, DataError> {
+        let of = fs::metadata(path).map_err(DataError::read(path))?;
+        let changed = of.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
+        Ok(Self {
+            path: std::path::absolute(path).map_err(DataError::read(path))?,
+            size: of.len(),
+            changed: changed.map_or(0, |time| time.as_nanos()),
+        })
+    }
+}
+
+/// What `scan` finds in each of `files`, from the index where it is there and holds.
+///
+/// # Errors
+/// The first file, in their order, that cannot be scanned.
+pub(crate) fn of_each<T>(
+    kind: &str,
+    files: &[PathBuf],
+    options: &LoadOptions<'_>,
+    scan: impl Fn(&Path) -> Result<T, DataError> + Sync,
+) -> Result<Vec<T>, DataError>
+where
+    T: Serialize + DeserializeOwned + Send,
+{
+    let prints: Vec<_> =
+        files.iter().map(|file| Fingerprint::of(file)).collect::<Result<_, _>>()?;
+    let index = options.cache.as_ref().map(|cache| cache.join("index").join(name(kind, &prints)));
+    let mut known = index.as_deref().and_then(read::<T>).unwrap_or_default();
+    let found: Vec<Option<T>> = prints.iter().map(|print| known.remove(print)).collect();
+    let missing = found.iter().filter(|found| found.is_none()).count();
+    if missing > 0 {
+        (options.progress)(0, missing);
+    }
+    let done = AtomicUsize::new(0);
+    let entries: Vec<Result<T, DataError>> = files
+        .par_iter()
+        .zip(found)
+        .map(|(file, found)| match found {
+            Some(found) => Ok(found),
+            None => {
+                let scanned = scan(file);
+                (options.progress)(done.fetch_add(1, Ordering::Relaxed) + 1, missing);
+                scanned
+            }
+        })
+        .collect();
+    let entries: Vec<T> = entries.into_iter().collect::<Result<_, _>>()?;
+    if let Some(index) = index
+        && missing > 0
+    {
+        // Without an index the next run scans again: slower, not wrong.
+        let _ = write(&index, &prints, &entries);
+    }
+    Ok(entries)
+}
+
+/// One index for each set of paths.
+fn name(kind: &str, prints: &[Fingerprint]) -> String {
+    format!("{kind}-{}", digest(prints.iter().map(|print| &print.path)))
+}
+
+/// A name for a file as it is now, which begins with one for its path.
+pub(crate) fn name_of_version(path: &Path) -> Option<String> {
+    let print = Fingerprint::of(path).ok()?;
+    Some(format!("{}-{:x}-{:x}", digest([&print.path]), print.size, print.changed))
+}
+
+fn digest<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> String {
+    let mut digest = Sha256::new();
+    for path in paths {
+        digest.update(path.as_os_str().as_encoded_bytes());
+        digest.update([0]);
+    }
+    digest.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn read<T: DeserializeOwned>(path: &Path) -> Option<HashMap<Fingerprint, T>> {
+    let bytes = fs::read(path).ok()?;
+    let (checksum, content) = bytes.strip_prefix(MAGIC)?.split_first_chunk()?;
+    if crc32c::crc32c(content) != u32::from_le_bytes(*checksum) {
+        return None;
+    }
+    let entries: Vec<(Fingerprint, T)> = postcard::from_bytes(content).ok()?;
+    Some(entries.into_iter().collect())
+}
+
+fn write<T: Serialize>(path: &Path, prints: &[Fingerprint], entries: &[T]) -> Option<()> {
+    let entries: Vec<(&Fingerprint, &T)> = prints.iter().zip(entries).collect();
+    let content = postcard::to_stdvec(&entries).ok()?;
+    let checksum = crc32c::crc32c(&content).to_le_bytes();
+    fs::create_dir_all(path.parent()?).ok()?;
+    // Another process may write the same one: each under a name of its own, and the last rename wins.
+    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    let written = fs::write(&temporary, [&MAGIC[..], &checksum, &content].concat())
+        .and_then(|()| fs::rename(&temporary, path));
+    if written.is_err() {
+        let _ = fs::remove_file(&temporary);
+    }
+    written.ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Mutex;
+
+    /// Contents of the files, and which of them were looked at.
+    fn scanned(
+        files: &[PathBuf],
+        cache: Option<&Path>,
+    ) -> (Result<Vec<String>, DataError>, Vec<PathBuf>, usize) {
+        let (looked, calls) = (Mutex::new(vec![]), AtomicUsize::new(0));
+        let progress = |_, _| {
+            calls.fetch_add(1, Ordering::Relaxed);
+        };
+        let options = LoadOptions { cache: cache.map(Path::to_owned), progress: &progress };
+        let result = of_each("text", files, &options, |path| {
+            looked.lock().unwrap().push(path.to_owned());
+            fs::read_to_string(path).map_err(DataError::read(path))
+        });
+        let mut looked = looked.into_inner().unwrap();
+        looked.sort();
+        (result, looked, calls.into_inner())
+    }
+
+    fn files(dir: &Path) -> Vec<PathBuf> {
+        let files: Vec<_> = ["a", "b", "c"].map(|name| dir.join(name)).to_vec();
+        files.iter().for_each(|file| fs::write(file, file.to_str().unwrap()).unwrap());
+        files
+    }
+
+    fn only_index(cache: &Path) -> PathBuf {
+        let mut all = fs::read_dir(cache.join("index")).unwrap();
+        let path = all.next().unwrap().unwrap().path();
+        assert!(all.next().is_none());
+        path
+    }
+
+    #[test]
+    fn unchanged_files_are_looked_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let (files, cache) = (files(dir.path()), dir.path().join("cache"));
+        let (first, looked, calls) = scanned(&files, Some(&cache));
+        let expected = first.unwrap();
+        assert_eq!((looked.len(), calls), (3, 4));
+        let (second, looked, calls) = scanned(&files, Some(&cache));
+        assert_eq!((second.unwrap(), looked.len(), calls), (expected, 0, 0));
+        fs::write(&files[1], "longer than it was before, by far, wherever the files lie").unwrap();
+        let (third, looked, _) = scanned(&files, Some(&cache));
+        assert!(third.unwrap()[1].starts_with("longer"));
+        assert_eq!(looked, [files[1].clone()]);
+        assert!(scanned(&files, Some(&cache)).1.is_empty());
+        only_index(&cache);
+    }
+
+    #[test]
+    fn torn_and_older_indices_are_made_anew_without_a_word() {
+        let dir = tempfile::tempdir().unwrap();
+        let (files, cache) = (files(dir.path()), dir.path().join("cache"));
+        let expected = scanned(&files, Some(&cache)).0.unwrap();
+        let path = only_index(&cache);
+        let whole = fs::read(&path).unwrap();
+        let mut flipped = whole.clone();
+        *flipped.last_mut().unwrap() ^= 1;
+        let mut older = whole.clone();
+        older[14] = b'0';
+        for broken in [&whole[..whole.len() / 2], &whole[..3], b"", &flipped, &older] {
+            fs::write(&path, broken).unwrap();
+            let (found, looked, _) = scanned(&files, Some(&cache));
+            assert_eq!((found.unwrap(), looked.len()), (expected.clone(), 3));
+            assert_eq!(fs::read(&path).unwrap(), whole);
+        }
+    }
+
+    #[test]
+    fn a_cache_that_cannot_be_written_is_no_error() {
+        let dir = tempfile::tempdir().unwrap();
+        let files = files(dir.path());
+        for cache in [None, Some(files[0].join("below-a-file"))] {
+            for _ in 0..2 {
+                let (found, looked, _) = scanned(&files, cache.as_deref());
+                assert_eq!((found.unwrap().len(), looked.len()), (3, 3));
+            }
+        }
+        fs::remove_file(&files[2]).unwrap();
+        assert!(scanned(&files, None).0.unwrap_err().to_string().starts_with("cannot read"));
+    }
+}

@@ -1,0 +1,399 @@
+//! Parquet files as Hugging Face's `datasets` writes them: a picture's bytes in one column, its label in
+//! another.
+//!
+//! Which columns (`parquet/schema.rs`): `bytes` (and `path`) of a group, `image` before others, or a column of bytes called
+//! `image`; and an integer column, by the `huggingface` entry of the file's metadata, or called `label`, or
+//! the only one. Class names come from that entry too. Pictures are in the order of label and path, or of
+//! files and rows where there are no paths.
+//!
+//! Pictures are drawn at random from all row groups, and decoding a row group for each would read it once a
+//! row. So the index keeps where each *page* of the picture column begins, which takes reading the pages'
+//! headers once, and one picture costs reading and decompressing its page, usually of 1 MiB, and no memory
+//! that stays. But Arrow's writer puts all pictures of a row group of up to 1,024 rows into one dictionary
+//! page. Where a picture would cost more than 2 MiB, the pictures are copied once, row group by row group, into a
+//! file of plain bytes in the cache directory; where that cannot be written, it costs what it costs.
+//! Not here: the index itself (`index.rs`), the copy (`spill.rs`).
+
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+
+use ::parquet::column::page::PageReader;
+use ::parquet::column::reader::{ColumnReader, ColumnReaderImpl, get_column_reader};
+use ::parquet::data_type::{ByteArray, DataType};
+use ::parquet::errors::{ParquetError, Result as ParquetResult};
+use ::parquet::file::metadata::ParquetMetaData;
+use ::parquet::file::page_index::offset_index::PageLocation;
+use ::parquet::file::reader::{ChunkReader, FileReader, Length};
+use ::parquet::file::serialized_reader::{SerializedFileReader, SerializedPageReader};
+use bytes::Bytes;
+use rayon::prelude::*;
+use serde::{Deserialize, Serialize};
+
+use crate::index::{self, LoadOptions};
+use crate::parts::{self, Parts};
+use crate::shards::{self, Shards};
+use crate::spill::{Put, Spill};
+use crate::{DataError, DataSet, Encoded, Sample, Source};
+
+mod schema;
+
+use schema::{class_label, open, torn};
+
+/// What the index keeps of a file.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct Contents {
+    labels: Vec<i64>,
+    /// One a row, or none at all.
+    paths: Vec<String>,
+    /// By row group: rows, and of each page of the picture column offset and first row.
+    groups: Vec<(u32, Vec<(u64, u32)>)>,
+    class_names: Vec<String>,
+}
+
+/// A file that pictures are read from.
+struct Shard {
+    path: PathBuf,
+    /// Where its pages are too large.
+    spill: Option<Spill>,
+    metadata: ParquetMetaData,
+    column: usize,
+    groups: Vec<(u32, Vec<(u64, u32)>)>,
+}
+
+/// Pictures in Parquet files, by their places.
+struct Table {
+    shards: Vec<Shard>,
+    /// Shard, row and label, in the order of label and path.
+    rows: Vec<(u32, u32, u32)>,
+}
+
+impl Source for Table {
+    fn len(&self) -> usize {
+        self.rows.len()
+    }
+
+    fn sample(&self, index: usize) -> Result<Sample, DataError> {
+        let (shard, row, _) = self.rows[index];
+        let shard = &self.shards[shard as usize];
+        let name = shard.path.join(format!("row {row}"));
+        if let Some(spill) = &shard.spill {
+            return match spill.read(row as usize) {
+                Ok(bytes) => Ok(Sample::Encoded(Encoded { bytes, name })),
+                Err(source) => Err(DataError::Read { path: name, source }),
+            };
+        }
+        match shard.picture(row) {
+            Ok(Some(bytes)) => Ok(Sample::Encoded(Encoded { bytes, name })),
+            Ok(None) => {
+                Err(DataError::NotAPicture { path: name, message: "it is null".to_owned() })
+            }
+            Err(error) => Err(DataError::format(&name, "a picture's bytes", error)),
+        }
+    }
+
+    fn label(&self, index: usize) -> u32 {
+        self.rows[index].2
+    }
+}
+
+impl Shard {
+    /// What reading a picture costs: the largest dictionary with the largest page.
+    fn bytes_per_picture(&self) -> u64 {
+        let group = |(number, (_, pages)): (usize, &(u32, Vec<(u64, u32)>))| {
+            let (start, length) = self.metadata.row_group(number).column(self.column).byte_range();
+            let offsets = pages.iter().map(|page| page.0);
+            let ends = offsets.clone().skip(1).chain([start + length]);
+            let dictionary = pages.first().map_or(0, |first| first.0 - start);
+            let largest = offsets.zip(ends).map(|(offset, end)| end - offset).max();
+            dictionary + largest.unwrap_or(0)
+        };
+        self.groups.iter().enumerate().map(group).max().unwrap_or(0)
+    }
+
+    /// All pictures in the order of rows; one that is null has no bytes.
+    fn all_pictures(&self, put: Put<'_>) -> io::Result<()> {
+        let reader = SerializedFileReader::new(File::open(&self.path)?)?;
+        for (group, (rows, _)) in self.groups.iter().enumerate() {
+            let column = reader.get_row_group(group)?.get_column_reader(self.column)?;
+            let ColumnReader::ByteArrayColumnReader(mut column) = column else {
+                return Err(io::Error::other("a column of other values"));
+            };
+            // A value is a part of its page: few at a time hold few pages.
+            const ROWS: usize = 16;
+            let defined = defined(&self.metadata, self.column);
+            let mut left = *rows as usize;
+            while left > 0 {
+                for value in all_values(&mut column, left.min(ROWS), defined)? {
+                    put(value.as_ref().map_or(&[], ByteArray::data))?;
+                }
+                left -= left.min(ROWS);
+            }
+        }
+        Ok(())
+    }
+
+    /// The bytes in a row, if it has any. Reads the page that has the row, and a dictionary if there is one.
+    fn picture(&self, row: u32) -> ParquetResult<Option<Vec<u8>>> {
+        let (mut group, mut row) = (0, row);
+        while row >= self.groups[group].0 {
+            row -= self.groups[group].0;
+            group += 1;
+        }
+        let (rows, pages) = &self.groups[group];
+        let column = self.metadata.row_group(group).column(self.column);
+        let (start, length) = column.byte_range();
+        let ends = pages.iter().skip(1).map(|page| page.0).chain([start + length]);
+        let locations = pages.iter().zip(ends).map(|(&(offset, first_row), end)| PageLocation {
+            offset: offset as i64,
+            compressed_page_size: (end - offset) as i32,
+            first_row_index: i64::from(first_row),
+        });
+        let reader = SerializedPageReader::new(
+            Arc::new(File::open(&self.path)?),
+            column,
+            *rows as usize,
+            Some(locations.collect()),
+        )?;
+        match get_column_reader(column.column_descr_ptr(), Box::new(reader)) {
+            ColumnReader::ByteArrayColumnReader(mut reader) => {
+                reader.skip_records(row as usize)?;
+                let (mut levels, mut values) = (vec![], vec![]);
+                reader.read_records(1, Some(&mut levels), None, &mut values)?;
+                Ok(values.pop().map(|value| value.data().to_vec()))
+            }
+            _ => Err(ParquetError::General("a column of other values".to_owned())),
+        }
+    }
+}
+
+/// The data set in the files that a pattern names. Test pictures whose labels are all −1, as of a
+/// competition, are left out.
+///
+/// # Errors
+/// Files that are missing or not Parquet, columns that are not there, or rows without a label.
+pub(crate) fn load(
+    pattern: &Path,
+    name: String,
+    options: &LoadOptions<'_>,
+) -> Result<DataSet, DataError> {
+    let Shards { train, val, test } = shards::find(pattern, ".parquet")?;
+    let all = [&train[..], &val, &test].concat();
+    let contents = index::of_each("parquet", &all, options, scan)?;
+    let class_names = contents.first().map(|first| first.class_names.clone()).unwrap_or_default();
+    let largest = contents[..train.len()].iter().flat_map(|contents| &contents.labels).max();
+    let class_names = match class_names.is_empty() {
+        true => parts::numbered(largest.map_or(0, |&label| label.max(0) as u64), pattern)?,
+        false => class_names,
+    };
+    let mut contents = contents.into_iter();
+    let mut part = |files: Vec<PathBuf>| {
+        let own: Vec<_> = contents.by_ref().take(files.len()).collect();
+        files.into_iter().zip(own).collect::<Vec<_>>()
+    };
+    let (train, val, mut test) = (part(train), part(val), part(test));
+    if test.iter().all(|(_, own)| own.labels.iter().all(|&label| label == -1)) {
+        test.clear();
+    }
+    let train = Arc::new(table(train, options)?);
+    if train.is_empty() {
+        return Err(DataError::NoPictures { path: pattern.to_owned() });
+    }
+    let other = |part: Vec<_>| -> Result<Option<Arc<dyn Source>>, DataError> {
+        match part.is_empty() {
+            true => Ok(None),
+            false => Ok(Some(Arc::new(table(part, options)?))),
+        }
+    };
+    let (val, test) = (other(val)?, other(test)?);
+    Parts { train, val, test }.data_set(name, pattern.to_owned(), class_names)
+}
+
+fn table(part: Vec<(PathBuf, Contents)>, options: &LoadOptions<'_>) -> Result<Table, DataError> {
+    let mut rows = vec![];
+    for (shard, (path, contents)) in (0..).zip(&part) {
+        for (row, &label) in (0..).zip(&contents.labels) {
+            let label = u32::try_from(label).map_err(|_| {
+                DataError::format(&path.join(format!("row {row}")), "a class number", label)
+            })?;
+            rows.push((shard, row, label));
+        }
+    }
+    let path = |shard: u32, row: u32| part[shard as usize].1.paths.get(row as usize);
+    rows.sort_by(|&(a_shard, a_row, a), &(b_shard, b_row, b)| {
+        (a, path(a_shard, a_row), a_shard, a_row).cmp(&(b, path(b_shard, b_row), b_shard, b_row))
+    });
+    let open = |(path, contents): (PathBuf, Contents)| {
+        let (metadata, columns) = open(&path)?;
+        let (column, groups) = (columns.bytes, contents.groups);
+        Ok(Shard { path, spill: None, metadata, column, groups })
+    };
+    let shards: Vec<Result<Shard, DataError>> = part.into_par_iter().map(open).collect();
+    let mut shards: Vec<Shard> = shards.into_iter().collect::<Result<_, _>>()?;
+    spill(&mut shards, options);
+    Ok(Table { shards, rows })
+}
+
+/// Copies the pictures of shards whose pages are too large, where there is room and that is not done yet.
+fn spill(shards: &mut [Shard], options: &LoadOptions<'_>) {
+    let Some(cache) = &options.cache else { return };
+    let mut coarse: Vec<&mut Shard> =
+        shards.iter_mut().filter(|shard| shard.bytes_per_picture() > MOST_BYTES_READ).collect();
+    coarse.iter_mut().for_each(|shard| shard.spill = Spill::open(cache, &shard.path));
+    coarse.retain(|shard| shard.spill.is_none());
+    let missing = coarse.len();
+    if missing > 0 {
+        (options.progress)(0, missing);
+    }
+    let done = AtomicUsize::new(0);
+    coarse.into_par_iter().for_each(|shard| {
+        let all = |put: Put<'_>| shard.all_pictures(put);
+        shard.spill = Spill::make(cache, &shard.path, all);
+        (options.progress)(done.fetch_add(1, Ordering::Relaxed) + 1, missing);
+    });
+    for shard in shards {
+        let rows: usize = shard.groups.iter().map(|(rows, _)| *rows as usize).sum();
+        shard.spill = shard.spill.take().filter(|spill| spill.len() == rows);
+    }
+}
+
+/// The most that is read of a file for one picture.
+const MOST_BYTES_READ: u64 = 2 << 20;
+
+/// Labels, paths and pages of a file.
+fn scan(path: &Path) -> Result<Contents, DataError> {
+    let (metadata, columns) = open(path)?;
+    let file = || File::open(path).map_err(DataError::read(path));
+    let reader = SerializedFileReader::new(file()?).map_err(torn(path))?;
+    let mut contents = Contents {
+        labels: vec![],
+        paths: vec![],
+        groups: vec![],
+        class_names: class_label(&metadata).map(|(_, names)| names).unwrap_or_default(),
+    };
+    for group in 0..metadata.num_row_groups() {
+        let rows = usize::try_from(metadata.row_group(group).num_rows()).unwrap_or(0);
+        let group_reader = reader.get_row_group(group).map_err(torn(path))?;
+        let column = |leaf| group_reader.get_column_reader(leaf).map_err(torn(path));
+        let of_label = defined(&metadata, columns.label);
+        let labels = match column(columns.label)? {
+            ColumnReader::Int32ColumnReader(mut reader) => {
+                let values = all_values(&mut reader, rows, of_label).map_err(torn(path))?;
+                values.into_iter().map(|value| value.map(i64::from)).collect()
+            }
+            ColumnReader::Int64ColumnReader(mut reader) => {
+                all_values(&mut reader, rows, of_label).map_err(torn(path))?
+            }
+            _ => vec![],
+        };
+        for label in labels {
+            let row = contents.labels.len();
+            let missing =
+                || DataError::format(&path.join(format!("row {row}")), "a class number", "null");
+            contents.labels.push(label.ok_or_else(missing)?);
+        }
+        if let Some(leaf) = columns.path
+            && let ColumnReader::ByteArrayColumnReader(mut reader) = column(leaf)?
+        {
+            let values = all_values(&mut reader, rows, defined(&metadata, leaf));
+            let values: Vec<Option<ByteArray>> = values.map_err(torn(path))?;
+            let text = |value: Option<ByteArray>| {
+                value.map(|value| String::from_utf8_lossy(value.data()).into_owned())
+            };
+            contents.paths.extend(values.into_iter().map(|value| text(value).unwrap_or_default()));
+        }
+        let pages = pages(file()?, &metadata, group, columns.bytes).map_err(torn(path))?;
+        contents.groups.push((rows as u32, pages));
+    }
+    let rows: usize = contents.groups.iter().map(|(rows, _)| *rows as usize).sum();
+    if contents.labels.len() != rows {
+        return Err(DataError::format(path, format!("{rows} labels"), contents.labels.len()));
+    }
+    Ok(contents)
+}
+
+/// The level at which a column's value is there.
+fn defined(metadata: &ParquetMetaData, leaf: usize) -> i16 {
+    metadata.file_metadata().schema_descr().column(leaf).max_def_level()
+}
+
+/// The next values of a column that does not repeat; none where it is null.
+fn all_values<T: DataType>(
+    reader: &mut ColumnReaderImpl<T>,
+    rows: usize,
+    defined: i16,
+) -> ParquetResult<Vec<Option<T::T>>> {
+    let (mut levels, mut values) = (vec![], vec![]);
+    let mut read = 0;
+    while read < rows {
+        let (records, ..) =
+            reader.read_records(rows - read, Some(&mut levels), None, &mut values)?;
+        if records == 0 {
+            break;
+        }
+        read += records;
+    }
+    // A column that must not be null has no levels.
+    if levels.is_empty() || values.len() == levels.len() {
+        return Ok(values.into_iter().map(Some).collect());
+    }
+    let mut values = values.into_iter();
+    let value = |level: i16| if level == defined { values.next() } else { None };
+    Ok(levels.into_iter().map(value).collect())
+}
+
+/// Offset and first row of each page of a column, read from the pages' headers.
+fn pages(
+    file: File,
+    metadata: &ParquetMetaData,
+    group: usize,
+    leaf: usize,
+) -> ParquetResult<Vec<(u64, u32)>> {
+    let group = metadata.row_group(group);
+    let noted = Arc::new(Noting { file, last: AtomicU64::new(0) });
+    let rows = group.num_rows() as usize;
+    let mut reader = SerializedPageReader::new(noted.clone(), group.column(leaf), rows, None)?;
+    let (mut pages, mut first_row) = (vec![], 0);
+    while let Some(page) = reader.peek_next_page()? {
+        if !page.is_dict {
+            pages.push((noted.last.load(Ordering::Relaxed), first_row));
+            // Where nothing repeats, a row is a level.
+            first_row += page.num_rows.or(page.num_levels).unwrap_or(0) as u32;
+        }
+        reader.skip_next_page()?;
+    }
+    match first_row as usize == rows {
+        true => Ok(pages),
+        false => Err(ParquetError::General(format!("{first_row} of {rows} pictures"))),
+    }
+}
+
+/// A file that notes where the last reader began: at the header of the page at hand.
+struct Noting {
+    file: File,
+    last: AtomicU64,
+}
+
+impl Length for Noting {
+    fn len(&self) -> u64 {
+        Length::len(&self.file)
+    }
+}
+
+impl ChunkReader for Noting {
+    type T = <File as ChunkReader>::T;
+
+    fn get_read(&self, start: u64) -> ParquetResult<Self::T> {
+        self.last.store(start, Ordering::Relaxed);
+        self.file.get_read(start)
+    }
+
+    fn get_bytes(&self, start: u64, length: usize) -> ParquetResult<Bytes> {
+        self.file.get_bytes(start, length)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! The pictures of a Parquet file as plain bytes, copied once, where its pages are too large to read one for
+//! each picture.
+//!
+//! A file in the user's cache directory: the pictures one after another, the offset of each and of the end,
+//! their number, and a magic number, all little-endian. It takes as much room as the pictures. Not here: when
+//! it is worth that (`parquet.rs`).
+
+use std::fs::{self, File};
+use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use crate::index;
+
+/// The last bytes; the number is the version.
+const MAGIC: &[u8; 16] = b"fixnorm spill 1\n";
+
+/// Pictures in a file of ours.
+#[derive(Debug)]
+pub(crate) struct Spill {
+    path: PathBuf,
+    offsets: Vec<u64>,
+}
+
+/// Takes the next picture.
+pub(crate) type Put<'a> = &'a mut dyn FnMut(&[u8]) -> io::Result<()>;
+
+impl Spill {
+    /// The copy of `shard`'s pictures in `cache`, if it is there, whole and of the file as it is now.
+    pub(crate) fn open(cache: &Path, shard: &Path) -> Option<Self> {
+        let path = place(cache, shard)?;
+        let mut file = File::open(&path).ok()?;
+        let length = file.metadata().ok()?.len();
+        let mut tail = [0; 24];
+        file.seek(SeekFrom::End(-(tail.len() as i64))).ok()?;
+        file.read_exact(&mut tail).ok()?;
+        let (count, magic) = tail.split_first_chunk::<8>()?;
+        let count = u64::from_le_bytes(*count);
+        let table = count.checked_add(1)?.checked_mul(8)?;
+        let end = length.checked_sub(tail.len() as u64)?.checked_sub(table)?;
+        file.seek(SeekFrom::Start(end)).ok()?;
+        let mut bytes = vec![];
+        file.take(table).read_to_end(&mut bytes).ok()?;
+        let (offsets, _) = bytes.as_chunks::<8>();
+        let offsets: Vec<u64> = offsets.iter().map(|offset| u64::from_le_bytes(*offset)).collect();
+        let whole = magic == MAGIC && offsets.is_sorted() && offsets.last() == Some(&end);
+        whole.then_some(Self { path, offsets })
+    }
+
+    /// Makes the copy: `write` puts every picture. What cannot be written is left, and nothing of it.
+    pub(crate) fn make(
+        cache: &Path,
+        shard: &Path,
+        write: impl FnOnce(Put<'_>) -> io::Result<()>,
+    ) -> Option<Self> {
+        let path = place(cache, shard)?;
+        let dir = path.parent()?;
+        fs::create_dir_all(dir).ok()?;
+        let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+        let written = fill(&temporary, write).and_then(|()| fs::rename(&temporary, &path));
+        if written.is_err() {
+            let _ = fs::remove_file(&temporary);
+            return None;
+        }
+        // Copies of the file as it was before are of no use.
+        let own = path.file_name()?.to_str()?;
+        let of_shard = own.split('-').next()?;
+        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
+            let name = entry.file_name();
+            let older = name.to_str().is_some_and(|name| {
+                name != own && name.split('-').next() == Some(of_shard) && !name.ends_with(".tmp")
+            });
+            if older {
+                let _ = fs::remove_file(entry.path());
+            }
+        }
+        Self::open(cache, shard)
+    }
+
+    /// Number of pictures.
+    pub(crate) fn len(&self) -> usize {
+        self.offsets.len() - 1
+    }
+
+    /// The bytes of a picture.
+    pub(crate) fn read(&self, row: usize) -> io::Result<Vec<u8>> {
+        let mut file = File::open(&self.path)?;
+        file.seek(SeekFrom::Start(self.offsets[row]))?;
+        let mut bytes = vec![0; (self.offsets[row + 1] - self.offsets[row]) as usize];
+        file.read_exact(&mut bytes)?;
+        Ok(bytes)
+    }
+}
+
+fn fill(path: &Path, write: impl FnOnce(Put<'_>) -> io::Result<()>) -> io::Result<()> {
+    let mut file = BufWriter::with_capacity(1 << 20, File::create(path)?);
+    let mut offsets = vec![0];
+    let mut end = 0;
+    write(&mut |bytes| {
+        end += bytes.len() as u64;
+        offsets.push(end);
+        file.write_all(bytes)
+    })?;
+    for offset in &offsets {
+        file.write_all(&offset.to_le_bytes())?;
+    }
+    file.write_all(&(offsets.len() as u64 - 1).to_le_bytes())?;
+    file.write_all(MAGIC)?;
+    file.into_inner()?.sync_all()
+}
+
+fn place(cache: &Path, shard: &Path) -> Option<PathBuf> {
+    Some(cache.join("parquet").join(index::name_of_version(shard)?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_come_back_and_torn_or_older_copies_do_not() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cache, shard) = (dir.path().join("cache"), dir.path().join("a.parquet"));
+        fs::write(&shard, "one").unwrap();
+        assert!(Spill::open(&cache, &shard).is_none());
+        let pictures = [&b"first"[..], b"", b"third"];
+        let make =
+            || Spill::make(&cache, &shard, |put| pictures.iter().try_for_each(|bytes| put(bytes)));
+        let check = |spill: Spill| {
+            assert_eq!(spill.len(), 3);
+            (0..3).for_each(|row| assert_eq!(spill.read(row).unwrap(), pictures[row]));
+            spill.path
+        };
+        let path = check(make().unwrap());
+        check(Spill::open(&cache, &shard).unwrap());
+        let whole = fs::read(&path).unwrap();
+        for kept in [0, 5, 20, whole.len() - 1] {
+            fs::write(&path, &whole[..kept]).unwrap();
+            assert!(Spill::open(&cache, &shard).is_none(), "{kept}");
+        }
+        fs::write(&shard, "changed").unwrap();
+        assert!(Spill::open(&cache, &shard).is_none());
+        check(make().unwrap());
+        // The older one is gone.
+        assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+        let failed = Spill::make(&cache, &shard, |_| Err(io::Error::other("torn")));
+        assert!(failed.is_none() && Spill::open(&cache, &shard).is_some());
+        assert!(Spill::make(&shard.join("below"), &shard, |_| Ok(())).is_none());
+    }
+}
