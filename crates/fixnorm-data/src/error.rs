@@ -63,7 +63,7 @@ pub enum DataError {
         classes: usize,
     },
     /// A file that is not a picture that can be decoded.
-    #[error("{} is not a PNG or JPEG picture: {message}", path.display())]
+    #[error("{} is not a JPEG, PNG or WebP picture that can be decoded: {message}", path.display())]
     NotAPicture {
         /// The file.
         path: PathBuf,
@@ -75,6 +75,14 @@ pub enum DataError {
     NoPictures {
         /// The directory.
         path: PathBuf,
+    },
+    /// An augmentation policy that is not known.
+    #[error(
+        "unknown augmentation policy `{given}`; expected imagenet, original, v0, trivial, or a RandAugment such as rand-m9-n2-mstd0.5-inc1"
+    )]
+    Policy {
+        /// As given.
+        given: String,
     },
     /// A loader that cannot work.
     #[error("{0}")]

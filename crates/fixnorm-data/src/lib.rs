@@ -7,15 +7,17 @@
 //! | [`source`] | labelled pictures that several threads can read |
 //! | [`idx`] | the IDX format |
 //! | [`split`] | a class-balanced validation set |
-//! | [`transform`] | random crop, flip, normalization |
+//! | [`transform`] | from a sample to a model's numbers: cut, resized, changed at random |
+//! | [`augment`] | the random changes |
+//! | [`normalization`] | pixels to numbers |
 //! | [`resize`](mod@resize) | another size, as Pillow makes it |
 //! | [`preprocessing`] | resize, centre crop, normalize: what a model sees outside training |
 //! | [`loader`] | batches in an order that depends on (seed, epoch) alone |
-//! | [`decode`] | PNG and JPEG files |
+//! | [`decode`] | JPEG, PNG and WebP files |
 //! | [`walk`] | picture files in directories |
 //!
 //! ```
-//! use fixnorm_data::{Augment, DataSpec, Loader, LoaderConfig};
+//! use fixnorm_data::{DataSpec, Loader, LoaderConfig, Transform};
 //!
 //! let data = "synthetic:3x8x6".parse::<DataSpec>()?.load()?;
 //! let loader = Loader::new(
@@ -28,7 +30,7 @@
 //!         seed: 1,
 //!         shuffle: true,
 //!         drop_last: false,
-//!         augment: Some(Augment { crop_padding: 1, flip: true }),
+//!         transform: Transform { crop_padding: 1, hflip: 0.5, ..Transform::default() },
 //!         normalization: data.normalization,
 //!     },
 //! )?;
@@ -40,13 +42,17 @@
 //! # Ok::<(), fixnorm_data::DataError>(())
 //! ```
 
+pub mod augment;
 pub mod decode;
 mod directory;
+mod dispatch;
 mod embedded;
 mod error;
 mod fashion;
 pub mod idx;
+mod jpeg;
 pub mod loader;
+pub mod normalization;
 pub mod picture;
 pub mod preprocessing;
 pub mod resize;
@@ -58,13 +64,18 @@ mod synthetic;
 pub mod transform;
 pub mod walk;
 
-pub use decode::{fit, read_picture};
+pub use augment::erase::Erasing;
+pub use augment::mix::Mixed;
+pub use augment::op::Op;
+pub use augment::policy::Policy;
+pub use decode::{decode, fit, read_picture};
 pub use error::DataError;
 pub use loader::{Batch, Epoch, Loader, LoaderConfig};
+pub use normalization::Normalization;
 pub use picture::Picture;
 pub use preprocessing::Preprocessing;
 pub use resize::{Interpolation, resize, resize_window};
-pub use source::{DataSet, InMemory, Source};
+pub use source::{DataSet, Encoded, InMemory, Sample, Source};
 pub use spec::DataSpec;
-pub use transform::{Augment, Normalization};
+pub use transform::{Crop, Transform};
 pub use walk::picture_files;

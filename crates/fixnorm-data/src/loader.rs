@@ -10,8 +10,9 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 
+use crate::augment::mix::{Mixed, mix};
 use crate::rng::{Stream, shuffle, stream};
-use crate::{Augment, DataError, Normalization, Source};
+use crate::{DataError, Normalization, Source, Transform};
 
 /// How a [`Loader`] works.
 #[derive(Clone, Debug)]
@@ -28,8 +29,8 @@ pub struct LoaderConfig {
     pub shuffle: bool,
     /// Leave out an incomplete last batch.
     pub drop_last: bool,
-    /// Random changes.
-    pub augment: Option<Augment>,
+    /// How a sample is decoded, cut and changed.
+    pub transform: Transform,
     /// From pixels to numbers.
     pub normalization: Normalization,
 }
@@ -45,6 +46,8 @@ pub struct Batch {
     pub indices: Vec<usize>,
     /// n, h, w, c.
     pub shape: [usize; 4],
+    /// How its pictures are mixed with each other, where they are.
+    pub mixed: Option<Mixed>,
 }
 
 /// Makes batches of a source.
@@ -87,6 +90,8 @@ impl Loader {
             format!("normalization of {channels:?} channels for pictures of {}", shape[2])
         } else if !finite || !divisible {
             format!("normalization needs finite means and std above 0, found {mean:?} and {std:?}")
+        } else if let Some(problem) = config.transform.problem(shape) {
+            problem
         } else {
             let inner = Inner { source, shape, config };
             return Ok(Self { inner: Arc::new(inner) });
@@ -139,40 +144,43 @@ impl Loader {
 }
 
 impl Inner {
+    /// What comes in an epoch, in order: pictures, of the repetition r those r · len further on.
     fn order(&self, epoch: usize) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.source.len()).collect();
+        let len = self.source.len();
+        let mut order: Vec<usize> = (0..len).collect();
         if self.config.shuffle {
             shuffle(&mut order, &mut stream(self.config.seed, Stream::Order, epoch as u64, 0));
         }
-        order
+        match self.config.transform.repeats {
+            1 => order,
+            repeats => (0..len).map(|at| order[at / repeats] + at % repeats * len).collect(),
+        }
     }
 
     fn batch(&self, order: &[usize], epoch: usize, batch: usize) -> Result<Batch, DataError> {
-        let size = self.config.batch_size;
-        let indices = order[batch * size..order.len().min((batch + 1) * size)].to_vec();
+        let LoaderConfig { batch_size, seed, transform, normalization, .. } = &self.config;
+        let keys = &order[batch * batch_size..order.len().min((batch + 1) * batch_size)];
         let [h, w, c] = self.shape;
-        let mut pixels = Vec::with_capacity(indices.len() * h * w * c);
-        for &index in &indices {
-            let mut picture = self.source.picture(index)?;
-            if [picture.height, picture.width, picture.channels] != self.shape {
-                return Err(DataError::Config(format!(
-                    "picture {index} is {}x{}x{}, expected {h}x{w}x{c}",
-                    picture.height, picture.width, picture.channels
-                )));
-            }
-            if let Some(augment) = &self.config.augment {
-                let mut random =
-                    stream(self.config.seed, Stream::Augment, epoch as u64, index as u64);
-                picture = augment.apply(&picture, &mut random);
-            }
-            self.config.normalization.apply(&picture.pixels, &mut pixels);
+        let mut pixels = vec![0.0; keys.len() * h * w * c];
+        for (&key, out) in keys.iter().zip(pixels.chunks_exact_mut(h * w * c)) {
+            let index = key % self.source.len();
+            let mut random = stream(*seed, Stream::Augment, epoch as u64, key as u64);
+            let sample = self.source.sample(index)?;
+            let done = transform.apply(sample, self.shape, normalization, &mut random, out);
+            done.map_err(|error| match error {
+                DataError::Config(problem) => {
+                    DataError::Config(format!("picture {index}: {problem}"))
+                }
+                error => error,
+            })?;
         }
-        Ok(Batch {
-            labels: indices.iter().map(|&index| self.source.label(index)).collect(),
-            shape: [indices.len(), h, w, c],
-            pixels,
-            indices,
-        })
+        let indices: Vec<usize> = keys.iter().map(|key| key % self.source.len()).collect();
+        let labels: Vec<u32> = indices.iter().map(|&index| self.source.label(index)).collect();
+        let shape = [indices.len(), h, w, c];
+        let mut random = stream(*seed, Stream::Mix, epoch as u64, batch as u64);
+        let parameters = [transform.mixup, transform.cutmix];
+        let mixed = mix(&mut pixels, shape, &labels, parameters, &mut random);
+        Ok(Batch { labels, shape, pixels, indices, mixed })
     }
 }
 
@@ -242,7 +250,10 @@ impl Drop for Epoch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{InMemory, Picture};
+    use crate::{Crop, InMemory, Sample};
+
+    use crate::augment::crop::padded;
+    use crate::rng::below;
 
     const SHAPE: [usize; 3] = [3, 4, 2];
 
@@ -254,7 +265,7 @@ mod tests {
             seed: 5,
             shuffle: true,
             drop_last: false,
-            augment: Some(Augment { crop_padding: 2, flip: true }),
+            transform: Transform { crop_padding: 2, hflip: 0.5, ..Transform::default() },
             normalization: Normalization { mean: vec![0.5, 0.25], std: vec![0.5, 0.2] },
         }
     }
@@ -353,11 +364,11 @@ mod tests {
         fn len(&self) -> usize {
             45
         }
-        fn picture(&self, index: usize) -> Result<Picture, DataError> {
+        fn sample(&self, index: usize) -> Result<Sample, DataError> {
             assert!(index != 20, "picture 20 is cursed");
             match index {
                 30 => Err(DataError::Config("picture 30 is unreadable".to_owned())),
-                index => source(45).picture(index),
+                index => source(45).sample(index),
             }
         }
         fn label(&self, _: usize) -> u32 {
@@ -390,6 +401,8 @@ mod tests {
         }
     }
 
+    /// Padding, mirroring and normalization, drawn and computed as they were before there was more: the bits
+    /// of runs made then.
     #[test]
     fn a_batch_is_its_pictures_changed_one_by_one() {
         for batch in batches(config(), 4, 0) {
@@ -397,13 +410,52 @@ mod tests {
             for &index in &batch.indices {
                 let picture = source(45).picture(index).unwrap();
                 let mut random = stream(5, Stream::Augment, 4, index as u64);
-                let changed = config().augment.unwrap().apply(&picture, &mut random);
+                let (top, left) = (below(5, &mut random), below(5, &mut random));
+                let mirrored = below(2, &mut random) == 1;
+                let changed = padded(&picture, top, left, 2, mirrored);
                 config().normalization.apply(&changed.pixels, &mut pixels);
             }
             assert_eq!(batch.pixels, pixels);
             let labels: Vec<u32> = batch.indices.iter().map(|&i| (i % 5) as u32).collect();
             assert_eq!(batch.labels, labels);
         }
+    }
+
+    #[test]
+    fn repeated_pictures_follow_each_other_and_differ() {
+        let transform = Transform { repeats: 3, ..config().transform };
+        let repeated = batches(LoaderConfig { transform, ..config() }, 0, 0);
+        let once = batches(config(), 0, 0);
+        let indices = |batches: &[Batch]| -> Vec<usize> {
+            batches.iter().flat_map(|batch| batch.indices.clone()).collect()
+        };
+        let expected: Vec<usize> = indices(&once)[..15].iter().flat_map(|&i| [i; 3]).collect();
+        assert_eq!(indices(&repeated), expected);
+        // The first is the one that comes without repetition, the others are changed in other ways.
+        let pictures: Vec<&[f32]> =
+            repeated.iter().flat_map(|batch| batch.pixels.chunks_exact(24)).collect();
+        assert_eq!(pictures[0], &once[0].pixels[..24]);
+        let same = pictures.chunks_exact(3).filter(|three| three[0] == three[1]).count();
+        assert!(same < 5, "{same} of 15");
+    }
+
+    #[test]
+    fn mixing_depends_on_seed_epoch_and_batch_alone() {
+        let mixing = |workers, first| {
+            let transform = Transform { mixup: 0.2, cutmix: 1.0, ..config().transform };
+            batches(LoaderConfig { transform, workers, ..config() }, 2, first)
+        };
+        let whole = mixing(0, 0);
+        assert_eq!(mixing(3, 0), whole);
+        assert_eq!(mixing(2, 4), whole[4..]);
+        let weights: Vec<f32> =
+            whole.iter().map(|batch| batch.mixed.clone().unwrap().lambda).collect();
+        let distinct: std::collections::HashSet<u32> =
+            weights.iter().map(|weight| weight.to_bits()).collect();
+        assert!(distinct.len() >= 4, "{weights:?}");
+        let labels = &whole[0].labels;
+        let reversed: Vec<u32> = labels.iter().rev().copied().collect();
+        assert_eq!(whole[0].mixed.clone().unwrap().labels, reversed);
     }
 
     #[test]
@@ -419,11 +471,17 @@ mod tests {
             normalization: Normalization { mean: mean.to_vec(), std: std.to_vec() },
             ..config()
         };
+        let transformed = |transform| LoaderConfig { transform, ..config() };
         for (config, part) in [
             (LoaderConfig { batch_size: 0, ..config() }, "at least 1"),
             (LoaderConfig { batch_size: 46, drop_last: true, ..config() }, "do not fill a batch"),
             (normalized(&[0.5], &[0.5]), "channels"),
             (normalized(&[0.5, 0.5], &[0.5, 0.0]), "std above 0"),
+            (transformed(Transform { hflip: 1.5, ..Transform::default() }), "hflip"),
+            (transformed(Transform { scale: [0.5, 0.1], ..Transform::default() }), "scale"),
+            (transformed(Transform { mixup: f64::NAN, ..Transform::default() }), "mixup"),
+            (transformed(Transform { repeats: 0, ..Transform::default() }), "repeats"),
+            (transformed(Transform { crop: Crop::Center, ..Transform::default() }), "2 channels"),
             (normalized(&[0.5, f32::NAN], &[0.5, 0.5]), "finite means"),
         ] {
             let error = Loader::new(source(45), SHAPE, config).err().unwrap().to_string();

@@ -1,9 +1,29 @@
 //! Labelled pictures, and data sets made of them.
 //! Not here: data sets by name (`spec.rs`), file formats (`idx.rs`, `decode.rs`).
 
+use std::path::PathBuf;
 use std::sync::Arc;
 
+use crate::decode::decode;
 use crate::{DataError, Normalization, Picture};
+
+/// One labelled picture as a source has it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Sample {
+    /// Pixels.
+    Pixels(Picture),
+    /// A file, yet to be decoded.
+    Encoded(Encoded),
+}
+
+/// A picture file's bytes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Encoded {
+    /// The whole file.
+    pub bytes: Vec<u8>,
+    /// Shown in errors and lists: a path, or `shard.tar/name`.
+    pub name: PathBuf,
+}
 
 /// Labelled pictures that several threads can read.
 pub trait Source: Send + Sync {
@@ -18,8 +38,19 @@ pub trait Source: Send + Sync {
     /// One picture, `index` below [`len`](Self::len).
     ///
     /// # Errors
+    /// When it cannot be read.
+    fn sample(&self, index: usize) -> Result<Sample, DataError>;
+
+    /// One picture, whole.
+    ///
+    /// # Errors
     /// When it cannot be read or decoded.
-    fn picture(&self, index: usize) -> Result<Picture, DataError>;
+    fn picture(&self, index: usize) -> Result<Picture, DataError> {
+        match self.sample(index)? {
+            Sample::Pixels(picture) => Ok(picture),
+            Sample::Encoded(encoded) => decode(&encoded),
+        }
+    }
 
     /// Its label.
     fn label(&self, index: usize) -> u32;
@@ -98,9 +129,10 @@ impl Source for InMemory {
         self.indices.len()
     }
 
-    fn picture(&self, index: usize) -> Result<Picture, DataError> {
+    fn sample(&self, index: usize) -> Result<Sample, DataError> {
         let [height, width, channels] = self.shape;
-        Ok(Picture { height, width, channels, pixels: self.pixels(index).to_vec() })
+        let pixels = self.pixels(index).to_vec();
+        Ok(Sample::Pixels(Picture { height, width, channels, pixels }))
     }
 
     fn label(&self, index: usize) -> u32 {

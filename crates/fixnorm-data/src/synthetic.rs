@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rand_chacha::rand_core::Rng;
 
 use crate::rng::{Stream, stream};
-use crate::{DataError, DataSet, Normalization, Picture, Source};
+use crate::{DataError, DataSet, Normalization, Picture, Sample, Source};
 
 const CLASSES: usize = 1000;
 const TRAIN: usize = 2048;
@@ -25,11 +25,11 @@ impl Source for Noise {
         self.len
     }
 
-    fn picture(&self, index: usize) -> Result<Picture, DataError> {
+    fn sample(&self, index: usize) -> Result<Sample, DataError> {
         let [height, width, channels] = self.shape;
         let mut pixels = vec![0; height * width * channels];
         stream(0, Stream::Synthetic, 0, self.first + index as u64).fill_bytes(&mut pixels);
-        Ok(Picture { height, width, channels, pixels })
+        Ok(Sample::Pixels(Picture { height, width, channels, pixels }))
     }
 
     fn label(&self, index: usize) -> u32 {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
-use fixnorm_data::{Batch, Loader, LoaderConfig, Normalization, Source};
+use fixnorm_data::{Batch, Loader, LoaderConfig, Normalization, Source, Transform};
 use fixnorm_nn::Classifier;
 use serde::{Deserialize, Serialize};
 
@@ -69,7 +69,7 @@ pub(crate) fn loader(
         seed: 0,
         shuffle: false,
         drop_last: false,
-        augment: None,
+        transform: Transform::default(),
         normalization,
     };
     Ok(Loader::new(source, shape, config)?)

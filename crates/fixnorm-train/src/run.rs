@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicUsize;
 
 use burn::tensor::Device;
 use fixnorm::Roles;
-use fixnorm_data::{Augment, DataSet, Loader, LoaderConfig};
+use fixnorm_data::{DataSet, Loader, LoaderConfig, Transform};
 use fixnorm_nn::Classifier;
 use fixnorm_nn::loss::cross_entropy;
 use fixnorm_nn::weights::{Fit, Loaded};
@@ -173,10 +173,11 @@ pub(crate) fn train_config(plan: &Plan) -> LoaderConfig {
         seed: recipe.train.seed,
         shuffle: true,
         drop_last: true,
-        augment: Some(Augment {
+        transform: Transform {
             crop_padding: recipe.augment.crop_padding,
-            flip: recipe.augment.flip,
-        }),
+            hflip: if recipe.augment.flip { 0.5 } else { 0.0 },
+            ..Transform::default()
+        },
         normalization: plan.normalization(),
     }
 }
