@@ -30,6 +30,7 @@ fn main() -> ExitCode {
         Command::Inspect(args) => commands::inspect::run(&args, format),
         Command::Bench(BenchCommand::Step(args)) => commands::bench::step(&args, format),
         Command::Bench(BenchCommand::Optim(args)) => commands::bench::optim(&args, format),
+        Command::Bench(BenchCommand::Data(args)) => commands::bench::data(&args, format),
     };
     done.unwrap_or_else(|error| {
         // One line: an error of ours names its cause itself.

@@ -161,12 +161,12 @@ impl Inner {
         let LoaderConfig { batch_size, seed, transform, normalization, .. } = &self.config;
         let keys = &order[batch * batch_size..order.len().min((batch + 1) * batch_size)];
         let [h, w, c] = self.shape;
-        let mut pixels = vec![0.0; keys.len() * h * w * c];
-        for (&key, out) in keys.iter().zip(pixels.chunks_exact_mut(h * w * c)) {
+        let mut pixels = Vec::with_capacity(keys.len() * h * w * c);
+        for &key in keys {
             let index = key % self.source.len();
             let mut random = stream(*seed, Stream::Augment, epoch as u64, key as u64);
             let sample = self.source.sample(index)?;
-            let done = transform.apply(sample, self.shape, normalization, &mut random, out);
+            let done = transform.apply(sample, self.shape, normalization, &mut random, &mut pixels);
             done.map_err(|error| match error {
                 DataError::Config(problem) => {
                     DataError::Config(format!("picture {index}: {problem}"))

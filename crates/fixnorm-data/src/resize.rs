@@ -114,7 +114,7 @@ fn resize_view(
     let end = down.iter().map(|tap| tap.first + tap.weights.len()).max().unwrap_or_default();
     down.iter_mut().for_each(|tap| tap.first -= first);
     assert!(end <= view.height, "row {end} of a part of {}", view.height);
-    make_columns(&make_rows(view, first..end, &across), &down)
+    make_columns(&make_rows(view, first..end, &across), &down, view.channels)
 }
 
 /// Which pixels make one new pixel: the first, and the weight of each from there on.
@@ -170,20 +170,22 @@ fn rounded(sum: i32) -> u8 {
 /// Half a unit of the last place, so that cutting rounds.
 const HALF: i32 = 1 << (PRECISION - 1);
 
-/// The `wanted` rows, each resized.
+/// The `wanted` rows, each resized. Pixels of three channels get a fourth of no meaning, so that each is one
+/// vector; the columns' pass drops it.
 fn make_rows(view: View<'_>, wanted: Range<usize>, taps: &[Taps]) -> Picture {
-    let (channels, line) = (view.channels, view.width * view.channels);
+    let line = view.width * view.channels;
+    let channels = if view.channels == 3 { LANES } else { view.channels };
     let mut pixels = vec![0; wanted.len() * taps.len() * channels];
     let rows = view.pixels[wanted.start * line..wanted.end * line].chunks_exact(line);
     let out = pixels.chunks_exact_mut(taps.len() * channels);
     // Room for a whole vector at the last pixel.
     let mut padded = vec![0; line + LANES];
     for (row, out) in rows.zip(out) {
-        padded[..line].copy_from_slice(row);
-        match channels {
-            3 => vectorized(|| make_row::<3>(&padded, taps, out)),
-            1 => vectorized(|| make_row::<1>(&padded, taps, out)),
-            _ => make_row_of_any(row, taps, channels, out),
+        if view.channels == 3 {
+            padded[..line].copy_from_slice(row);
+            vectorized(|| make_row(&padded, taps, out));
+        } else {
+            make_row_of_any(row, taps, channels, out);
         }
     }
     Picture { height: wanted.len(), width: taps.len(), channels, pixels }
@@ -192,19 +194,22 @@ fn make_rows(view: View<'_>, wanted: Range<usize>, taps: &[Taps]) -> Picture {
 /// Values of a pixel and behind it that are weighed together.
 const LANES: usize = 4;
 
-/// The row behind which `LANES` values follow, resized.
+/// A row of three channels, behind which `LANES` values follow, resized to pixels of `LANES` values.
 #[inline(always)]
-fn make_row<const C: usize>(row: &[u8], taps: &[Taps], out: &mut [u8]) {
-    for (tap, out) in taps.iter().zip(out.as_chunks_mut::<C>().0) {
-        let window = &row[tap.first * C..][..tap.weights.len() * C + LANES];
+fn make_row(row: &[u8], taps: &[Taps], out: &mut [u8]) {
+    for (tap, out) in taps.iter().zip(out.as_chunks_mut::<LANES>().0) {
+        let mut window = &row[tap.first * 3..][..tap.weights.len() * 3 + LANES];
         let mut sums = [HALF; LANES];
-        for (i, weight) in tap.weights.iter().enumerate() {
-            let values: &[u8; LANES] = window[i * C..].first_chunk().unwrap_or(&[0; LANES]);
-            for (sum, &value) in sums.iter_mut().zip(values) {
-                *sum = sum.wrapping_add(i32::from(value) * weight);
+        for weight in &tap.weights {
+            let Some(values) = window.first_chunk::<LANES>() else { break };
+            for lane in 0..LANES {
+                sums[lane] += i32::from(values[lane]) * weight;
             }
+            window = &window[3..];
         }
-        *out = std::array::from_fn(|channel| rounded(sums[channel]));
+        for lane in 0..LANES {
+            out[lane] = rounded(sums[lane]);
+        }
     }
 }
 
@@ -222,15 +227,21 @@ fn make_row_of_any(row: &[u8], taps: &[Taps], channels: usize, out: &mut [u8]) {
 /// Columns at a time: as many sums as stay in registers.
 const BLOCK: usize = 32;
 
-/// New rows made of the picture's, column by column.
-fn make_columns(picture: &Picture, taps: &[Taps]) -> Picture {
+/// New rows made of the picture's, column by column, of `channels` each.
+fn make_columns(picture: &Picture, taps: &[Taps], channels: usize) -> Picture {
     let line = picture.width * picture.channels;
-    let mut pixels = vec![0; taps.len() * line];
-    for (tap, out) in taps.iter().zip(pixels.chunks_exact_mut(line)) {
+    let mut pixels = Vec::with_capacity(taps.len() * picture.width * channels);
+    let mut made = vec![0; line];
+    for tap in taps {
         let rows = &picture.pixels[tap.first * line..][..tap.weights.len() * line];
-        vectorized(|| make_line(rows, &tap.weights, out));
+        vectorized(|| make_line(rows, &tap.weights, &mut made));
+        if channels == picture.channels {
+            pixels.extend_from_slice(&made);
+        } else {
+            pixels.extend(made.as_chunks::<LANES>().0.iter().flat_map(|&[r, g, b, _]| [r, g, b]));
+        }
     }
-    Picture { height: taps.len(), pixels, ..*picture }
+    Picture { height: taps.len(), width: picture.width, channels, pixels }
 }
 
 #[inline(always)]
@@ -245,7 +256,9 @@ fn make_line(rows: &[u8], weights: &[i32], out: &mut [u8]) {
                 *sum += i32::from(value) * weight;
             }
         }
-        *out = sums.map(rounded);
+        for (out, sum) in out.iter_mut().zip(sums) {
+            *out = rounded(sum);
+        }
     }
     for (index, out) in rest.iter_mut().enumerate() {
         let column = rows[whole + index..].iter().step_by(line);

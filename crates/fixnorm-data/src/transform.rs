@@ -123,7 +123,7 @@ impl Transform {
             })
     }
 
-    /// Writes a sample's numbers into `out`, `[height, width, channels]` of `shape` with the channel fastest.
+    /// Appends a sample's numbers, `[height, width, channels]` of `shape` with the channel fastest.
     ///
     /// # Errors
     /// A file that cannot be decoded, or a picture of another shape where it is not resized.
@@ -133,7 +133,7 @@ impl Transform {
         shape: [usize; 3],
         normalization: &Normalization,
         random: &mut ChaCha8Rng,
-        out: &mut [f32],
+        out: &mut Vec<f32>,
     ) -> Result<(), DataError> {
         let mut picture = match self.crop {
             Crop::Padded => self.pad(sample, shape, random)?,
@@ -145,9 +145,10 @@ impl Transform {
             mirror(&mut picture);
         }
         self.recolour(&mut picture, normalization, random);
-        normalization.write(&picture.pixels, out);
+        let start = out.len();
+        normalization.apply(&picture.pixels, out);
         if self.random_erasing > 0.0 && uniform(random) < self.random_erasing {
-            erase(out, shape, self.erasing, random);
+            erase(&mut out[start..], shape, self.erasing, random);
         }
         Ok(())
     }
