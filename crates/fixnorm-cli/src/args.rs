@@ -91,6 +91,41 @@ pub(crate) enum BenchCommand {
     Step(BenchStepArgs),
     /// Optimizer steps, beside a copy of as many bytes.
     Optim(BenchOptimArgs),
+    /// The input pipeline: reading, decoding and augmenting training pictures.
+    Data(BenchDataArgs),
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct BenchDataArgs {
+    /// Data whose training pictures are read.
+    #[arg(long, value_name = "DATA")]
+    pub(crate) data: String,
+    /// Change of the pipeline, which is a random resized crop and a flip; see docs/augmentation.md for its
+    /// keys. Can be given several times.
+    #[arg(long = "pipeline", value_name = "KEY=VALUE")]
+    pub(crate) pipeline: Vec<String>,
+    /// Pictures of a batch.
+    #[arg(long, value_name = "N", default_value_t = 64, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) batch: u32,
+    /// Side of a picture in pixels; the data's own if left out.
+    #[arg(long, value_name = "PIXELS", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) res: Option<u32>,
+    /// Threads; 0 makes batches in the thread that receives them.
+    #[arg(long, value_name = "N", default_value_t = 2)]
+    pub(crate) workers: u32,
+    /// Batches that each thread makes ahead.
+    #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) prefetch: u32,
+    /// Seconds to measure for, after an epoch that is not measured.
+    #[arg(long, value_name = "SECONDS", default_value_t = 20.0, value_parser = seconds)]
+    pub(crate) seconds: f64,
+}
+
+fn seconds(given: &str) -> Result<f64, String> {
+    match given.parse() {
+        Ok(seconds) if (0.0..=1e6).contains(&seconds) => Ok(seconds),
+        _ => Err("expected seconds, 0 or more".to_owned()),
+    }
 }
 
 #[derive(Debug, Args)]

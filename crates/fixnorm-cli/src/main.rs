@@ -32,6 +32,7 @@ fn main() -> ExitCode {
         Command::Data(DataCommand::Fetch(args)) => commands::data::fetch(&args, format),
         Command::Bench(BenchCommand::Step(args)) => commands::bench::step(&args, format),
         Command::Bench(BenchCommand::Optim(args)) => commands::bench::optim(&args, format),
+        Command::Bench(BenchCommand::Data(args)) => commands::bench::data(&args, format),
     };
     done.unwrap_or_else(|error| {
         // One line: an error of ours names its cause itself.

@@ -8,7 +8,7 @@ use std::sync::{PoisonError, RwLock};
 
 use serde::{Deserialize, Serialize};
 
-use crate::{DataError, Encoded, Picture, Sample, Source, decode};
+use crate::{DataError, Sample, Source};
 
 /// A picture that cannot be read or decoded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -22,23 +22,27 @@ pub struct BadPicture {
     pub reason: String,
 }
 
-/// A picture, decoded, or what is wrong with it.
-pub(crate) fn read(source: &dyn Source, index: usize) -> Result<Picture, BadPicture> {
-    let picture = source.sample(index).and_then(|sample| match sample {
-        Sample::Pixels(picture) => Ok(picture),
-        Sample::Encoded(encoded) => decode_or_say_why(&encoded),
-    });
-    picture.map_err(|error| {
+impl BadPicture {
+    pub(crate) fn new(index: usize, error: DataError) -> Self {
         let (name, reason) = error.name_and_reason();
-        BadPicture { index, name, reason }
-    })
+        Self { index, name, reason }
+    }
 }
 
-/// A decoder that panics on a strange file is no reason to lose a night's run.
-fn decode_or_say_why(encoded: &Encoded) -> Result<Picture, DataError> {
-    catch_unwind(AssertUnwindSafe(|| decode(encoded))).unwrap_or_else(|_| {
-        let message = "the decoder panicked".to_owned();
-        Err(DataError::NotAPicture { path: encoded.name.clone(), message })
+/// What `make` makes of a picture.
+///
+/// # Errors
+/// What is wrong with the picture. A decoder that panics on a strange file is no reason to lose a night's run.
+pub(crate) fn read<R>(
+    source: &dyn Source,
+    index: usize,
+    make: impl FnOnce(Sample) -> Result<R, DataError>,
+) -> Result<R, DataError> {
+    let sample = source.sample(index)?;
+    let Sample::Encoded(encoded) = &sample else { return make(sample) };
+    let path = encoded.name.clone();
+    catch_unwind(AssertUnwindSafe(|| make(sample))).unwrap_or_else(|_| {
+        Err(DataError::NotAPicture { path, message: "the decoder panicked".to_owned() })
     })
 }
 
@@ -60,11 +64,6 @@ impl Limit {
 pub(crate) struct Known(RwLock<BTreeMap<usize, BadPicture>>);
 
 impl Known {
-    /// What is known of a picture, if it is bad.
-    pub(crate) fn get(&self, index: usize) -> Option<BadPicture> {
-        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&index).cloned()
-    }
-
     /// Adds pictures; those that were not known yet.
     ///
     /// # Errors

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::decode::recoloured;
-use crate::{BadPicture, DataSet, Picture, Source, bad};
+use crate::{BadPicture, DataSet, Picture, Sample, Source, bad};
 
 /// What a data set is like.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -90,7 +90,9 @@ pub fn check(data: &DataSet, progress: &(dyn Fn(usize, usize) + Sync)) -> Report
                 let found: Vec<_> = chunk
                     .into_par_iter()
                     .map(|index| {
-                        let looked = bad::read(&***source, index).map(|p| Look::at(&p, channels));
+                        let looked = bad::read(&***source, index, Sample::decode)
+                            .map(|picture| Look::at(&picture, channels))
+                            .map_err(|error| BadPicture::new(index, error));
                         progress(done.fetch_add(1, Ordering::Relaxed) + 1, all);
                         looked
                     })

@@ -1,23 +1,47 @@
-//! A picture file to pixels of a wanted shape.
+//! A picture file to pixels: JPEG, PNG and WebP, told apart by their content.
 //! Not here: random changes and normalization (`transform.rs`), resizing itself (`resize.rs`).
+//!
+//! Pixels are those that Pillow's `convert("RGB")` has, as torchvision and timm use it: alpha is dropped, a
+//! palette gives its colours, of 16 bits the upper 8 are kept (but grey of 16 bits is cut at 255: so does
+//! Pillow, and nearly everything is white), CMYK becomes RGB without a profile. Grey stays one channel. The
+//! orientation that a camera noted (EXIF) is not applied, which neither of the two does.
 
 use std::fs::File;
 use std::io::{Cursor, Read};
+use std::ops::Range;
 use std::path::Path;
 
-use image::error::{LimitError, LimitErrorKind};
-use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder, ImageError, ImageReader, Limits};
+use image::{DynamicImage, ImageFormat, ImageReader, Limits};
 
 use crate::resize::{Interpolation, resize};
-use crate::{DataError, Encoded, Picture};
+use crate::{DataError, Encoded, Picture, jpeg};
 
-/// Most bytes that a picture file may have, and most that its pixels may take while they are decoded: a
-/// header that promises more is refused before memory is taken for it. 2^28 bytes are 9,400 × 9,400 pixels
-/// in colour.
-pub const MOST_BYTES: u64 = 1 << 28;
+/// The most pixels that a picture may have, so that a file of a few bytes cannot claim all memory. Pillow
+/// warns of larger ones.
+pub const MAX_PIXELS: usize = 89_478_485;
 
-/// Reads a PNG or JPEG file, told apart by its content; grey pictures have one channel, others three.
+/// The most bytes that a picture file may have.
+pub const MAX_FILE_BYTES: u64 = 1 << 28;
+
+/// Rows and columns of a picture.
+pub(crate) type Window = [Range<usize>; 2];
+
+/// A part of a larger picture.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Part {
+    /// Its pixels.
+    pub(crate) picture: Picture,
+    /// Row and column of its first pixel in the whole.
+    pub(crate) origin: [usize; 2],
+}
+
+impl From<Picture> for Part {
+    fn from(picture: Picture) -> Self {
+        Self { picture, origin: [0, 0] }
+    }
+}
+
+/// Reads a picture file; grey pictures have one channel, others three.
 ///
 /// # Errors
 /// A file that cannot be read, or is not such a picture.
@@ -28,7 +52,7 @@ pub fn read_picture(path: &Path) -> Result<Picture, DataError> {
 /// A picture file's bytes.
 ///
 /// # Errors
-/// A file that cannot be read, or has more than [`MOST_BYTES`].
+/// A file that cannot be read, or has more than [`MAX_FILE_BYTES`].
 pub(crate) fn read_encoded(path: &Path) -> Result<Encoded, DataError> {
     let unreadable = |source| DataError::Read { path: path.to_owned(), source };
     if path.is_dir() {
@@ -36,40 +60,48 @@ pub(crate) fn read_encoded(path: &Path) -> Result<Encoded, DataError> {
     }
     let mut bytes = vec![];
     let file = File::open(path).map_err(unreadable)?;
-    file.take(MOST_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
-    if bytes.len() as u64 > MOST_BYTES {
-        let message = format!("it has more than {MOST_BYTES} bytes");
+    file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
+    if bytes.len() as u64 > MAX_FILE_BYTES {
+        let message = format!("it has more than {MAX_FILE_BYTES} bytes");
         return Err(DataError::NotAPicture { path: path.to_owned(), message });
     }
     Ok(Encoded { bytes, name: path.to_owned() })
 }
 
-/// The picture in a PNG or JPEG file's bytes, told apart by their content and turned as its EXIF data say;
-/// grey pictures have one channel, others three.
+/// The whole picture; grey pictures have one channel, others three.
 ///
 /// # Errors
-/// [`DataError::NotAPicture`], also for one whose pixels would take more than [`MOST_BYTES`].
+/// [`DataError::NotAPicture`]: not a JPEG, PNG or WebP file, a torn one, or more than [`MAX_PIXELS`] pixels.
 pub fn decode(encoded: &Encoded) -> Result<Picture, DataError> {
-    let not_a_picture = |message: String| {
-        let path = encoded.name.clone();
-        DataError::NotAPicture { path, message }
-    };
-    if encoded.bytes.is_empty() {
-        return Err(not_a_picture("it has no bytes".to_owned()));
+    decode_window(encoded, |[height, width]| [0..height, 0..width]).map(|part| part.picture)
+}
+
+/// The pixels of a window, and maybe some around it. `choose` is told height and width of the whole and chooses
+/// the window, which must have pixels. Of what is outside of it as little is decoded as the format allows, and
+/// errors there may go unnoticed.
+///
+/// # Errors
+/// As [`decode`].
+pub(crate) fn decode_window(
+    encoded: &Encoded,
+    choose: impl FnOnce([usize; 2]) -> Window,
+) -> Result<Part, DataError> {
+    let wrong = |message: String| DataError::NotAPicture { path: encoded.name.clone(), message };
+    let bytes = &encoded.bytes[..];
+    match image::guess_format(bytes) {
+        // Whatever the window: which pictures are bad must not depend on it.
+        Ok(ImageFormat::Jpeg) if ends_early(bytes) => {
+            Err(wrong("it ends before its last pixel".to_owned()))
+        }
+        Ok(ImageFormat::Jpeg) => jpeg::decode_window(bytes, choose).map_err(wrong),
+        Ok(format @ (ImageFormat::Png | ImageFormat::WebP)) => {
+            let picture = decode_whole(bytes, format).map_err(wrong)?;
+            choose([picture.height, picture.width]);
+            Ok(Part::from(picture))
+        }
+        _ if bytes.is_empty() => Err(wrong("it is empty".to_owned())),
+        _ => Err(wrong("it begins like none".to_owned())),
     }
-    if ends_early(&encoded.bytes) {
-        return Err(not_a_picture("it ends before its last pixel".to_owned()));
-    }
-    let image = decode_image(&encoded.bytes).map_err(|error| {
-        not_a_picture(match error {
-            ImageError::Limits(_) => format!("its pixels would take more than {MOST_BYTES} bytes"),
-            error => error.to_string(),
-        })
-    })?;
-    Ok(match image.color().has_color() {
-        true => picture(DynamicImage::ImageRgb8(image.into_rgb8())),
-        false => picture(DynamicImage::ImageLuma8(image.into_luma8())),
-    })
 }
 
 /// Whether the bytes are a JPEG file without the marker that ends one. The decoder would make up what is
@@ -96,30 +128,51 @@ fn ends_early(bytes: &[u8]) -> bool {
     }
 }
 
-fn decode_image(bytes: &[u8]) -> image::ImageResult<DynamicImage> {
-    // The content decides, whatever the name says.
-    let mut reader = ImageReader::new(Cursor::new(bytes)).with_guessed_format()?;
-    let mut limits = Limits::no_limits();
-    limits.max_alloc = Some(MOST_BYTES);
-    reader.limits(limits);
-    let mut decoder = reader.into_decoder()?;
-    if decoder.total_bytes() > MOST_BYTES {
-        let too_large = LimitError::from_kind(LimitErrorKind::InsufficientMemory);
-        return Err(ImageError::Limits(too_large));
+/// Why a picture of this size is not decoded, if so.
+pub(crate) fn check_size([height, width]: [usize; 2]) -> Result<(), String> {
+    match height.checked_mul(width) {
+        Some(0) => Err("it has no pixels".to_owned()),
+        Some(1..=MAX_PIXELS) => Ok(()),
+        _ => Err(format!("{width} x {height} pixels, which is more than {MAX_PIXELS}")),
     }
-    // Broken EXIF data are no reason to lose the picture.
-    let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
-    let mut image = DynamicImage::from_decoder(decoder)?;
-    image.apply_orientation(orientation);
-    Ok(image)
 }
 
-fn picture(image: DynamicImage) -> Picture {
-    Picture {
-        height: image.height() as usize,
-        width: image.width() as usize,
-        channels: usize::from(image.color().channel_count()),
-        pixels: image.into_bytes(),
+fn decode_whole(bytes: &[u8], format: ImageFormat) -> Result<Picture, String> {
+    let reader = || {
+        let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
+        let mut limits = Limits::default();
+        // Of four channels of 16 bits.
+        limits.max_alloc = Some(8 * MAX_PIXELS as u64);
+        reader.limits(limits);
+        reader
+    };
+    let (width, height) = reader().into_dimensions().map_err(|error| error.to_string())?;
+    check_size([height as usize, width as usize])?;
+    reader().decode().map(without_alpha).map_err(|error| error.to_string())
+}
+
+/// As Pillow converts.
+fn without_alpha(image: DynamicImage) -> Picture {
+    let upper = |values: Vec<u16>| values.into_iter().map(|value| (value >> 8) as u8).collect();
+    let cut = |values: Vec<u16>| values.into_iter().map(|value| value.min(255) as u8).collect();
+    let (height, width) = (image.height() as usize, image.width() as usize);
+    let (channels, pixels) = match image {
+        DynamicImage::ImageLuma8(image) => (1, image.into_raw()),
+        DynamicImage::ImageLumaA8(image) => (2, image.into_raw()),
+        DynamicImage::ImageRgb8(image) => (3, image.into_raw()),
+        DynamicImage::ImageRgba8(image) => (4, image.into_raw()),
+        DynamicImage::ImageLuma16(image) => (1, cut(image.into_raw())),
+        DynamicImage::ImageLumaA16(image) => (2, upper(image.into_raw())),
+        DynamicImage::ImageRgb16(image) => (3, upper(image.into_raw())),
+        DynamicImage::ImageRgba16(image) => (4, upper(image.into_raw())),
+        // Not of the formats read here.
+        other => (3, other.into_rgb8().into_raw()),
+    };
+    let picture = Picture { height, width, channels, pixels };
+    match channels {
+        2 => recoloured(&picture, 1),
+        4 => recoloured(&picture, 3),
+        _ => picture,
     }
 }
 
@@ -143,7 +196,7 @@ pub fn fit(picture: &Picture, shape: [usize; 3]) -> Picture {
 pub(crate) fn recoloured(picture: &Picture, channels: usize) -> Picture {
     let pixels = picture.pixels.chunks_exact(picture.channels);
     let pixels: Vec<u8> = match (picture.channels, channels) {
-        (1, 1) | (3, 3) => picture.pixels.clone(),
+        (from, to) if from == to => picture.pixels.clone(),
         (2, 1) => pixels.map(|pixel| pixel[0]).collect(),
         (1 | 2, 3) => pixels.flat_map(|pixel| [pixel[0]; 3]).collect(),
         (3 | 4, 1) => pixels.map(luma).collect(),
@@ -156,7 +209,8 @@ pub(crate) fn recoloured(picture: &Picture, channels: usize) -> Picture {
 }
 
 /// Rounded as PIL's conversion to `L` rounds.
-fn luma(rgb: &[u8]) -> u8 {
+#[inline(always)]
+pub(crate) fn luma(rgb: &[u8]) -> u8 {
     let [r, g, b] = [rgb[0], rgb[1], rgb[2]].map(u32::from);
     ((r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16) as u8
 }
@@ -248,7 +302,7 @@ mod tests {
         let mut bytes = jpeg(&image::RgbImage::new(16, 16));
         let frame = bytes.windows(2).position(|pair| pair == [0xff, 0xc0]).unwrap();
         bytes[frame + 5..frame + 9].copy_from_slice(&[0xff; 4]);
-        assert!(reason(bytes).contains("more than 268435456 bytes"));
+        assert!(reason(bytes).contains("which is more than"));
 
         let mut png = vec![];
         let encoder = image::codecs::png::PngEncoder::new(&mut png);

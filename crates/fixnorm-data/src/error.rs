@@ -67,7 +67,7 @@ pub enum DataError {
         classes: usize,
     },
     /// A file that is not a picture that can be decoded.
-    #[error("{} is not a PNG or JPEG picture: {message}", path.display())]
+    #[error("{} is not a JPEG, PNG or WebP picture that can be decoded: {message}", path.display())]
     NotAPicture {
         /// The file.
         path: PathBuf,
@@ -103,6 +103,22 @@ pub enum DataError {
         max_bad: f64,
         /// The same in pictures.
         allowed: usize,
+    },
+    /// A picture of another shape where pictures are not resized.
+    #[error("a picture of height, width and channels {found:?}, expected {expected:?}")]
+    Shape {
+        /// Its shape.
+        found: [usize; 3],
+        /// The loader's.
+        expected: [usize; 3],
+    },
+    /// An augmentation policy that is not known.
+    #[error(
+        "unknown augmentation policy `{given}`; expected imagenet, original, v0, trivial, or a RandAugment such as rand-m9-n2-mstd0.5-inc1"
+    )]
+    Policy {
+        /// As given.
+        given: String,
     },
     /// A loader that cannot work.
     #[error("{0}")]

@@ -9,17 +9,19 @@
 //! | [`index`] | what is known of each shard, kept between runs |
 //! | [`imagenet`] | classes and statistics of ImageNet-1k |
 //! | [`split`] | a class-balanced validation set |
-//! | [`transform`] | random crop, flip, normalization |
+//! | [`transform`] | from a sample to a model's numbers: cut, resized, changed at random |
+//! | [`augment`] | the random changes |
+//! | [`normalization`] | pixels to numbers |
 //! | [`resize`](mod@resize) | another size, as Pillow makes it |
 //! | [`preprocessing`] | resize, centre crop, normalize: what a model sees outside training |
 //! | [`loader`] | batches in an order that depends on (seed, epoch) alone; what stands for bad pictures |
 //! | [`check`](mod@check) | every picture looked at once: sizes, classes, statistics, bad pictures |
 //! | [`fetch`] | data sets downloaded, checked and unpacked |
-//! | [`decode`](mod@decode) | PNG and JPEG files |
+//! | [`decode`](mod@decode) | JPEG, PNG and WebP files |
 //! | [`walk`] | picture files in directories |
 //!
 //! ```
-//! use fixnorm_data::{Augment, DataSpec, Loader, LoaderConfig, OnBad};
+//! use fixnorm_data::{DataSpec, Loader, LoaderConfig, OnBad, Transform};
 //!
 //! let data = "synthetic:3x8x6".parse::<DataSpec>()?.load()?;
 //! let loader = Loader::new(
@@ -32,9 +34,8 @@
 //!         seed: 1,
 //!         shuffle: true,
 //!         drop_last: false,
-//!         augment: Some(Augment { crop_padding: 1, flip: true }),
+//!         transform: Transform { crop_padding: 1, hflip: 0.5, ..Transform::default() },
 //!         normalization: data.normalization,
-//!         resize: None,
 //!         on_bad: OnBad::Replace,
 //!         max_bad: 0.001,
 //!     },
@@ -47,11 +48,13 @@
 //! # Ok::<(), fixnorm_data::DataError>(())
 //! ```
 
+pub mod augment;
 mod bad;
 pub mod check;
 mod cifar;
 pub mod decode;
 mod directory;
+mod dispatch;
 mod embedded;
 mod error;
 mod fashion;
@@ -60,7 +63,9 @@ mod folder;
 pub mod idx;
 pub mod imagenet;
 pub mod index;
+mod jpeg;
 pub mod loader;
+pub mod normalization;
 mod parquet;
 mod parts;
 pub mod picture;
@@ -79,16 +84,21 @@ pub mod transform;
 mod unpack;
 pub mod walk;
 
+pub use augment::erase::Erasing;
+pub use augment::mix::Mixed;
+pub use augment::op::Op;
+pub use augment::policy::Policy;
 pub use bad::BadPicture;
 pub use check::check;
 pub use decode::{decode, fit, read_picture};
 pub use error::DataError;
 pub use index::LoadOptions;
-pub use loader::{Batch, Epoch, Loader, LoaderConfig, OnBad, Resize};
+pub use loader::{Batch, Epoch, Loader, LoaderConfig, OnBad};
+pub use normalization::Normalization;
 pub use picture::Picture;
-pub use preprocessing::Preprocessing;
+pub use preprocessing::{Preprocessing, Resize};
 pub use resize::{Interpolation, resize, resize_window};
 pub use source::{DataSet, Encoded, InMemory, Sample, Source};
 pub use spec::DataSpec;
-pub use transform::{Augment, Normalization};
+pub use transform::{Crop, Transform};
 pub use walk::picture_files;

@@ -5,9 +5,10 @@
 //! workers · (prefetch + 1) batches, and no result depends on the number of workers.
 //!
 //! A picture that cannot be read or decoded is skipped. For training, the next readable one in the epoch's
-//! order stands in its place, changed as the other would have been: that depends on the files alone, so
-//! batches keep their size and stay the same for any number of workers and from any batch on. Elsewhere it
-//! is left out. The consumer's side counts, batch by batch, so the limit is reached at the same batch too.
+//! order stands in its place, changed as the other would have been. Whether one can be decoded is found anew
+//! each time, on what is needed of it: that depends on the files alone, so batches keep their size and stay
+//! the same for any number of workers and from any batch on. Elsewhere it is left out. The consumer's side
+//! counts, batch by batch, so the limit is reached at the same batch too.
 //! Not here: the changes themselves (`transform.rs`), the random streams (`rng.rs`).
 
 use std::collections::BTreeMap;
@@ -16,13 +17,10 @@ use std::sync::Arc;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::thread::JoinHandle;
 
-use serde::{Deserialize, Serialize};
-
+use crate::augment::mix::{Mixed, mix};
 use crate::bad::{self, Known, Limit};
 use crate::rng::{Stream, shuffle, stream};
-use crate::{
-    Augment, BadPicture, DataError, Interpolation, Normalization, Picture, Preprocessing, Source,
-};
+use crate::{BadPicture, DataError, Normalization, Source, Transform};
 
 /// How a [`Loader`] works.
 #[derive(Clone, Debug)]
@@ -39,26 +37,14 @@ pub struct LoaderConfig {
     pub shuffle: bool,
     /// Leave out an incomplete last batch.
     pub drop_last: bool,
-    /// Random changes.
-    pub augment: Option<Augment>,
+    /// How a sample is decoded, cut and changed.
+    pub transform: Transform,
     /// From pixels to numbers.
     pub normalization: Normalization,
-    /// How pictures of any size come to the loader's shape; without it they must have it.
-    pub resize: Option<Resize>,
     /// What a picture that cannot be read is replaced by.
     pub on_bad: OnBad,
     /// Share of the pictures that may be skipped before it is an error.
     pub max_bad: f64,
-}
-
-/// How pictures of any size come to one shape: the shorter side resized to the shape's over `crop_ratio`,
-/// and the middle cut out.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-pub struct Resize {
-    /// Share of the resized picture's shorter side that is kept.
-    pub crop_ratio: f64,
-    /// The filter.
-    pub interpolation: Interpolation,
 }
 
 /// What a picture that cannot be read is replaced by.
@@ -81,6 +67,8 @@ pub struct Batch {
     pub indices: Vec<usize>,
     /// n, h, w, c.
     pub shape: [usize; 4],
+    /// How its pictures are mixed with each other, where they are.
+    pub mixed: Option<Mixed>,
     /// Those that were skipped in making it and that no earlier batch of this loader has named.
     pub bad: Vec<BadPicture>,
 }
@@ -95,8 +83,7 @@ struct Inner {
     source: Arc<dyn Source>,
     shape: [usize; 3],
     config: LoaderConfig,
-    preprocessing: Option<Preprocessing>,
-    known: Known,
+    known: Arc<Known>,
 }
 
 impl Loader {
@@ -127,18 +114,12 @@ impl Loader {
             format!("normalization of {channels:?} channels for pictures of {}", shape[2])
         } else if !finite || !divisible {
             format!("normalization needs finite means and std above 0, found {mean:?} and {std:?}")
-        } else if config.resize.is_some() && ![1, 3].contains(&shape[2]) {
-            format!("pictures of files have 1 or 3 channels, not {}", shape[2])
         } else if !(0.0..=1.0).contains(&config.max_bad) {
             format!("loader.max_bad must be between 0 and 1, found {}", config.max_bad)
+        } else if let Some(problem) = config.transform.problem(shape) {
+            problem
         } else {
-            let preprocessing = config.resize.map(|resize| Preprocessing {
-                shape,
-                crop_ratio: resize.crop_ratio,
-                interpolation: resize.interpolation,
-                normalization: config.normalization.clone(),
-            });
-            let inner = Inner { source, shape, config, preprocessing, known: Known::default() };
+            let inner = Inner { source, shape, config, known: Arc::default() };
             return Ok(Self { inner: Arc::new(inner) });
         };
         Err(DataError::Config(problem))
@@ -158,8 +139,21 @@ impl Loader {
         self.inner.source.len().min(self.batches() * self.inner.config.batch_size)
     }
 
-    /// Tells of bad pictures found before, as by the run that this one goes on with: they are not read
-    /// again, and count.
+    /// The same pictures in another shape; bad ones are counted together.
+    ///
+    /// # Errors
+    /// [`DataError::Config`]: a shape that does not go with the transform.
+    pub fn in_shape(&self, shape: [usize; 3]) -> Result<Self, DataError> {
+        let Inner { source, config, known, .. } = &*self.inner;
+        let other = Self::new(source.clone(), shape, config.clone())?;
+        let Inner { source, shape, config, .. } =
+            Arc::into_inner(other.inner).expect("nobody else has it yet");
+        let inner = Inner { source, shape, config, known: known.clone() };
+        Ok(Self { inner: Arc::new(inner) })
+    }
+
+    /// Tells of bad pictures found before, as by the run that this one goes on with: they count, and are not
+    /// named again.
     ///
     /// # Errors
     /// [`DataError::TooManyBad`] past the limit.
@@ -199,12 +193,17 @@ impl Loader {
 }
 
 impl Inner {
+    /// What comes in an epoch, in order: pictures, of the repetition r those r · len further on.
     fn order(&self, epoch: usize) -> Vec<usize> {
-        let mut order: Vec<usize> = (0..self.source.len()).collect();
+        let len = self.source.len();
+        let mut order: Vec<usize> = (0..len).collect();
         if self.config.shuffle {
             shuffle(&mut order, &mut stream(self.config.seed, Stream::Order, epoch as u64, 0));
         }
-        order
+        match self.config.transform.repeats {
+            1 => order,
+            repeats => (0..len).map(|at| order[at / repeats] + at % repeats * len).collect(),
+        }
     }
 
     fn limit(&self) -> Limit {
@@ -214,45 +213,45 @@ impl Inner {
     /// A batch with all bad pictures met in making it, known or not. It ends early where these alone pass
     /// the limit.
     fn batch(&self, order: &[usize], epoch: usize, batch: usize) -> Result<Batch, DataError> {
-        let size = self.config.batch_size;
-        let slots = batch * size..order.len().min((batch + 1) * size);
+        let LoaderConfig { batch_size, seed, ref transform, .. } = self.config;
+        let slots = batch * batch_size..order.len().min((batch + 1) * batch_size);
         let [h, w, c] = self.shape;
         let mut pixels = Vec::with_capacity(slots.len() * h * w * c);
         let (mut indices, mut met) = (Vec::with_capacity(slots.len()), BTreeMap::new());
         let allowed = self.limit().allowed();
         for slot in slots {
-            match self.fill(order, slot, &mut met)? {
-                Some((index, picture)) => {
-                    indices.push(index);
-                    self.finish(picture, epoch, order[slot], &mut pixels);
-                }
+            match self.fill(order, slot, epoch, &mut met, &mut pixels)? {
+                Some(index) => indices.push(index),
                 None if met.len() > allowed => break,
                 None => {}
             }
         }
-        Ok(Batch {
-            labels: indices.iter().map(|&index| self.source.label(index)).collect(),
-            shape: [indices.len(), h, w, c],
-            pixels,
-            indices,
-            bad: met.into_values().collect(),
-        })
+        let labels: Vec<u32> = indices.iter().map(|&index| self.source.label(index)).collect();
+        let shape = [indices.len(), h, w, c];
+        let mut random = stream(seed, Stream::Mix, epoch as u64, batch as u64);
+        let parameters = [transform.mixup, transform.cutmix];
+        let mixed = mix(&mut pixels, shape, &labels, parameters, &mut random);
+        Ok(Batch { labels, shape, pixels, indices, mixed, bad: met.into_values().collect() })
     }
 
-    /// The picture for a place in the epoch's order: its own, or what stands for it.
+    /// Appends the numbers of the picture for a place in the epoch's order, its own or what stands for it, and
+    /// tells which it was.
     fn fill(
         &self,
         order: &[usize],
         slot: usize,
+        epoch: usize,
         met: &mut BTreeMap<usize, BadPicture>,
-    ) -> Result<Option<(usize, Picture)>, DataError> {
+        pixels: &mut Vec<f32>,
+    ) -> Result<Option<usize>, DataError> {
         let candidates = match self.config.on_bad {
             OnBad::Replace => order.len(),
             OnBad::LeaveOut => 1,
         };
-        for index in (0..candidates).map(|ahead| order[(slot + ahead) % order.len()]) {
-            match self.read(index)? {
-                Ok(picture) => return Ok(Some((index, picture))),
+        for ahead in 0..candidates {
+            let index = order[(slot + ahead) % order.len()] % self.source.len();
+            match self.append(index, epoch, order[slot], pixels)? {
+                Ok(()) => return Ok(Some(index)),
                 Err(bad) => met.insert(index, bad),
             };
             if met.len() > self.limit().allowed() {
@@ -267,37 +266,32 @@ impl Inner {
         }
     }
 
-    /// A picture in the loader's shape, or what is wrong with it. Only a data set of another shape is an
-    /// error.
-    fn read(&self, index: usize) -> Result<Result<Picture, BadPicture>, DataError> {
-        if let Some(known) = self.known.get(index) {
-            return Ok(Err(known));
+    /// Appends a picture's numbers, changed as the one at `place` is changed, or says what is wrong with it.
+    /// Only a data set of another shape is an error.
+    fn append(
+        &self,
+        index: usize,
+        epoch: usize,
+        place: usize,
+        pixels: &mut Vec<f32>,
+    ) -> Result<Result<(), BadPicture>, DataError> {
+        let LoaderConfig { seed, transform, normalization, .. } = &self.config;
+        let start = pixels.len();
+        let mut random = stream(*seed, Stream::Augment, epoch as u64, place as u64);
+        let done = bad::read(&*self.source, index, |sample| {
+            transform.apply(sample, self.shape, normalization, &mut random, pixels)
+        });
+        match done {
+            Ok(()) => Ok(Ok(())),
+            Err(DataError::Shape { found, expected }) => {
+                let [found, expected] = [found, expected].map(|[h, w, c]| format!("{h}x{w}x{c}"));
+                Err(DataError::Config(format!("picture {index} is {found}, expected {expected}")))
+            }
+            Err(error) => {
+                pixels.truncate(start);
+                Ok(Err(BadPicture::new(index, error)))
+            }
         }
-        let picture = match bad::read(&*self.source, index) {
-            Ok(picture) => picture,
-            Err(bad) => return Ok(Err(bad)),
-        };
-        let picture = match &self.preprocessing {
-            Some(preprocessing) => preprocessing.crop(&picture),
-            None => picture,
-        };
-        let [h, w, c] = self.shape;
-        match [picture.height, picture.width, picture.channels] == self.shape {
-            true => Ok(Ok(picture)),
-            false => Err(DataError::Config(format!(
-                "picture {index} is {}x{}x{}, expected {h}x{w}x{c}",
-                picture.height, picture.width, picture.channels
-            ))),
-        }
-    }
-
-    /// Changes a picture as the one at `place` is changed, and appends its numbers.
-    fn finish(&self, mut picture: Picture, epoch: usize, place: usize, pixels: &mut Vec<f32>) {
-        if let Some(augment) = &self.config.augment {
-            let mut random = stream(self.config.seed, Stream::Augment, epoch as u64, place as u64);
-            picture = augment.apply(&picture, &mut random);
-        }
-        self.config.normalization.apply(&picture.pixels, pixels);
     }
 
     /// Leaves the bad pictures in a batch that no earlier one named.
@@ -374,7 +368,9 @@ impl Drop for Epoch {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Encoded, InMemory, Sample};
+    use crate::augment::crop::padded;
+    use crate::rng::below;
+    use crate::{Crop, Encoded, InMemory, Picture, Sample};
 
     const SHAPE: [usize; 3] = [3, 4, 2];
 
@@ -386,9 +382,8 @@ mod tests {
             seed: 5,
             shuffle: true,
             drop_last: false,
-            augment: Some(Augment { crop_padding: 2, flip: true }),
+            transform: Transform { crop_padding: 2, hflip: 0.5, ..Transform::default() },
             normalization: Normalization { mean: vec![0.5, 0.25], std: vec![0.5, 0.2] },
-            resize: None,
             on_bad: OnBad::Replace,
             max_bad: 0.0,
         }
@@ -526,7 +521,7 @@ mod tests {
             batches.iter().flat_map(|batch| &batch.bad).map(|b| b.index).collect();
         found.sort_unstable();
         assert_eq!(found, BAD);
-        // The next epoch names none of them again, and reads none of them.
+        // The next epoch names none of them again.
         assert!(all(&whole, 3, 0).iter().all(|batch| batch.bad.is_empty()));
 
         let strip = |batches: Vec<Batch>| -> Vec<Batch> {
@@ -539,7 +534,7 @@ mod tests {
                 assert_eq!(strip(all(&other, 2, first)), expected, "{workers} workers");
             }
         }
-        // What an earlier process found is not looked for again, and changes nothing.
+        // What an earlier process found is not named again, and changes nothing.
         let resumed = holes(config());
         let known = batches.iter().flat_map(|batch| batch.bad.clone()).collect();
         resumed.remember(known).unwrap();
@@ -553,10 +548,8 @@ mod tests {
         let slot = order.iter().position(|&index| index == 3).unwrap();
         let batch = &all(&loader, 0, 0)[slot / 7];
         let own = source(45).picture(batch.indices[slot % 7]).unwrap();
-        let mut random = stream(5, Stream::Augment, 0, 3);
         let mut expected = vec![];
-        let changed = config().augment.unwrap().apply(&own, &mut random);
-        config().normalization.apply(&changed.pixels, &mut expected);
+        config().normalization.apply(&changed(&own, 0, 3).pixels, &mut expected);
         assert_eq!(batch.pixels[slot % 7 * 24..][..24], expected);
     }
 
@@ -659,20 +652,64 @@ mod tests {
         }
     }
 
+    /// A picture padded and mirrored, drawn and computed as before there was more: the bits of runs made then.
+    fn changed(picture: &Picture, epoch: u64, place: u64) -> Picture {
+        let mut random = stream(5, Stream::Augment, epoch, place);
+        let (top, left) = (below(5, &mut random), below(5, &mut random));
+        let mirrored = below(2, &mut random) == 1;
+        padded(picture, top, left, 2, mirrored)
+    }
+
     #[test]
     fn a_batch_is_its_pictures_changed_one_by_one() {
         for batch in batches(config(), 4, 0) {
             let mut pixels = vec![];
             for &index in &batch.indices {
                 let picture = source(45).picture(index).unwrap();
-                let mut random = stream(5, Stream::Augment, 4, index as u64);
-                let changed = config().augment.unwrap().apply(&picture, &mut random);
+                let changed = changed(&picture, 4, index as u64);
                 config().normalization.apply(&changed.pixels, &mut pixels);
             }
             assert_eq!(batch.pixels, pixels);
             let labels: Vec<u32> = batch.indices.iter().map(|&i| (i % 5) as u32).collect();
             assert_eq!(batch.labels, labels);
         }
+    }
+
+    #[test]
+    fn repeated_pictures_follow_each_other_and_differ() {
+        let transform = Transform { repeats: 3, ..config().transform };
+        let repeated = batches(LoaderConfig { transform, ..config() }, 0, 0);
+        let once = batches(config(), 0, 0);
+        let indices = |batches: &[Batch]| -> Vec<usize> {
+            batches.iter().flat_map(|batch| batch.indices.clone()).collect()
+        };
+        let expected: Vec<usize> = indices(&once)[..15].iter().flat_map(|&i| [i; 3]).collect();
+        assert_eq!(indices(&repeated), expected);
+        // The first is the one that comes without repetition, the others are changed in other ways.
+        let pictures: Vec<&[f32]> =
+            repeated.iter().flat_map(|batch| batch.pixels.chunks_exact(24)).collect();
+        assert_eq!(pictures[0], &once[0].pixels[..24]);
+        let same = pictures.chunks_exact(3).filter(|three| three[0] == three[1]).count();
+        assert!(same < 5, "{same} of 15");
+    }
+
+    #[test]
+    fn mixing_depends_on_seed_epoch_and_batch_alone() {
+        let mixing = |workers, first| {
+            let transform = Transform { mixup: 0.2, cutmix: 1.0, ..config().transform };
+            batches(LoaderConfig { transform, workers, ..config() }, 2, first)
+        };
+        let whole = mixing(0, 0);
+        assert_eq!(mixing(3, 0), whole);
+        assert_eq!(mixing(2, 4), whole[4..]);
+        let weights: Vec<f32> =
+            whole.iter().map(|batch| batch.mixed.clone().unwrap().lambda).collect();
+        let distinct: std::collections::HashSet<u32> =
+            weights.iter().map(|weight| weight.to_bits()).collect();
+        assert!(distinct.len() >= 4, "{weights:?}");
+        let labels = &whole[0].labels;
+        let reversed: Vec<u32> = labels.iter().rev().copied().collect();
+        assert_eq!(whole[0].mixed.clone().unwrap().labels, reversed);
     }
 
     #[test]
@@ -688,6 +725,7 @@ mod tests {
             normalization: Normalization { mean: mean.to_vec(), std: std.to_vec() },
             ..config()
         };
+        let transformed = |transform| LoaderConfig { transform, ..config() };
         for (config, part) in [
             (LoaderConfig { batch_size: 0, ..config() }, "at least 1"),
             (LoaderConfig { batch_size: 46, drop_last: true, ..config() }, "do not fill a batch"),
@@ -695,16 +733,11 @@ mod tests {
             (normalized(&[0.5, 0.5], &[0.5, 0.0]), "std above 0"),
             (LoaderConfig { max_bad: 1.5, ..config() }, "loader.max_bad"),
             (LoaderConfig { max_bad: f64::NAN, ..config() }, "loader.max_bad"),
-            (
-                LoaderConfig {
-                    resize: Some(Resize {
-                        crop_ratio: 1.0,
-                        interpolation: Interpolation::Bilinear,
-                    }),
-                    ..config()
-                },
-                "1 or 3 channels",
-            ),
+            (transformed(Transform { hflip: 1.5, ..Transform::default() }), "hflip"),
+            (transformed(Transform { scale: [0.5, 0.1], ..Transform::default() }), "scale"),
+            (transformed(Transform { mixup: f64::NAN, ..Transform::default() }), "mixup"),
+            (transformed(Transform { repeats: 0, ..Transform::default() }), "repeats"),
+            (transformed(Transform { crop: Crop::Center, ..Transform::default() }), "2 channels"),
             (normalized(&[0.5, f32::NAN], &[0.5, 0.5]), "finite means"),
         ] {
             let error = Loader::new(source(45), SHAPE, config).err().unwrap().to_string();

@@ -3,9 +3,11 @@
 
 use std::ops::Range;
 
-use crate::decode::recoloured;
-use crate::resize::{Interpolation, resize_window};
-use crate::{Normalization, Picture};
+use crate::decode::{Part, Window, recoloured};
+use crate::resize::{Interpolation, needed, resize_part};
+use serde::{Deserialize, Serialize};
+
+use crate::{Crop, Normalization, Picture, Transform};
 
 /// How pictures are made ready for a model, as timm and torchvision do it for evaluation.
 #[derive(Clone, Debug, PartialEq)]
@@ -20,6 +22,22 @@ pub struct Preprocessing {
     pub normalization: Normalization,
 }
 
+/// How pictures of any size come to one shape: the shorter side resized to the shape's over `crop_ratio`,
+/// and the middle cut out.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Resize {
+    /// Share of the resized picture's shorter side that is kept.
+    pub crop_ratio: f64,
+    /// The filter.
+    pub interpolation: Interpolation,
+}
+
+impl From<Resize> for Transform {
+    fn from(Resize { crop_ratio, interpolation }: Resize) -> Self {
+        Transform { crop: Crop::Center, crop_ratio, interpolation, ..Transform::default() }
+    }
+}
+
 impl Preprocessing {
     /// The part of the picture that the model sees: its shorter side resized to the model's over
     /// `crop_ratio`, its middle cut out.
@@ -29,11 +47,13 @@ impl Preprocessing {
     /// which the last is alpha and dropped).
     pub fn crop(&self, picture: &Picture) -> Picture {
         let [height, width, channels] = self.shape;
-        let resized = [height, width].map(|side| (side as f64 / self.crop_ratio) as usize);
-        let [covering_h, covering_w] = covering([picture.height, picture.width], resized);
-        let window = [centre(covering_h, height), centre(covering_w, width)];
-        let coloured = recoloured(picture, channels);
-        resize_window(&coloured, [covering_h, covering_w], window, self.interpolation)
+        let size = [picture.height, picture.width];
+        let part = Part::from(recoloured(picture, channels));
+        Placement::of(size, [height, width], self.crop_ratio).resize(
+            &part,
+            size,
+            self.interpolation,
+        )
     }
 
     /// Appends what the model sees of a picture, `[height, width, channels]` with the channel fastest.
@@ -42,6 +62,32 @@ impl Preprocessing {
     /// As [`crop`](Self::crop).
     pub fn apply(&self, picture: &Picture, out: &mut Vec<f32>) {
         self.normalization.apply(&self.crop(picture).pixels, out);
+    }
+}
+
+/// Where a model looks: the size that a picture is resized to, and the window of it.
+pub(crate) struct Placement {
+    resized: [usize; 2],
+    window: Window,
+}
+
+impl Placement {
+    /// For a picture of size `from` and a model of size `to`.
+    pub(crate) fn of(from: [usize; 2], to: [usize; 2], crop_ratio: f64) -> Self {
+        let resized = covering(from, to.map(|side| (side as f64 / crop_ratio) as usize));
+        Self { resized, window: [centre(resized[0], to[0]), centre(resized[1], to[1])] }
+    }
+
+    /// The part of a picture of `size` that matters.
+    pub(crate) fn needed(&self, [height, width]: [usize; 2], by: Interpolation) -> Window {
+        let [rows, columns] = self.window.clone();
+        let [to_height, to_width] = self.resized;
+        [needed(height, to_height, rows, by), needed(width, to_width, columns, by)]
+    }
+
+    /// What the model sees of a picture of `size`, of which `part` is known.
+    pub(crate) fn resize(&self, part: &Part, size: [usize; 2], by: Interpolation) -> Picture {
+        resize_part(part, size.map(|side| 0..side), self.resized, self.window.clone(), by)
     }
 }
 

@@ -12,6 +12,8 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::Picture;
+use crate::decode::{Part, Window};
+use crate::dispatch::vectorized;
 
 /// How pixels between pixels are weighed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -41,23 +43,78 @@ pub fn resize(picture: &Picture, height: usize, width: usize, by: Interpolation)
 /// If the picture or the window has no pixels, or the window is not within the size.
 pub fn resize_window(
     picture: &Picture,
-    [height, width]: [usize; 2],
-    [rows, columns]: [Range<usize>; 2],
+    to: [usize; 2],
+    window: [Range<usize>; 2],
     by: Interpolation,
 ) -> Picture {
-    assert!(picture.height * picture.width > 0, "a picture without pixels cannot be resized");
+    let source = [0..picture.height, 0..picture.width];
+    let Picture { height, width, channels, ref pixels } = *picture;
+    resize_view(View { height, width, channels, pixels, origin: [0, 0] }, source, to, window, by)
+}
+
+/// The same of `source` alone, a window of a picture of which `part` is known: what the filter would see
+/// outside of `source` does not count.
+///
+/// # Panics
+/// As [`resize_window`], and where a pixel that is needed is not in the part.
+pub(crate) fn resize_part(
+    part: &Part,
+    source: Window,
+    to: [usize; 2],
+    window: Window,
+    by: Interpolation,
+) -> Picture {
+    let Picture { height, width, channels, ref pixels } = part.picture;
+    let view = View { height, width, channels, pixels, origin: part.origin };
+    resize_view(view, source, to, window, by)
+}
+
+/// Which of `from` pixels in a line are needed for the `wanted` of `to`.
+pub(crate) fn needed(
+    from: usize,
+    to: usize,
+    wanted: Range<usize>,
+    by: Interpolation,
+) -> Range<usize> {
+    let ends = [wanted.start..wanted.start + 1, wanted.end - 1..wanted.end];
+    let [first, last] = ends.map(|end| taps(from, to, end, by));
+    first[0].first..last[0].first + last[0].weights.len()
+}
+
+/// Pixels of a part of a picture.
+#[derive(Clone, Copy)]
+struct View<'a> {
+    height: usize,
+    width: usize,
+    channels: usize,
+    pixels: &'a [u8],
+    /// Row and column of the first in the whole.
+    origin: [usize; 2],
+}
+
+fn resize_view(
+    view: View<'_>,
+    [from_rows, from_columns]: Window,
+    [height, width]: [usize; 2],
+    [rows, columns]: Window,
+    by: Interpolation,
+) -> Picture {
+    assert!(!from_rows.is_empty() && !from_columns.is_empty(), "a picture without pixels");
     assert!(rows.start < rows.end && rows.end <= height, "rows {rows:?} of a picture of {height}");
     assert!(
         columns.start < columns.end && columns.end <= width,
         "columns {columns:?} of a picture of {width}"
     );
-    let across = taps(picture.width, width, columns, by);
-    let mut down = taps(picture.height, height, rows, by);
+    let mut across = taps(from_columns.len(), width, columns, by);
+    let mut down = taps(from_rows.len(), height, rows, by);
+    across.iter_mut().for_each(|tap| tap.first += from_columns.start - view.origin[1]);
+    down.iter_mut().for_each(|tap| tap.first += from_rows.start - view.origin[0]);
     // Only rows that will be looked at are made.
     let first = down.iter().map(|tap| tap.first).min().unwrap_or_default();
     let end = down.iter().map(|tap| tap.first + tap.weights.len()).max().unwrap_or_default();
     down.iter_mut().for_each(|tap| tap.first -= first);
-    make_columns(&make_rows(picture, first..end, &across), &down)
+    assert!(end <= view.height, "row {end} of a part of {}", view.height);
+    make_columns(&make_rows(view, first..end, &across), &down, view.channels)
 }
 
 /// Which pixels make one new pixel: the first, and the weight of each from there on.
@@ -105,6 +162,7 @@ impl Interpolation {
     }
 }
 
+#[inline(always)]
 fn rounded(sum: i32) -> u8 {
     (sum >> PRECISION).clamp(0, 255) as u8
 }
@@ -112,41 +170,101 @@ fn rounded(sum: i32) -> u8 {
 /// Half a unit of the last place, so that cutting rounds.
 const HALF: i32 = 1 << (PRECISION - 1);
 
-/// The picture's `wanted` rows, each resized.
-fn make_rows(picture: &Picture, wanted: Range<usize>, taps: &[Taps]) -> Picture {
-    let c = picture.channels;
-    let height = wanted.len();
-    let mut pixels = Vec::with_capacity(height * taps.len() * c);
-    let rows = picture.pixels.chunks_exact(picture.width * c);
-    for row in rows.skip(wanted.start).take(height) {
-        for tap in taps {
-            let window = &row[tap.first * c..][..tap.weights.len() * c];
-            for channel in 0..c {
-                let values = window[channel..].iter().step_by(c);
-                let sum: i32 = values.zip(&tap.weights).map(|(&v, w)| i32::from(v) * w).sum();
-                pixels.push(rounded(sum + HALF));
-            }
+/// The `wanted` rows, each resized. Pixels of three channels get a fourth of no meaning, so that each is one
+/// vector; the columns' pass drops it.
+fn make_rows(view: View<'_>, wanted: Range<usize>, taps: &[Taps]) -> Picture {
+    let line = view.width * view.channels;
+    let channels = if view.channels == 3 { LANES } else { view.channels };
+    let mut pixels = vec![0; wanted.len() * taps.len() * channels];
+    let rows = view.pixels[wanted.start * line..wanted.end * line].chunks_exact(line);
+    let out = pixels.chunks_exact_mut(taps.len() * channels);
+    // Room for a whole vector at the last pixel.
+    let mut padded = vec![0; line + LANES];
+    for (row, out) in rows.zip(out) {
+        if view.channels == 3 {
+            padded[..line].copy_from_slice(row);
+            vectorized(|| make_row(&padded, taps, out));
+        } else {
+            make_row_of_any(row, taps, channels, out);
         }
     }
-    Picture { height, width: taps.len(), channels: c, pixels }
+    Picture { height: wanted.len(), width: taps.len(), channels, pixels }
 }
 
-/// New rows made of the picture's, column by column.
-fn make_columns(picture: &Picture, taps: &[Taps]) -> Picture {
-    let len = picture.width * picture.channels;
-    let mut pixels = Vec::with_capacity(taps.len() * len);
-    let mut sums = vec![0; len];
+/// Values of a pixel and behind it that are weighed together.
+const LANES: usize = 4;
+
+/// A row of three channels, behind which `LANES` values follow, resized to pixels of `LANES` values.
+#[inline(always)]
+fn make_row(row: &[u8], taps: &[Taps], out: &mut [u8]) {
+    for (tap, out) in taps.iter().zip(out.as_chunks_mut::<LANES>().0) {
+        let mut window = &row[tap.first * 3..][..tap.weights.len() * 3 + LANES];
+        let mut sums = [HALF; LANES];
+        for weight in &tap.weights {
+            let Some(values) = window.first_chunk::<LANES>() else { break };
+            for lane in 0..LANES {
+                sums[lane] += i32::from(values[lane]) * weight;
+            }
+            window = &window[3..];
+        }
+        for lane in 0..LANES {
+            out[lane] = rounded(sums[lane]);
+        }
+    }
+}
+
+fn make_row_of_any(row: &[u8], taps: &[Taps], channels: usize, out: &mut [u8]) {
+    for (tap, out) in taps.iter().zip(out.chunks_exact_mut(channels)) {
+        let window = &row[tap.first * channels..][..tap.weights.len() * channels];
+        for (channel, out) in out.iter_mut().enumerate() {
+            let values = window[channel..].iter().step_by(channels);
+            let sum: i32 = values.zip(&tap.weights).map(|(&v, w)| i32::from(v) * w).sum();
+            *out = rounded(sum + HALF);
+        }
+    }
+}
+
+/// Columns at a time: as many sums as stay in registers.
+const BLOCK: usize = 32;
+
+/// New rows made of the picture's, column by column, of `channels` each.
+fn make_columns(picture: &Picture, taps: &[Taps], channels: usize) -> Picture {
+    let line = picture.width * picture.channels;
+    let mut pixels = Vec::with_capacity(taps.len() * picture.width * channels);
+    let mut made = vec![0; line];
     for tap in taps {
-        sums.fill(HALF);
-        let rows = picture.pixels[tap.first * len..].chunks_exact(len);
-        for (row, weight) in rows.zip(&tap.weights) {
-            for (sum, &value) in sums.iter_mut().zip(row) {
+        let rows = &picture.pixels[tap.first * line..][..tap.weights.len() * line];
+        vectorized(|| make_line(rows, &tap.weights, &mut made));
+        if channels == picture.channels {
+            pixels.extend_from_slice(&made);
+        } else {
+            pixels.extend(made.as_chunks::<LANES>().0.iter().flat_map(|&[r, g, b, _]| [r, g, b]));
+        }
+    }
+    Picture { height: taps.len(), width: picture.width, channels, pixels }
+}
+
+#[inline(always)]
+fn make_line(rows: &[u8], weights: &[i32], out: &mut [u8]) {
+    let line = out.len();
+    let (blocks, rest) = out.as_chunks_mut::<BLOCK>();
+    let whole = blocks.len() * BLOCK;
+    for (index, out) in blocks.iter_mut().enumerate() {
+        let mut sums = [HALF; BLOCK];
+        for (row, weight) in rows.chunks_exact(line).zip(weights) {
+            for (sum, &value) in sums.iter_mut().zip(&row[index * BLOCK..][..BLOCK]) {
                 *sum += i32::from(value) * weight;
             }
         }
-        pixels.extend(sums.iter().map(|&sum| rounded(sum)));
+        for (out, sum) in out.iter_mut().zip(sums) {
+            *out = rounded(sum);
+        }
     }
-    Picture { height: taps.len(), pixels, ..*picture }
+    for (index, out) in rest.iter_mut().enumerate() {
+        let column = rows[whole + index..].iter().step_by(line);
+        let sum: i32 = column.zip(weights).map(|(&value, weight)| i32::from(value) * weight).sum();
+        *out = rounded(sum + HALF);
+    }
 }
 
 #[cfg(test)]

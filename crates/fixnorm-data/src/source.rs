@@ -15,6 +15,19 @@ pub enum Sample {
     Encoded(Encoded),
 }
 
+impl Sample {
+    /// The whole picture.
+    ///
+    /// # Errors
+    /// When it cannot be decoded.
+    pub fn decode(self) -> Result<Picture, DataError> {
+        match self {
+            Sample::Pixels(picture) => Ok(picture),
+            Sample::Encoded(encoded) => decode(&encoded),
+        }
+    }
+}
+
 /// A picture file's bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Encoded {
@@ -45,10 +58,7 @@ pub trait Source: Send + Sync {
     /// # Errors
     /// When it cannot be read or decoded.
     fn picture(&self, index: usize) -> Result<Picture, DataError> {
-        match self.sample(index)? {
-            Sample::Pixels(picture) => Ok(picture),
-            Sample::Encoded(encoded) => decode(&encoded),
-        }
+        self.sample(index)?.decode()
     }
 
     /// Its label.

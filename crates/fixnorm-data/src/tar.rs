@@ -18,7 +18,7 @@ use std::sync::Arc;
 use ::tar::{Archive, EntryType};
 use serde::{Deserialize, Serialize};
 
-use crate::decode::MOST_BYTES;
+use crate::decode::MAX_FILE_BYTES;
 use crate::index::{self, LoadOptions};
 use crate::parts::{self, Parts};
 use crate::shards::{self, Shards};
@@ -59,8 +59,8 @@ impl Source for Tar {
         let (shard, member) = &self.members[index];
         let shard = &self.shards[*shard as usize];
         let name = shard.join(&member.name);
-        if member.size > MOST_BYTES {
-            let message = format!("it has more than {MOST_BYTES} bytes");
+        if member.size > MAX_FILE_BYTES {
+            let message = format!("it has more than {MAX_FILE_BYTES} bytes");
             return Err(DataError::NotAPicture { path: name, message });
         }
         match read_at(shard, member.offset, member.size) {

@@ -1,156 +1,254 @@
-//! Random changes of training pictures, and the step from pixels to numbers.
-//! Not here: which random stream a picture gets (`loader.rs`), resizing (`decode.rs`).
+//! From a sample to a model's numbers: decode, crop, resize, change at random, normalize.
+//! Not here: the changes (`augment`), which random stream a picture gets (`loader.rs`).
 
 use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
 
-use crate::Picture;
-use crate::rng::below;
+use crate::augment::crop::{mirror, padded, random_resized};
+use crate::augment::erase::{Erasing, erase};
+use crate::augment::jitter;
+use crate::augment::policy::Policy;
+use crate::decode::{Part, Window, decode, decode_window, recoloured};
+use crate::preprocessing::Placement;
+use crate::resize::{Interpolation, resize_part};
+use crate::rng::{below, uniform};
+use crate::{DataError, Normalization, Picture, Sample};
 
-/// Random changes of a training picture.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Augment {
-    /// Black pixels added on each side before a random crop to the original size.
-    pub crop_padding: usize,
-    /// Mirror every second picture.
-    pub flip: bool,
+/// Which part of a picture is kept.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Crop {
+    /// A window of the model's shape of pictures that have that shape, padded with black.
+    #[default]
+    Padded,
+    /// A random part of random proportions, resized.
+    RandomResized,
+    /// The middle, after the shorter side was resized: for pictures that are not trained with.
+    Center,
 }
 
-impl Augment {
-    /// A changed copy. Draws the same numbers whatever the picture, so that one option's choice does
-    /// not move another's.
-    pub(crate) fn apply(&self, picture: &Picture, random: &mut ChaCha8Rng) -> Picture {
+/// How samples become a model's numbers. The default takes pictures of the model's shape as they are.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Transform {
+    /// Which part of a picture is kept.
+    pub crop: Crop,
+    /// For `padded`: black pixels added on each side before a random crop to the original size.
+    pub crop_padding: usize,
+    /// For `center`: share of the resized picture's shorter side that is kept.
+    pub crop_ratio: f64,
+    /// For `random_resized`: least and greatest share of the picture's area.
+    pub scale: [f64; 2],
+    /// For `random_resized`: least and greatest width over height.
+    pub ratio: [f64; 2],
+    /// How pictures are resized, and pixels moved.
+    pub interpolation: Interpolation,
+    /// Share of the pictures that are mirrored.
+    pub hflip: f64,
+    /// Brightness, contrast and saturation: how far a factor may be from 1; hue: how far it may turn.
+    pub color_jitter: [f64; 4],
+    /// AutoAugment, RandAugment or TrivialAugment, by name.
+    pub auto_augment: Policy,
+    /// Share of the pictures of which a rectangle is erased.
+    pub random_erasing: f64,
+    /// What comes in its place.
+    pub erasing: Erasing,
+    /// Parameter of mixup's beta distribution; 0 for none.
+    pub mixup: f64,
+    /// Parameter of CutMix's beta distribution; 0 for none.
+    pub cutmix: f64,
+    /// How often a picture comes in an epoch, changed differently each time; an epoch stays as long, and has
+    /// fewer pictures.
+    pub repeats: usize,
+}
+
+impl Default for Transform {
+    fn default() -> Self {
+        Self {
+            crop: Crop::Padded,
+            crop_padding: 0,
+            crop_ratio: 0.875,
+            scale: [0.08, 1.0],
+            ratio: [3.0 / 4.0, 4.0 / 3.0],
+            interpolation: Interpolation::Bilinear,
+            hflip: 0.0,
+            color_jitter: [0.0; 4],
+            auto_augment: Policy::default(),
+            random_erasing: 0.0,
+            erasing: Erasing::default(),
+            mixup: 0.0,
+            cutmix: 0.0,
+            repeats: 1,
+        }
+    }
+}
+
+impl Transform {
+    /// What is wrong with it for pictures of `shape` (height, width, channels), if anything.
+    pub(crate) fn problem(&self, shape: [usize; 3]) -> Option<String> {
+        let share = |name: &str, value: f64| {
+            let wrong = !(0.0..=1.0).contains(&value);
+            wrong.then(|| format!("{name} must be between 0 and 1, found {value}"))
+        };
+        let range = |name: &str, [low, high]: [f64; 2], most: f64| {
+            let right = low > 0.0 && low <= high && high <= most;
+            (!right).then(|| {
+                format!("{name} must be two ascending numbers above 0, found {low} and {high}")
+            })
+        };
+        let positive = |name: &str, value: f64| {
+            let right = value.is_finite() && value >= 0.0;
+            (!right).then(|| format!("{name} must be at least 0, found {value}"))
+        };
+        let [brightness, contrast, saturation, hue] = self.color_jitter;
+        let colours = self.color_jitter != [0.0; 4] || !self.auto_augment.is_none();
+        let channels = shape[2];
+        share("hflip", self.hflip)
+            .or_else(|| share("random_erasing", self.random_erasing))
+            .or_else(|| range("scale", self.scale, 1.0))
+            .or_else(|| range("ratio", self.ratio, f64::MAX))
+            .or_else(|| range("crop_ratio", [self.crop_ratio; 2], 1.0))
+            .or_else(|| positive("mixup", self.mixup))
+            .or_else(|| positive("cutmix", self.cutmix))
+            .or_else(|| positive("color_jitter's brightness", brightness))
+            .or_else(|| positive("color_jitter's contrast", contrast))
+            .or_else(|| positive("color_jitter's saturation", saturation))
+            .or_else(|| positive("color_jitter's hue", hue))
+            .or_else(|| (hue > 0.5).then(|| format!("color_jitter's hue must be at most 0.5, found {hue}")))
+            .or_else(|| (self.repeats == 0).then(|| "repeats must be at least 1".to_owned()))
+            .or_else(|| {
+                ((colours || self.crop != Crop::Padded) && !matches!(channels, 1 | 3)).then(|| {
+                    format!("pictures of {channels} channels can only be padded, cropped, mirrored and erased")
+                })
+            })
+    }
+
+    /// Appends a sample's numbers, `[height, width, channels]` of `shape` with the channel fastest.
+    ///
+    /// # Errors
+    /// A file that cannot be decoded, or a picture of another shape where it is not resized.
+    pub(crate) fn apply(
+        &self,
+        sample: Sample,
+        shape: [usize; 3],
+        normalization: &Normalization,
+        random: &mut ChaCha8Rng,
+        out: &mut Vec<f32>,
+    ) -> Result<(), DataError> {
+        let mut picture = match self.crop {
+            Crop::Padded => self.pad(sample, shape, random)?,
+            Crop::RandomResized => self.crop_at_random(sample, shape, random)?,
+            Crop::Center => self.crop_middle(sample, shape)?,
+        };
+        // Padded pictures were mirrored while they were copied.
+        if self.crop != Crop::Padded && self.flips(random) {
+            mirror(&mut picture);
+        }
+        self.recolour(&mut picture, normalization, random);
+        let start = out.len();
+        normalization.apply(&picture.pixels, out);
+        if self.random_erasing > 0.0 && uniform(random) < self.random_erasing {
+            erase(&mut out[start..], shape, self.erasing, random);
+        }
+        Ok(())
+    }
+
+    fn crop_at_random(
+        &self,
+        sample: Sample,
+        [height, width, channels]: [usize; 3],
+        random: &mut ChaCha8Rng,
+    ) -> Result<Picture, DataError> {
+        let mut window = [0..0, 0..0];
+        let part = open(sample, channels, |size| {
+            window = random_resized(size, self.scale, self.ratio, random);
+            window.clone()
+        })?;
+        let all = [0..height, 0..width];
+        Ok(resize_part(&part, window, [height, width], all, self.interpolation))
+    }
+
+    fn crop_middle(
+        &self,
+        sample: Sample,
+        [height, width, channels]: [usize; 3],
+    ) -> Result<Picture, DataError> {
+        let mut size = [0; 2];
+        let placement = |size| Placement::of(size, [height, width], self.crop_ratio);
+        let part = open(sample, channels, |whole| {
+            size = whole;
+            placement(size).needed(size, self.interpolation)
+        })?;
+        Ok(placement(size).resize(&part, size, self.interpolation))
+    }
+
+    fn flips(&self, random: &mut ChaCha8Rng) -> bool {
+        // Of the upper end, so that a half is the generator's uppermost bit.
+        uniform(random) >= 1.0 - self.hflip
+    }
+
+    /// Draws the same numbers whatever the picture, so that one option's choice does not move another's.
+    fn pad(
+        &self,
+        sample: Sample,
+        shape: [usize; 3],
+        random: &mut ChaCha8Rng,
+    ) -> Result<Picture, DataError> {
+        let picture = match sample {
+            Sample::Pixels(picture) => picture,
+            Sample::Encoded(encoded) => with_channels(decode(&encoded)?, shape[2]),
+        };
+        let Picture { height, width, channels, .. } = picture;
+        if [height, width, channels] != shape {
+            return Err(DataError::Shape { found: [height, width, channels], expected: shape });
+        }
         let choices = 2 * self.crop_padding + 1;
         let (top, left) = (below(choices, random), below(choices, random));
-        let mirrored = below(2, random) == 1 && self.flip;
-        crop(picture, top, left, self.crop_padding, mirrored)
+        let mirrored = self.flips(random);
+        Ok(match self.crop_padding > 0 || mirrored {
+            true => padded(&picture, top, left, self.crop_padding, mirrored),
+            false => picture,
+        })
     }
-}
 
-/// The window at (`top`, `left`) of the picture padded by `padding` with black, mirrored or not.
-fn crop(picture: &Picture, top: usize, left: usize, padding: usize, mirrored: bool) -> Picture {
-    let Picture { height, width, channels, ref pixels } = *picture;
-    let mut out = vec![0; pixels.len()];
-    for y in 0..height {
-        let Some(from_y) = (y + top).checked_sub(padding).filter(|&from| from < height) else {
-            continue;
-        };
-        for x in 0..width {
-            let Some(from_x) = (x + left).checked_sub(padding).filter(|&from| from < width) else {
-                continue;
-            };
-            let to_x = if mirrored { width - 1 - x } else { x };
-            let (from, to) = ((from_y * width + from_x) * channels, (y * width + to_x) * channels);
-            out[to..to + channels].copy_from_slice(&pixels[from..from + channels]);
+    fn recolour(
+        &self,
+        picture: &mut Picture,
+        normalization: &Normalization,
+        random: &mut ChaCha8Rng,
+    ) {
+        if self.color_jitter == [0.0; 4] && self.auto_augment.is_none() {
+            return;
         }
-    }
-    Picture { pixels: out, ..*picture }
-}
-
-/// How pixels become numbers: `(pixel/255 − mean)/std`, by channel.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Normalization {
-    /// Of each channel, pixels in 0..1.
-    pub mean: Vec<f32>,
-    /// Of each channel, pixels in 0..1; above 0.
-    pub std: Vec<f32>,
-}
-
-impl Normalization {
-    /// Appends the numbers of a picture's `pixels`, `[h, w, c]` with the channel fastest.
-    ///
-    /// # Panics
-    /// If there are no channels, or a fraction of a pixel.
-    pub fn apply(&self, pixels: &[u8], out: &mut Vec<f32>) {
-        let scales: Vec<(f32, f32)> =
-            self.mean.iter().zip(&self.std).map(|(m, s)| (1.0 / (255.0 * s), m / s)).collect();
-        assert_eq!(pixels.len() % scales.len(), 0, "pixels of {} channels", scales.len());
-        for pixel in pixels.chunks_exact(scales.len()) {
-            out.extend(
-                pixel
-                    .iter()
-                    .zip(&scales)
-                    .map(|(&p, (scale, offset))| f32::from(p) * scale - offset),
-            );
+        // What comes from outside of the picture is the mean.
+        let fill = std::array::from_fn(|channel| {
+            let mean = normalization.mean[channel.min(normalization.mean.len() - 1)];
+            (mean * 255.0).round_ties_even().clamp(0.0, 255.0) as u8
+        });
+        let mut ops = jitter(self.color_jitter, random);
+        ops.extend(self.auto_augment.draw([picture.height, picture.width], random));
+        for op in ops {
+            op.apply(picture, self.interpolation, fill);
         }
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::rng::{Stream, stream};
-
-    fn picture() -> Picture {
-        Picture { height: 4, width: 5, channels: 3, pixels: (1..=60).collect() }
-    }
-
-    /// The slow way: pad, cut, mirror.
-    fn reference(
-        picture: &Picture,
-        top: usize,
-        left: usize,
-        padding: usize,
-        mirrored: bool,
-    ) -> Vec<u8> {
-        let (h, w, c) = (picture.height, picture.width, picture.channels);
-        let (ph, pw) = (h + 2 * padding, w + 2 * padding);
-        let mut padded = vec![0; ph * pw * c];
-        for y in 0..h {
-            for x in 0..w {
-                for k in 0..c {
-                    padded[((y + padding) * pw + x + padding) * c + k] =
-                        picture.pixels[(y * w + x) * c + k];
-                }
-            }
+/// The part of a sample that `choose` chooses, with as many channels as asked for (1 or 3).
+fn open(
+    sample: Sample,
+    channels: usize,
+    choose: impl FnOnce([usize; 2]) -> Window,
+) -> Result<Part, DataError> {
+    let part = match sample {
+        Sample::Encoded(encoded) => decode_window(&encoded, choose)?,
+        Sample::Pixels(picture) => {
+            choose([picture.height, picture.width]);
+            Part::from(picture)
         }
-        let mut out = vec![];
-        for y in 0..h {
-            for x in 0..w {
-                let x = if mirrored { w - 1 - x } else { x };
-                out.extend_from_slice(&padded[((y + top) * pw + x + left) * c..][..c]);
-            }
-        }
-        out
-    }
+    };
+    Ok(Part { picture: with_channels(part.picture, channels), ..part })
+}
 
-    #[test]
-    fn crop_and_flip_agree_with_the_slow_way() {
-        for padding in 0..4 {
-            for top in 0..=2 * padding {
-                for left in 0..=2 * padding {
-                    for mirrored in [false, true] {
-                        let found = crop(&picture(), top, left, padding, mirrored);
-                        assert_eq!(
-                            found.pixels,
-                            reference(&picture(), top, left, padding, mirrored)
-                        );
-                    }
-                }
-            }
-        }
-    }
-
-    #[test]
-    fn every_window_and_both_sides_occur() {
-        let augment = Augment { crop_padding: 1, flip: true };
-        let mut seen = std::collections::HashSet::new();
-        for index in 0..400 {
-            seen.insert(
-                augment.apply(&picture(), &mut stream(3, Stream::Augment, 0, index)).pixels,
-            );
-        }
-        assert_eq!(seen.len(), 3 * 3 * 2);
-        let still = Augment::default();
-        assert_eq!(still.apply(&picture(), &mut stream(3, Stream::Augment, 0, 0)), picture());
-    }
-
-    #[test]
-    fn normalization_is_by_channel() {
-        let normalization = Normalization { mean: vec![0.5, 0.0], std: vec![0.25, 1.0] };
-        let mut out = vec![];
-        normalization.apply(&[255, 255, 0, 51], &mut out);
-        for (found, expected) in out.iter().zip([2.0, 1.0, -2.0, 0.2]) {
-            assert!((found - expected).abs() < 1e-6, "{found} against {expected}");
-        }
-    }
+fn with_channels(picture: Picture, channels: usize) -> Picture {
+    if picture.channels == channels { picture } else { recoloured(&picture, channels) }
 }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fixnorm_data::{
-    Augment, Batch, DataSet, DataSpec, Interpolation, LoadOptions, Loader, LoaderConfig, OnBad,
-    Resize,
+    Batch, Crop, DataSet, DataSpec, Interpolation, LoadOptions, Loader, LoaderConfig, OnBad,
+    Resize, Transform,
 };
 use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
 use parquet::file::metadata::KeyValue;
@@ -139,9 +139,18 @@ fn config(data: &DataSet, workers: usize, train: bool) -> LoaderConfig {
         seed: 3,
         shuffle: train,
         drop_last: train,
-        augment: train.then_some(Augment { crop_padding: 2, flip: true }),
+        transform: match train {
+            true => Transform {
+                crop: Crop::RandomResized,
+                hflip: 0.5,
+                auto_augment: "rand-m9-mstd0.5-inc1".parse().unwrap(),
+                random_erasing: 0.2,
+                mixup: 0.2,
+                ..Transform::default()
+            },
+            false => Resize { crop_ratio: 0.875, interpolation: Interpolation::Bicubic }.into(),
+        },
         normalization: data.normalization.clone(),
-        resize: Some(Resize { crop_ratio: 0.875, interpolation: Interpolation::Bicubic }),
         on_bad: if train { OnBad::Replace } else { OnBad::LeaveOut },
         max_bad: 0.1,
     }

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData, activation};
-use fixnorm_data::{BadPicture, Batch, Loader, LoaderConfig, Normalization, OnBad, Resize, Source};
+use fixnorm_data::{
+    BadPicture, Batch, Loader, LoaderConfig, Normalization, OnBad, Resize, Source, Transform,
+};
 use fixnorm_nn::Classifier;
 use serde::{Deserialize, Serialize};
 
@@ -38,7 +40,12 @@ pub(crate) fn pictures(batch: &mut Batch, device: &Device) -> Tensor<4> {
 
 /// A batch's labels on `device`, `[n]`.
 pub(crate) fn labels(batch: &Batch, device: &Device) -> Tensor<1, Int> {
-    let labels: Vec<i64> = batch.labels.iter().map(|&label| i64::from(label)).collect();
+    on_device(&batch.labels, device)
+}
+
+/// Labels on `device`, `[n]`.
+pub(crate) fn on_device(labels: &[u32], device: &Device) -> Tensor<1, Int> {
+    let labels: Vec<i64> = labels.iter().map(|&label| i64::from(label)).collect();
     let shape = [labels.len()];
     Tensor::from_data(TensorData::new(labels, shape), device)
 }
@@ -75,9 +82,8 @@ pub(crate) fn loader(
         seed: 0,
         shuffle: false,
         drop_last: false,
-        augment: None,
+        transform: resize.map_or_else(Transform::default, Transform::from),
         normalization,
-        resize,
         on_bad: OnBad::LeaveOut,
         max_bad: loader.max_bad,
     };

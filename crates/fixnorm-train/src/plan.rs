@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use toml::Table;
 
 use crate::recipe::Recipe;
-use crate::{TrainError, pretrained};
+use crate::TrainError;
 
 /// Which program made a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -26,6 +26,8 @@ pub struct Provenance {
 pub struct Derived {
     /// Height, width and channels of a picture.
     pub picture: [usize; 3],
+    /// The same of a training picture, once it is as large as it gets.
+    pub train_picture: [usize; 3],
     /// Class names in the order of the labels.
     pub classes: Vec<String>,
     /// Mean of each channel, pixels in 0..1.
@@ -97,7 +99,15 @@ impl Plan {
             )));
         }
         let own = [spec.resolution, spec.resolution, spec.input.channels];
-        let picture = data.shape.unwrap_or(own);
+        let given = data.shape.unwrap_or(own);
+        let of_side = |side: usize, default| match side {
+            0 => default,
+            side => [side, side, given[2]],
+        };
+        let train_picture = of_side(recipe.train.resolution, given);
+        let picture = of_side(recipe.eval.resolution, train_picture);
+        let as_they_are = data.shape == Some(train_picture) && recipe.train.start_resolution == 0;
+        let recipe = recipe.with_pictures(spec, as_they_are);
         let [height, width, channels] = picture;
         let Normalization { mean, std } = data.normalization_of(channels);
         let input = Input { channels, classes: data.class_names.len() };
@@ -110,10 +120,14 @@ impl Plan {
         }
         let derived = Derived {
             picture,
+            train_picture,
             classes: data.class_names.clone(),
             mean,
             std,
-            resize: data.shape.is_none().then(|| pretrained::resize(spec)),
+            resize: (data.shape != Some(picture)).then(|| Resize {
+                crop_ratio: recipe.eval.crop_ratio,
+                interpolation: recipe.transform().interpolation,
+            }),
             train_pictures,
             val_pictures: data.val.len(),
             test_pictures: data.test.as_ref().map_or(0, |test| test.len()),
@@ -142,6 +156,22 @@ impl Plan {
     /// The learning rate of every step.
     pub fn lr_schedule(&self) -> LrSchedule {
         self.recipe.lr_schedule(self.derived.steps_per_epoch)
+    }
+
+    /// Height, width and channels of a training picture in an epoch.
+    pub fn train_picture(&self, epoch: usize) -> [usize; 3] {
+        let [height, width, channels] = self.derived.train_picture;
+        let (start, epochs) = (self.recipe.train.start_resolution, self.recipe.train.epochs);
+        if start == 0 || epoch + 1 >= epochs {
+            return [height, width, channels];
+        }
+        const STEP: f64 = 32.0;
+        let grown = |side: usize| {
+            let share = epoch as f64 / (epochs - 1) as f64;
+            let exact = start as f64 + (side as f64 - start as f64) * share;
+            (((exact / STEP).round() * STEP) as usize).clamp(start.min(side), start.max(side))
+        };
+        [grown(height), grown(width), channels]
     }
 
     /// How pictures become numbers.

@@ -4,6 +4,7 @@
 use std::collections::BTreeMap;
 
 use fixnorm::{Constraint, DecayKind, DecayTarget, Role, Scope, StepRule};
+use fixnorm_data::{Erasing, Policy, Transform};
 use fixnorm_nn::Precision;
 use serde::{Deserialize, Serialize};
 
@@ -52,6 +53,10 @@ pub struct Train {
     pub batch_size: usize,
     /// Batches a step: their gradients are averaged.
     pub accumulate: usize,
+    /// Side of a picture in pixels; 0 for the data's own, or the model's where pictures have any size.
+    pub resolution: usize,
+    /// Side of a picture in the first epoch, from which it grows to `resolution` in multiples of 32; 0 for no growth.
+    pub start_resolution: usize,
     /// Decides initialization, order, augmentation and what is dropped.
     pub seed: u64,
     /// `cross_entropy`, or `bce`: each class for itself, yes or no.
@@ -241,14 +246,63 @@ pub struct Schedule {
     pub per_epoch: bool,
 }
 
+/// Which part of a training picture is kept, by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum CropName {
+    /// `padded` where pictures have the model's shape, `random_resized` elsewhere.
+    Auto,
+    /// A window of the padded picture.
+    Padded,
+    /// A random part of random proportions, resized.
+    RandomResized,
+    /// The middle, after the shorter side was resized.
+    Center,
+}
+
+/// A filter for resizing, by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum InterpolationName {
+    /// The model's own.
+    Auto,
+    /// Over two pixels.
+    Bilinear,
+    /// Over four pixels.
+    Bicubic,
+}
+
 /// Random changes of training pictures.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Augment {
-    /// Pixels added on each side before a random crop to the original size.
+    /// `auto`, `padded`, `random_resized` or `center`.
+    pub crop: CropName,
+    /// Of `padded`: pixels added on each side before a random crop to the original size.
     pub crop_padding: usize,
-    /// Mirror half of the pictures.
-    pub flip: bool,
+    /// Of `random_resized`: least and greatest share of the picture's area.
+    pub scale: [f64; 2],
+    /// Of `random_resized`: least and greatest width over height.
+    pub ratio: [f64; 2],
+    /// How pictures are resized, and pixels moved: `auto`, `bilinear` or `bicubic`.
+    pub interpolation: InterpolationName,
+    /// Share of the pictures that are mirrored.
+    pub hflip: f64,
+    /// Brightness, contrast and saturation: how far a factor may be from 1; hue: how far it may turn.
+    pub color_jitter: [f64; 4],
+    /// `imagenet` (AutoAugment), a RandAugment such as `rand-m9-mstd0.5-inc1`, `trivial`, or nothing.
+    pub auto_augment: Policy,
+    /// Share of the pictures of which a rectangle is erased.
+    pub random_erasing: f64,
+    /// What comes in its place: `constant`, `color` or `pixel`.
+    pub erasing: Erasing,
+    /// Parameter of mixup's beta distribution; 0 for none.
+    pub mixup: f64,
+    /// Parameter of CutMix's beta distribution; 0 for none.
+    pub cutmix: f64,
+    /// How often a picture comes in an epoch, changed differently each time; an epoch stays as long, and has fewer
+    /// pictures.
+    pub repeats: usize,
 }
 
 /// How validation and test predict.
@@ -257,6 +311,10 @@ pub struct Augment {
 pub struct Eval {
     /// Average the logits of a picture and of its mirror image.
     pub flip: bool,
+    /// Side of a picture in pixels; 0 for that of training.
+    pub resolution: usize,
+    /// Share of a resized picture's shorter side that is kept, where pictures are resized; 0 for the model's own.
+    pub crop_ratio: f64,
 }
 
 /// How pictures are made ready; changes no result but whether a run with bad pictures goes on.
@@ -318,6 +376,8 @@ impl Default for Train {
         Self {
             epochs: 16,
             batch_size: 64,
+            resolution: 0,
+            start_resolution: 0,
             accumulate: 1,
             seed: 0,
             loss: LossName::CrossEntropy,
@@ -376,7 +436,22 @@ impl Default for Schedule {
 
 impl Default for Augment {
     fn default() -> Self {
-        Self { crop_padding: 2, flip: true }
+        let Transform { scale, ratio, color_jitter, auto_augment, .. } = Transform::default();
+        Self {
+            crop: CropName::Auto,
+            crop_padding: 2,
+            scale,
+            ratio,
+            interpolation: InterpolationName::Auto,
+            hflip: 0.5,
+            color_jitter,
+            auto_augment,
+            random_erasing: 0.0,
+            erasing: Erasing::default(),
+            mixup: 0.0,
+            cutmix: 0.0,
+            repeats: 1,
+        }
     }
 }
 

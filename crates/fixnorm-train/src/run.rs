@@ -7,7 +7,7 @@ use std::sync::atomic::AtomicUsize;
 
 use burn::tensor::Device;
 use fixnorm::Roles;
-use fixnorm_data::{Augment, DataSet, Loader, LoaderConfig, OnBad};
+use fixnorm_data::{DataSet, Loader, LoaderConfig, OnBad};
 use fixnorm_nn::weights::{Fit, Loaded};
 use fixnorm_nn::{Classifier, Precision};
 use serde::{Deserialize, Serialize};
@@ -176,12 +176,8 @@ pub(crate) fn train_config(plan: &Plan) -> LoaderConfig {
         seed: recipe.train.seed,
         shuffle: true,
         drop_last: true,
-        augment: Some(Augment {
-            crop_padding: recipe.augment.crop_padding,
-            flip: recipe.augment.flip,
-        }),
+        transform: recipe.transform(),
         normalization: plan.normalization(),
-        resize: plan.derived.resize,
         on_bad: OnBad::Replace,
         max_bad: recipe.loader.max_bad,
     }

@@ -71,7 +71,7 @@ impl<'a> Session<'a> {
             learner: Some(learner),
             ema,
             schedule: plan.lr_schedule(),
-            train: Loader::new(data.train.clone(), plan.derived.picture, train_config(plan))?,
+            train: Loader::new(data.train.clone(), plan.derived.train_picture, train_config(plan))?,
             val: evaluation(data.val.clone())?,
             test: data.test.clone().map(evaluation).transpose()?,
             checkpoints: Checkpoints::new(dir.checkpoints(), recipe.checkpoint.keep_last),
@@ -191,7 +191,9 @@ impl<'a> Session<'a> {
         let every = self.plan.recipe.checkpoint.every_steps;
         let mut since = Instant::now();
         let count = self.plan.recipe.train.accumulate;
-        let mut epoch = self.train.epoch_from(self.progress.epoch, self.progress.batch);
+        let pictures_of = self.plan.train_picture(self.progress.epoch);
+        let loader = self.train.in_shape(pictures_of)?;
+        let mut epoch = loader.epoch_from(self.progress.epoch, self.progress.batch);
         while self.progress.batch < count * self.plan.derived.steps_per_epoch {
             let batches: Result<Vec<Batch>, _> = epoch.by_ref().take(count).collect();
             let mut batches = match batches {

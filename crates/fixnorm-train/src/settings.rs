@@ -5,9 +5,14 @@ use fixnorm::{
     BaseUpdate, FixNormConfig, HeadControl, LrSchedule, Probe, Radius, ScheduleShape, SetupError,
     WeightDecay,
 };
-use fixnorm_nn::Criterion;
+use fixnorm_data::{Crop, Interpolation, Transform};
+use fixnorm_nn::{Criterion, ModelSpec};
 
-use crate::recipe::{Base, HeadMode, LossName, RadiusKind, RadiusName, Recipe, ShapeName, Train};
+use crate::pretrained;
+use crate::recipe::{
+    Base, CropName, HeadMode, InterpolationName, LossName, RadiusKind, RadiusName, Recipe,
+    ShapeName, Train,
+};
 
 impl Train {
     /// Pictures a step.
@@ -38,6 +43,55 @@ impl Recipe {
             };
         }
         self
+    }
+
+    /// With what depends on the model and on whether pictures have the shape that it is trained in.
+    pub(crate) fn with_pictures(mut self, spec: &ModelSpec, as_they_are: bool) -> Self {
+        let own = pretrained::resize(spec);
+        if self.augment.crop == CropName::Auto {
+            self.augment.crop = match as_they_are {
+                true => CropName::Padded,
+                false => CropName::RandomResized,
+            };
+        }
+        if self.augment.interpolation == InterpolationName::Auto {
+            self.augment.interpolation = match own.interpolation {
+                Interpolation::Bilinear => InterpolationName::Bilinear,
+                Interpolation::Bicubic => InterpolationName::Bicubic,
+            };
+        }
+        if self.eval.crop_ratio == 0.0 {
+            self.eval.crop_ratio = own.crop_ratio;
+        }
+        self
+    }
+
+    /// How training pictures are made. Call it with what a plan has resolved.
+    pub fn transform(&self) -> Transform {
+        let augment = &self.augment;
+        Transform {
+            crop: match augment.crop {
+                CropName::Auto | CropName::Padded => Crop::Padded,
+                CropName::RandomResized => Crop::RandomResized,
+                CropName::Center => Crop::Center,
+            },
+            crop_padding: augment.crop_padding,
+            crop_ratio: self.eval.crop_ratio,
+            scale: augment.scale,
+            ratio: augment.ratio,
+            interpolation: match augment.interpolation {
+                InterpolationName::Auto | InterpolationName::Bilinear => Interpolation::Bilinear,
+                InterpolationName::Bicubic => Interpolation::Bicubic,
+            },
+            hflip: augment.hflip,
+            color_jitter: augment.color_jitter,
+            auto_augment: augment.auto_augment.clone(),
+            random_erasing: augment.random_erasing,
+            erasing: augment.erasing,
+            mixup: augment.mixup,
+            cutmix: augment.cutmix,
+            repeats: augment.repeats,
+        }
     }
 
     /// The optimizer's configuration.
@@ -137,6 +191,15 @@ impl Recipe {
             "at least 2 (batch norm needs them)",
             train.batch_size as f64,
         )?;
+        let ratio = self.eval.crop_ratio;
+        check((0.0..=1.0).contains(&ratio), "eval.crop_ratio", "between 0 and 1", ratio)?;
+        for (name, side) in [
+            ("train.resolution", train.resolution),
+            ("train.start_resolution", train.start_resolution),
+            ("eval.resolution", self.eval.resolution),
+        ] {
+            check(side <= 4096, name, "at most 4096", side as f64)?;
+        }
         check(train.accumulate > 0, "train.accumulate", "at least 1", 0.0)?;
         let clip = self.optimizer.clip_norm;
         check(

@@ -8,7 +8,7 @@ use fixnorm_data::Batch;
 use fixnorm_nn::{Classifier, Criterion, StepRng, Targets};
 use serde::{Deserialize, Serialize};
 
-use crate::evaluate::{hits, labels, pictures};
+use crate::evaluate::{hits, on_device, labels, pictures};
 
 /// Loss and hits of an epoch so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -40,6 +40,15 @@ impl EpochSums {
     }
 }
 
+/// What a batch's pictures show, on `device`.
+fn targets(batch: &Batch, device: &Device) -> Targets {
+    let mixed = batch.mixed.as_ref();
+    Targets {
+        labels: labels(batch, device),
+        mixed: mixed.map(|mixed| (on_device(&mixed.labels, device), f64::from(mixed.lambda))),
+    }
+}
+
 /// Model and optimizer, which a step takes and gives back.
 pub(crate) struct Learner {
     pub(crate) model: Classifier,
@@ -66,7 +75,7 @@ impl Learner {
         let count = batches.len();
         let (mut all, mut own) = (GradientsAccumulator::new(), EpochSums::default());
         for (part, mut batch) in batches.into_iter().enumerate() {
-            let targets = labels(&batch, &self.device).into();
+            let targets = targets(&batch, &self.device);
             let x = pictures(&mut batch, &self.device);
             let rng = StepRng::new(self.seed, step * count + part);
             let (loss, logits, grads) = self.gradients(x, &targets, rng, count);
@@ -157,7 +166,7 @@ mod tests {
     fn part(number: usize) -> Batch {
         let pixels = (0..8 * 9 * 7).map(|i: usize| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
         let labels = (0..8).map(|i| ((i * i + number) % CLASSES) as u32).collect();
-        Batch { pixels, labels, indices: (0..8).collect(), shape: [8, 9, 7, 1] }
+        Batch { pixels, labels, indices: (0..8).collect(), shape: [8, 9, 7, 1], mixed: None, bad: vec![] }
     }
 
     fn weights(learner: &Learner) -> Vec<f32> {

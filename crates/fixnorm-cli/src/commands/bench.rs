@@ -2,11 +2,11 @@
 
 use std::process::ExitCode;
 
-use fixnorm_train::bench::{self, OptimBench, StepBench, StepReport, use_threads};
+use fixnorm_train::bench::{self, DataBench, OptimBench, StepBench, StepReport, use_threads};
 use fixnorm_train::recipe::PrecisionName;
 use fixnorm_train::registry::ModelSpec;
 
-use crate::args::{BenchOptimArgs, BenchStepArgs, Format, PrecisionArg};
+use crate::args::{BenchDataArgs, BenchOptimArgs, BenchStepArgs, Format, PrecisionArg};
 use crate::output;
 
 pub(crate) fn step(args: &BenchStepArgs, format: Format) -> anyhow::Result<ExitCode> {
@@ -54,6 +54,35 @@ pub(crate) fn optim(args: &BenchOptimArgs, format: Format) -> anyhow::Result<Exi
                 report.over_copy,
                 report.copy_ms,
                 report.bytes as f64 / report.copy_ms / 1e6,
+            ))?;
+        }
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+pub(crate) fn data(args: &BenchDataArgs, format: Format) -> anyhow::Result<ExitCode> {
+    let report = bench::data(&DataBench {
+        data: args.data.clone(),
+        transform: bench::pipeline(&args.pipeline)?,
+        batch: args.batch as usize,
+        resolution: args.res.map(|res| res as usize),
+        workers: args.workers as usize,
+        prefetch: args.prefetch as usize,
+        seconds: args.seconds,
+    })?;
+    match format {
+        Format::Json => output::json(&report)?,
+        Format::Text => {
+            let [height, width, _] = report.shape;
+            let memory =
+                report.peak_rss_mib.map_or_else(String::new, |mib| format!(", peak {mib} MiB"));
+            output::line(&format!(
+                "{}: {:.1} pictures/s of {height} x {width} ({} in {:.1} s, {} workers{memory})",
+                report.data,
+                report.images_per_second,
+                report.pictures,
+                report.seconds,
+                report.workers,
             ))?;
         }
     }

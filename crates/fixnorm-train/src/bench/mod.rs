@@ -2,10 +2,12 @@
 //! Not here: running it beside other programs (`benches/peers`).
 
 mod ceiling;
+mod data;
 mod optim;
 mod step;
 
 pub use ceiling::Ceiling;
+pub use data::{DataBench, DataReport, data, pipeline};
 pub use optim::{OptimBench, OptimReport, optim};
 pub use step::{OpReport, StepBench, StepReport, step};
 

@@ -1,0 +1,75 @@
+//! From pixels to numbers.
+//! Not here: changes of pixels (`transform.rs`).
+
+use crate::dispatch::vectorized;
+
+/// How pixels become numbers: `(pixel/255 − mean)/std`, by channel.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Normalization {
+    /// Of each channel, pixels in 0..1.
+    pub mean: Vec<f32>,
+    /// Of each channel, pixels in 0..1; above 0.
+    pub std: Vec<f32>,
+}
+
+/// Values at a time: a multiple of 3 channels and of all vector lengths.
+const BLOCK: usize = 768;
+
+impl Normalization {
+    /// Appends the numbers of a picture's `pixels`, `[h, w, c]` with the channel fastest.
+    ///
+    /// # Panics
+    /// If there are no channels, or a fraction of a pixel.
+    pub fn apply(&self, pixels: &[u8], out: &mut Vec<f32>) {
+        let scales: Vec<(f32, f32)> =
+            self.mean.iter().zip(&self.std).map(|(m, s)| (1.0 / (255.0 * s), m / s)).collect();
+        assert_eq!(pixels.len() % scales.len(), 0, "pixels of {} channels", scales.len());
+        out.reserve(pixels.len());
+        // Blocks of whole pixels with their channels' numbers written out: plain loops that vectorize.
+        let block = (BLOCK / scales.len()).max(1) * scales.len();
+        let (scale, offset): (Vec<f32>, Vec<f32>) =
+            scales.iter().copied().cycle().take(block).unzip();
+        let mut made = vec![0.0; block];
+        for pixels in pixels.chunks(block) {
+            vectorized(|| {
+                let numbers = pixels.iter().zip(&scale).zip(&offset);
+                for (made, ((&pixel, scale), offset)) in made.iter_mut().zip(numbers) {
+                    *made = f32::from(pixel) * scale - offset;
+                }
+            });
+            out.extend_from_slice(&made[..pixels.len()]);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn normalization_is_by_channel() {
+        let normalization = Normalization { mean: vec![0.5, 0.0], std: vec![0.25, 1.0] };
+        let mut out = vec![];
+        normalization.apply(&[255, 255, 0, 51], &mut out);
+        for (found, expected) in out.iter().zip([2.0, 1.0, -2.0, 0.2]) {
+            assert!((found - expected).abs() < 1e-6, "{found} against {expected}");
+        }
+    }
+
+    #[test]
+    fn blocks_change_nothing() {
+        for channels in [1, 2, 3, 5, 100] {
+            let mean = (0..channels).map(|c| c as f32 / 100.0).collect();
+            let std = (0..channels).map(|c| 0.2 + c as f32 / 50.0).collect();
+            let normalization = Normalization { mean, std };
+            let pixels: Vec<u8> = (0..7 * 13 * channels).map(|i| (i * 37 % 256) as u8).collect();
+            let mut out = vec![];
+            normalization.apply(&pixels, &mut out);
+            for (i, (&pixel, found)) in pixels.iter().zip(&out).enumerate() {
+                let (mean, std) =
+                    (normalization.mean[i % channels], normalization.std[i % channels]);
+                assert_eq!(*found, f32::from(pixel) * (1.0 / (255.0 * std)) - mean / std);
+            }
+        }
+    }
+}

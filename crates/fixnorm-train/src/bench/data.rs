@@ -1,0 +1,161 @@
+//! The input pipeline: pictures a second as a training loop would receive them.
+
+use std::time::{Duration, Instant};
+
+use fixnorm_data::{Crop, DataSpec, Loader, LoaderConfig, OnBad, Transform};
+use serde::{Deserialize, Serialize};
+use toml::{Table, Value};
+
+use super::peak_rss_mib;
+use crate::{RecipeError, TrainError, recipe};
+
+/// Of pictures of any size.
+const SIDE: usize = 224;
+
+/// What to measure.
+#[derive(Clone, Debug)]
+pub struct DataBench {
+    /// Data, as `fixnorm_data::DataSpec` reads it.
+    pub data: String,
+    /// What is done with a picture.
+    pub transform: Transform,
+    /// Pictures of a batch.
+    pub batch: usize,
+    /// Side of a picture in pixels; the data's own, or 224 where pictures have any size, if left out.
+    pub resolution: Option<usize>,
+    /// Threads.
+    pub workers: usize,
+    /// Batches that each makes ahead.
+    pub prefetch: usize,
+    /// Seconds to measure for, after an epoch that is not.
+    pub seconds: f64,
+}
+
+/// What was measured.
+#[derive(Clone, Debug, Serialize)]
+pub struct DataReport {
+    /// Data.
+    pub data: String,
+    /// Height, width and channels of a picture.
+    pub shape: [usize; 3],
+    /// What is done with a picture.
+    pub transform: Transform,
+    /// Pictures of a batch.
+    pub batch: usize,
+    /// Threads.
+    pub workers: usize,
+    /// Pictures received.
+    pub pictures: usize,
+    /// Over all.
+    pub images_per_second: f64,
+    /// Measured.
+    pub seconds: f64,
+    /// Largest memory of the process so far, where the system tells.
+    pub peak_rss_mib: Option<u64>,
+}
+
+/// A random resized crop and a flip, with `KEY=VALUE` of [`Transform`] changed.
+///
+/// # Errors
+/// A key that it does not have, or a value that does not fit.
+pub fn pipeline(changes: &[String]) -> Result<Transform, TrainError> {
+    let base = Transform { crop: Crop::RandomResized, hflip: 0.5, ..Transform::default() };
+    let mut table = Table::try_from(base).unwrap_or_default();
+    for change in changes {
+        let (key, value) =
+            change.split_once('=').ok_or_else(|| RecipeError::Override(change.clone()))?;
+        // What is no TOML value is a string: names need no quotes.
+        let parsed = format!("v = {value}").parse::<Table>().ok().and_then(|mut t| t.remove("v"));
+        table.insert(key.to_owned(), parsed.unwrap_or_else(|| Value::String(value.to_owned())));
+        Transform::deserialize(table.clone()).map_err(|error| RecipeError::Value {
+            key: key.to_owned(),
+            value: value.to_owned(),
+            message: error.to_string().trim().to_owned(),
+        })?;
+    }
+    Transform::deserialize(table).map_err(|error| TrainError::Mismatch(error.to_string()))
+}
+
+/// Measures how many training pictures a second the loader makes, whole epochs until the time is over.
+///
+/// # Errors
+/// Data that cannot be read, or a pipeline that does not fit it.
+pub fn data(bench: &DataBench) -> Result<DataReport, TrainError> {
+    let data = bench.data.parse::<DataSpec>()?.load()?;
+    let [height, width, channels] = data.shape.unwrap_or([SIDE, SIDE, 3]);
+    let shape = [bench.resolution.unwrap_or(height), bench.resolution.unwrap_or(width), channels];
+    let config = LoaderConfig {
+        batch_size: bench.batch,
+        workers: bench.workers,
+        prefetch: bench.prefetch,
+        seed: 0,
+        shuffle: true,
+        drop_last: false,
+        transform: bench.transform.clone(),
+        normalization: data.normalization_of(channels),
+        on_bad: OnBad::Replace,
+        max_bad: recipe::Loader::default().max_bad,
+    };
+    let loader = Loader::new(data.train, shape, config)?;
+    let (mut pictures, mut start) = (0, Instant::now());
+    for epoch in 0.. {
+        if epoch == 1 {
+            (pictures, start) = (0, Instant::now());
+        }
+        for batch in loader.epoch(epoch) {
+            pictures += batch?.labels.len();
+        }
+        if epoch > 0 && start.elapsed() >= Duration::from_secs_f64(bench.seconds) {
+            break;
+        }
+    }
+    let seconds = start.elapsed().as_secs_f64();
+    Ok(DataReport {
+        data: bench.data.clone(),
+        shape,
+        transform: bench.transform.clone(),
+        batch: bench.batch,
+        workers: bench.workers,
+        pictures,
+        images_per_second: pictures as f64 / seconds,
+        seconds,
+        peak_rss_mib: peak_rss_mib(),
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pipelines_are_changed_by_key() {
+        let changes = ["auto_augment=rand-m9-mstd0.5", "scale=[0.2, 1.0]", "crop=center"];
+        let transform = pipeline(&changes.map(str::to_owned)).unwrap();
+        assert_eq!(transform.auto_augment.to_string(), "rand-m9-mstd0.5");
+        assert_eq!((transform.crop, transform.scale), (Crop::Center, [0.2, 1.0]));
+        for (change, part) in [
+            ("flip=1", "unknown field `flip`"),
+            ("auto_augment=x", "unknown augmentation"),
+            ("mixup", "key=value"),
+        ] {
+            let error = pipeline(&[change.to_owned()]).unwrap_err().to_string();
+            assert!(error.contains(part), "{error}");
+        }
+    }
+
+    #[test]
+    fn every_picture_is_counted() {
+        let report = data(&DataBench {
+            data: "synthetic:3x20x30".to_owned(),
+            transform: pipeline(&[]).unwrap(),
+            batch: 100,
+            resolution: Some(8),
+            workers: 2,
+            prefetch: 1,
+            seconds: 0.0,
+        })
+        .unwrap();
+        assert_eq!((report.pictures, report.shape), (2048, [8, 8, 3]));
+        assert!(report.images_per_second > 0.0 && report.images_per_second.is_finite());
+    }
+}
