@@ -1,7 +1,7 @@
-//! JPEG files, by the decoder `zune-jpeg`.
+//! JPEG files, by the decoder `zune-jpeg`, of which no more is decoded than down to a window's last row.
 //! Not here: other formats (`decode.rs`).
 
-use std::ops::Range;
+use std::borrow::Cow;
 
 use zune_jpeg::JpegDecoder;
 use zune_jpeg::zune_core::bytestream::ZCursor;
@@ -20,16 +20,128 @@ pub(crate) fn decode_window(
         .set_max_width(usize::from(u16::MAX))
         .set_max_height(usize::from(u16::MAX))
         .set_strict_mode(true);
-    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(bytes), options);
+    let mut choose = Some(choose);
+    let mut file = Cow::Borrowed(bytes);
+    if let Some(frame) = Frame::find(bytes) {
+        check_size(frame.size)?;
+        if let Some(choose) = choose.take() {
+            let [rows, _] = choose(frame.size);
+            file = frame.down_to(rows.end, bytes);
+        }
+    }
+    let mut decoder = JpegDecoder::new_with_options(ZCursor::new(&file[..]), options);
     decoder.decode_headers().map_err(|error| format!("{error:?}"))?;
     let (width, height) = decoder.dimensions().ok_or("it has no size")?;
     check_size([height, width])?;
+    if let Some(choose) = choose {
+        choose([height, width]);
+    }
     let colours = decoder.input_colorspace().ok_or("it has no colours")?;
-    let grey = matches!(colours, ColorSpace::Luma);
-    let out = if grey { ColorSpace::Luma } else { ColorSpace::RGB };
-    decoder.set_options(options.jpeg_set_out_colorspace(out));
-    let _window: [Range<usize>; 2] = choose([height, width]);
+    let (colours, channels) = match colours {
+        ColorSpace::Luma => (ColorSpace::Luma, 1),
+        _ => (ColorSpace::RGB, 3),
+    };
+    decoder.set_options(options.jpeg_set_out_colorspace(colours));
     let pixels = decoder.decode().map_err(|error| format!("{error:?}"))?;
-    let channels = if grey { 1 } else { 3 };
     Ok(Part::from(Picture { height, width, channels, pixels }))
+}
+
+/// The header of a file whose rows come one after another: sequential, all its components in one scan.
+struct Frame {
+    size: [usize; 2],
+    /// Where in the file the height is.
+    at: usize,
+    /// Rows that are coded together.
+    unit: usize,
+}
+
+impl Frame {
+    /// That of a file, unless it is of another kind or torn before its first scan.
+    fn find(bytes: &[u8]) -> Option<Self> {
+        let number = |at: usize| {
+            let two = bytes.get(at..at + 2)?;
+            Some(usize::from(u16::from_be_bytes([two[0], two[1]])))
+        };
+        let (mut frame, mut components) = (None, 0);
+        let mut at = 2;
+        loop {
+            let marker = number(at)?;
+            match marker {
+                // Any number of these may stand before a marker.
+                0xffff => {
+                    at += 1;
+                    continue;
+                }
+                0xffc0 | 0xffc1 => {
+                    let size = [number(at + 5)?, number(at + 7)?];
+                    components = usize::from(*bytes.get(at + 9)?);
+                    let factors = (0..components).map(|i| Some(bytes.get(at + 11 + 3 * i)? & 15));
+                    let most = factors.collect::<Option<Vec<u8>>>()?.into_iter().max()?;
+                    frame = Some(Self { size, at: at + 5, unit: 8 * usize::from(most) });
+                }
+                0xffda => return frame.filter(|_| bytes.get(at + 4) == Some(&(components as u8))),
+                // Progressive, lossless or arithmetically coded; or no marker where one must be.
+                0xffc2..=0xffc3 | 0xffc5..=0xffc7 | 0xffc9..=0xffcb | 0xffcd..=0xffcf => {
+                    return None;
+                }
+                0..0xff00 => return None,
+                _ => {}
+            }
+            at += 2 + number(at + 2)?;
+        }
+    }
+
+    /// The file with a height that ends a unit behind row `end`, of which the interpolation of colours needs
+    /// pixels. What is coded behind that is then not decoded.
+    fn down_to<'a>(&self, end: usize, bytes: &'a [u8]) -> Cow<'a, [u8]> {
+        let unit = self.unit.max(8);
+        let height = (end.div_ceil(unit) + 1) * unit;
+        if height >= self.size[0] {
+            return Cow::Borrowed(bytes);
+        }
+        let mut shorter = bytes.to_vec();
+        shorter[self.at..self.at + 2].copy_from_slice(&(height as u16).to_be_bytes());
+        Cow::Owned(shorter)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(name: &str) -> Vec<u8> {
+        let pictures = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/pictures");
+        std::fs::read(format!("{pictures}/{name}")).unwrap()
+    }
+
+    #[test]
+    fn windows_are_parts_of_the_whole() {
+        for name in ["420.jpg", "422.jpg", "444.jpg", "restart.jpg", "grey.jpg", "optimized.jpg"] {
+            let bytes = file(name);
+            let whole = decode_window(&bytes, |[h, w]| [0..h, 0..w]).unwrap().picture;
+            for end in 1..whole.height {
+                let part = decode_window(&bytes, |_| [0..end, 0..1]).unwrap().picture;
+                let len = end * whole.width * whole.channels;
+                assert!(part.pixels[..len] == whole.pixels[..len], "{name} down to {end}");
+                assert!(end > 24 || part.height < whole.height, "{name} down to {end}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_kinds_are_decoded_whole() {
+        for name in ["progressive.jpg", "grey_progressive.jpg"] {
+            assert!(Frame::find(&file(name)).is_none());
+            let part = decode_window(&file(name), |_| [0..1, 0..1]).unwrap().picture;
+            assert_eq!((part.height, part.width), (75, 101));
+        }
+    }
+
+    #[test]
+    fn headers_cut_anywhere_are_no_panic() {
+        let whole = file("420.jpg");
+        for end in 0..700 {
+            assert!(decode_window(&whole[..end], |_| [0..1, 0..1]).is_err(), "{end}");
+        }
+    }
 }

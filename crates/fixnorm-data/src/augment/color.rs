@@ -61,7 +61,7 @@ pub(super) fn auto_contrast(picture: &mut Picture) {
 pub(super) fn equalize(picture: &mut Picture) {
     map_each(picture, |histogram| {
         let present = histogram.iter().filter(|&&count| count > 0);
-        let last = present.clone().last().copied().unwrap_or_default();
+        let last = present.clone().next_back().copied().unwrap_or_default();
         let step = (histogram.iter().sum::<u32>() - last) / 255;
         if present.count() <= 1 || step == 0 {
             return table(|value| value);

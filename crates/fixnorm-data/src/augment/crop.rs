@@ -196,7 +196,8 @@ mod tests {
                     random_resized([size[0], size[1]], [0.08, 1.0], ratio, &mut random)
                 })
                 .collect();
-            let measures: [(&str, fn(&[Range<usize>; 2]) -> usize); 4] = [
+            type Measure = fn(&[Range<usize>; 2]) -> usize;
+            let measures: [(&str, Measure); 4] = [
                 ("top", |[rows, _]| rows.start),
                 ("left", |[_, columns]| columns.start),
                 ("height", |[rows, _]| rows.len()),
