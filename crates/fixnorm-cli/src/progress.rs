@@ -124,7 +124,7 @@ impl Observer for Progress {
                 self.epochs,
                 self.since.elapsed().as_secs()
             )),
-            Event::Measure { .. } | Event::Checkpoint { .. } => {}
+            Event::Measure { .. } | Event::Risk { .. } | Event::Checkpoint { .. } => {}
             Event::Interrupted { .. } | Event::End(_) => self.bar.finish_and_clear(),
         }
     }

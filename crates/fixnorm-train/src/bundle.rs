@@ -102,7 +102,7 @@ impl About {
         }
     }
 
-    fn normalization(&self) -> Normalization {
+    pub(crate) fn normalization(&self) -> Normalization {
         Normalization { mean: self.mean.clone(), std: self.std.clone() }
     }
 

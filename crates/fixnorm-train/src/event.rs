@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use fixnorm::LayerMeasure;
+use fixnorm::{LayerMeasure, Risk};
 use serde::Serialize;
 
+use crate::risks::Part;
 use crate::run::Summary;
 
 /// Something that happened.
@@ -75,6 +76,21 @@ pub enum Event {
         val_top5: f64,
         /// Training pictures a second in this epoch.
         images_per_second: f64,
+    },
+    /// Cross-boundary risk was measured, after an epoch.
+    Risk {
+        /// Counted from 0.
+        epoch: usize,
+        /// Steps taken so far.
+        step: usize,
+        /// On which pictures.
+        part: Part,
+        /// What it came to.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        risk: Option<Risk>,
+        /// Why it could not be measured, if so.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        failed: Option<String>,
     },
     /// A checkpoint was written.
     Checkpoint {

@@ -65,11 +65,24 @@ impl Plan {
     /// # Errors
     /// Unknown model or data, data that cannot be read, values out of range.
     pub fn resolve(recipe: Recipe, made_by: Provenance) -> Result<(Self, DataSet), TrainError> {
+        // First what can fail without reading pictures.
+        recipe.clone().resolved().validate()?;
+        ModelSpec::find(&recipe.model)?;
+        crate::device(&made_by.device)?;
+        let data = recipe.data.parse::<DataSpec>()?.load()?;
+        let plan = Self::of(recipe, made_by, &data)?;
+        Ok((plan, data))
+    }
+
+    /// Resolves a recipe for the data set that it names, loaded before.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve).
+    pub fn of(recipe: Recipe, made_by: Provenance, data: &DataSet) -> Result<Self, TrainError> {
         let recipe = recipe.resolved();
         recipe.validate()?;
         let spec = ModelSpec::find(&recipe.model)?;
         let device = crate::device(&made_by.device)?;
-        let data = recipe.data.parse::<DataSpec>()?.load()?;
         let train_pictures = data.train.len();
         if train_pictures < recipe.train.batch_size {
             return Err(TrainError::Mismatch(format!(
@@ -101,8 +114,7 @@ impl Plan {
             params: model.params(),
             macs: model.macs(height, width),
         };
-        let plan = Self { made_by, derived, recipe };
-        Ok((plan, data))
+        Ok(Self { made_by, derived, recipe })
     }
 
     /// What the model takes and gives.

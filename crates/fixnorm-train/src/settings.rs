@@ -2,11 +2,11 @@
 //! Not here: the keys themselves and their defaults (`recipe.rs`).
 
 use fixnorm::{
-    BaseUpdate, FixNormConfig, HeadControl, LrSchedule, Probe, Radius, ScheduleShape, SetupError,
-    WeightDecay,
+    BaseUpdate, Constraint, Equilibrium, FixNormConfig, HeadControl, LrSchedule, ParamRole, Probe,
+    Radius, Role, ScheduleShape, SetupError, WeightDecay,
 };
 
-use crate::recipe::{Base, HeadMode, RadiusKind, RadiusName, Recipe, ShapeName};
+use crate::recipe::{Base, Follow, HeadMode, RadiusKind, RadiusName, Recipe, ShapeName};
 
 impl Recipe {
     /// With the values that depend on other values put in.
@@ -61,6 +61,15 @@ impl Recipe {
                 target: optimizer.decay_target,
             }),
         }
+    }
+
+    /// Where decay brings a weight of this role at this learning rate, if there is decay on it and theory has
+    /// something to say.
+    pub fn equilibrium(&self, param: &ParamRole, lr: f64) -> Option<Equilibrium> {
+        let config = self.optimizer_config();
+        let free = param.role == Role::ScaleInvariant && config.constraint == Constraint::Free;
+        let decay = config.weight_decay.filter(|decay| free && decay.target.includes(param))?;
+        Equilibrium::of(&config.base, decay.kind, lr, decay.rate)
     }
 
     /// The learning rate of every step.
@@ -133,6 +142,14 @@ impl Recipe {
         check((0.0..=1.0).contains(&end), "schedule.final_factor", "between 0 and 1", end)?;
         check(schedule.gamma > 0.0, "schedule.gamma", "above 0", schedule.gamma)?;
         check(self.log.every_steps > 0, "log.every_steps", "at least 1", 0.0)?;
+        check(self.log.risk_pictures > 0, "log.risk_pictures", "at least 1", 0.0)?;
+        let per_layer = !self.replay.run.is_empty() && self.replay.follow == Follow::EffectiveLr;
+        check(
+            !(self.log.trajectory && per_layer),
+            "log.trajectory",
+            "off in a run that follows effective learning rates, which the other run's record holds",
+            1.0,
+        )?;
         check(self.checkpoint.keep_last > 0, "checkpoint.keep_last", "at least 1", 0.0)
     }
 }

@@ -1,8 +1,11 @@
 //! One training step, and the sums of an epoch.
 //! Not here: when to stop, save or validate (`run.rs`).
 
+use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Int, Tensor};
+use fixnorm::Roles;
+use fixnorm::measure::gradient_norms;
 use fixnorm_data::Batch;
 use fixnorm_nn::loss::cross_entropy;
 use fixnorm_nn::{Classifier, StepRng};
@@ -34,6 +37,14 @@ impl EpochSums {
     }
 }
 
+/// What a step was like.
+pub(crate) struct Stepped {
+    /// Of its batch.
+    pub(crate) loss: f64,
+    /// By path, where they were asked for.
+    pub(crate) gradient_norms: Vec<(String, f64)>,
+}
+
 /// Model and optimizer, which a step takes and gives back.
 pub(crate) struct Learner {
     pub(crate) model: Classifier,
@@ -46,38 +57,45 @@ pub(crate) struct Learner {
 }
 
 impl Learner {
-    /// Takes step number `step`, adds to the epoch's sums, and returns the batch's loss.
+    /// Takes step number `step`, adds to the epoch's sums, and returns what it was like.
     pub(crate) fn step(
         self,
         mut batch: Batch,
         step: usize,
-        lr: f64,
+        lr: impl Into<ModuleLearningRate>,
         sums: &mut EpochSums,
-    ) -> (Self, f64) {
+        measured: Option<&Roles>,
+    ) -> (Self, Stepped) {
         let (labels, x) = (labels(&batch, &self.device), pictures(&mut batch, &self.device));
-        let (learner, loss, logits) = self.step_on(x, labels, step, lr);
-        if loss.is_finite() {
+        let (learner, stepped, logits) = self.step_on(x, labels, step, lr, measured);
+        if stepped.loss.is_finite() {
             let logits: Vec<f32> = logits.into_data().iter().collect();
-            sums.add(loss, hits(&logits, &batch.labels).0, batch.labels.len());
+            sums.add(stepped.loss, hits(&logits, &batch.labels).0, batch.labels.len());
         }
-        (learner, loss)
+        (learner, stepped)
     }
 
-    /// Takes step number `step` and returns loss and logits. A loss that is not finite leaves everything as it was.
+    /// Takes step number `step` and returns what it was like and its logits. A loss that is not finite leaves
+    /// everything as it was. Gradients are measured where there are roles that name the weights.
     pub(crate) fn step_on(
         mut self,
         x: Tensor<4>,
         labels: Tensor<1, Int>,
         step: usize,
-        lr: f64,
-    ) -> (Self, f64, Tensor<2>) {
+        lr: impl Into<ModuleLearningRate>,
+        measured: Option<&Roles>,
+    ) -> (Self, Stepped, Tensor<2>) {
         let logits = self.model.forward_train(x, StepRng::new(self.seed, step));
         let loss = cross_entropy(logits.clone(), labels, self.label_smoothing);
         let value = loss.clone().into_scalar::<f64>();
+        let mut stepped = Stepped { loss: value, gradient_norms: vec![] };
         if value.is_finite() {
             let grads = GradientsParams::from_grads(loss.backward(), &self.model);
+            if let Some(roles) = measured {
+                stepped.gradient_norms = gradient_norms(&self.model, roles, &grads);
+            }
             self.model = self.optimizer.step(lr, self.model, grads);
         }
-        (self, value, logits)
+        (self, stepped, logits)
     }
 }

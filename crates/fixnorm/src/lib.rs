@@ -46,6 +46,10 @@
 //! | [`config`], [`optim`] | put together, and the step itself |
 //! | [`schedule`] | learning rate over time |
 //! | [`measure`] | norms, effective learning rates and angular updates of a running net |
+//! | [`theory`] | where weight decay settles, beside it |
+//! | [`replay`] | the effective learning rates or norms of one run, followed by another |
+//! | [`migrate`] | what in FixNorm does the same as a given weight decay |
+//! | [`risk`] | distances to class boundaries, cross-boundary risk |
 
 pub mod base;
 pub mod config;
@@ -53,11 +57,15 @@ pub mod constraint;
 pub mod decay;
 mod error;
 pub mod measure;
+pub mod migrate;
 pub mod optim;
 mod params;
 pub mod probe;
+pub mod replay;
+pub mod risk;
 pub mod role;
 pub mod schedule;
+pub mod theory;
 
 pub use base::BaseUpdate;
 pub use config::{FixNormConfig, HeadControl};
@@ -67,5 +75,8 @@ pub use error::SetupError;
 pub use measure::{LayerMeasure, WeightSnapshot};
 pub use params::ParamInfo;
 pub use probe::Probe;
+pub use replay::{ReplayError, Trajectory};
+pub use risk::{Features, LinearHead, Risk, RiskConfig, RiskError, cross_boundary_risk};
 pub use role::{ParamRole, Role, Roles};
 pub use schedule::{LrSchedule, ScheduleShape, StepScheduler};
+pub use theory::Equilibrium;

@@ -100,7 +100,7 @@ pub fn step(bench: &StepBench) -> Result<StepReport, TrainError> {
         }
         let start = Instant::now();
         let (x, labels) = (x.clone(), labels.clone());
-        learner = learner.step_on(x, labels, step, 0.01).0;
+        learner = learner.step_on(x, labels, step, 0.01, None).0;
         if step >= 2 {
             times.push(start.elapsed());
         }
