@@ -223,8 +223,7 @@ pub(super) fn dissection(page: &mut Page, found: &Dissection) -> Result<(), Trai
         "CBR(1) val",
         "what it does",
     ];
-    let one =
-        |risk: &[TauStat]| risk.iter().find(|at| at.tau == 1.0).map(|at| at.cbr);
+    let one = |risk: &[TauStat]| risk.iter().find(|at| at.tau == 1.0).map(|at| at.cbr);
     let row = |arm: &ArmResult| {
         let failed = match arm.failed.len() {
             0 => String::new(),

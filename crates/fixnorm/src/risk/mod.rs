@@ -149,7 +149,7 @@ pub enum RiskError {
 /// classes with the same row, features without any spread.
 ///
 /// # Source
-/// Section 4 of docs/method.md.
+/// docs/mechanisms.md; the definition is ours.
 pub fn cross_boundary_risk(
     features: Features<'_>,
     head: LinearHead<'_>,
