@@ -74,6 +74,11 @@ impl Follower {
         Ok(Some(Self { record, follow: replay.follow, layers, head }))
     }
 
+    /// Whether there are norms to take on.
+    pub(crate) fn holds_norms(&self) -> bool {
+        self.follow == Follow::Norms || self.head.is_some()
+    }
+
     /// The norms to take on before a step.
     pub(crate) fn norms(&self, step: usize) -> Result<Vec<(&str, f64)>, TrainError> {
         let layers = match self.follow {

@@ -241,7 +241,7 @@ impl<'a> Session<'a> {
 
     /// Takes on the norms that are followed, records what there is to record, and gives the step's learning rates.
     fn before_step(&mut self, step: usize) -> Result<Rates, TrainError> {
-        if let Some(follower) = &self.follower {
+        if let Some(follower) = self.follower.as_ref().filter(|follower| follower.holds_norms()) {
             let mut learner = self.learner.take().expect("a step gives the learner back");
             learner.model = with_norms(learner.model, &follower.norms(step)?);
             self.learner = Some(learner);

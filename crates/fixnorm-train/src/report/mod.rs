@@ -36,7 +36,9 @@ pub fn write(dirs: &[PathBuf], file: &Path, plots: Option<&Path>) -> Result<(), 
     for dissection in &dissections {
         sections::dissection(&mut page, dissection)?;
     }
-    sections::runs(&mut page, &runs)?;
+    for run in &runs {
+        sections::run(&mut page, run);
+    }
     let names: Vec<String> = dirs.iter().map(|dir| dir.display().to_string()).collect();
     write_atomic(file, page.html(&format!("fixnorm: {}", names.join(", "))).as_bytes())?;
     let Some(plots) = plots else { return Ok(()) };

@@ -180,7 +180,7 @@ impl Page {
             "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\">\
              <meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\
              <link rel=\"icon\" href=\"data:,\"><title>{title}</title>\
-             <style>{STYLE}{SVG_STYLE}</style></head><body><main><h1>{title}</h1>\
+             <style>{STYLE}</style><style id=\"plots\">{SVG_STYLE}</style></head><body><main><h1>{title}</h1>\
              <nav aria-label=\"Contents\"><ul>{contents}</ul></nav>{}</main>\
              <script>{SCRIPT}</script></body></html>\n",
             self.body
@@ -230,7 +230,7 @@ text=[...figure.querySelectorAll('tr')].map(r=>[...r.children].map(cell).join(',
 else{const svg=figure.querySelector('svg').cloneNode(true),root=getComputedStyle(document.documentElement);\
 const names=['ground','ink','rule','heat','c0','c1','c2','c3','c4','c5','c6','c7'];\
 const style=document.createElementNS('http://www.w3.org/2000/svg','style');\
-style.textContent='svg{background:'+root.getPropertyValue('--ground')+';'+names.map(n=>'--'+n+':'+root.getPropertyValue('--'+n)).join(';')+'}'+document.querySelector('style').textContent.split('100%;height:auto}').pop();\
+style.textContent='svg{background:'+root.getPropertyValue('--ground')+';'+names.map(n=>'--'+n+':'+root.getPropertyValue('--'+n)).join(';')+'}'+document.getElementById('plots').textContent;\
 svg.prepend(style);text=new XMLSerializer().serializeToString(svg);type='image/svg+xml'}\
 const link=document.createElement('a');link.href=URL.createObjectURL(new Blob([text],{type}));\
 link.download=figure.dataset.name+'.'+kind;link.click();URL.revokeObjectURL(link.href)});";

@@ -81,6 +81,12 @@ pub(crate) fn number(value: f64) -> String {
     }
 }
 
+/// A number in a table, to six digits.
+fn cell(value: f64) -> String {
+    let rounded = format!("{value:.5e}").parse::<f64>();
+    rounded.map_or_else(|_| value.to_string(), |rounded| rounded.to_string())
+}
+
 /// Round values that divide a range into about five parts.
 fn ticks(from: f64, to: f64) -> Vec<f64> {
     let raw = (to - from) / 5.0;
@@ -193,8 +199,7 @@ impl Plot {
         if scatter {
             let head = vec!["series".to_owned(), self.x.clone(), self.y.clone()];
             let rows = self.series.iter().flat_map(|series| {
-                let row =
-                    |p: &(f64, f64)| vec![series.name.clone(), p.0.to_string(), p.1.to_string()];
+                let row = |p: &(f64, f64)| vec![series.name.clone(), cell(p.0), cell(p.1)];
                 series.points.iter().map(row).collect::<Vec<_>>()
             });
             return (head, rows.collect());
@@ -208,9 +213,9 @@ impl Plot {
         let rows = xs.iter().map(|x| {
             let cells = self.series.iter().map(|series| {
                 let point = series.points.binary_search_by(|p| p.0.total_cmp(x));
-                point.map_or_else(|_| String::new(), |i| series.points[i].1.to_string())
+                point.map_or_else(|_| String::new(), |i| cell(series.points[i].1))
             });
-            std::iter::once(x.to_string()).chain(cells).collect()
+            std::iter::once(cell(*x)).chain(cells).collect()
         });
         (head, rows.collect())
     }
@@ -369,8 +374,8 @@ impl HeatMap {
         let head = std::iter::once(self.x.clone()).chain(names).collect();
         let rows = self.columns.iter().enumerate().map(|(column, x)| {
             let cells =
-                self.rows.iter().map(|row| row.1.get(column).map_or(String::new(), f64::to_string));
-            std::iter::once(x.to_string()).chain(cells).collect()
+                self.rows.iter().map(|row| row.1.get(column).map_or(String::new(), |v| cell(*v)));
+            std::iter::once(cell(*x)).chain(cells).collect()
         });
         (head, rows.collect())
     }

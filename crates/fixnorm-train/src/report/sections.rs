@@ -21,24 +21,14 @@ fn series(name: &str, colour: usize, mark: Mark, points: Vec<(f64, f64)>) -> Ser
 }
 
 /// Most points of a curve: more would not be seen, and a page has many curves.
-const MOST: usize = 400;
+const MOST: usize = 160;
 
 fn thinned<T>(values: &[T]) -> impl Iterator<Item = &T> {
     values.iter().step_by(values.len().div_ceil(MOST).max(1))
 }
 
-/// One heading with everything for each run.
-///
-/// # Errors
-/// Roles that cannot be read.
-pub(super) fn runs(page: &mut Page, runs: &[History]) -> Result<(), TrainError> {
-    for run in runs {
-        one_run(page, run);
-    }
-    Ok(())
-}
-
-fn one_run(page: &mut Page, run: &History) {
+/// One heading with everything about a run.
+pub(super) fn run(page: &mut Page, run: &History) {
     let name = run.root.display().to_string();
     let recipe = &run.plan.recipe;
     page.heading(&format!("Run {name}"));
@@ -329,7 +319,7 @@ pub(super) fn dissection(page: &mut Page, found: &Dissection) -> Result<(), Trai
         mean_rate.collect(),
     ));
     for run in &histories {
-        one_run(page, run);
+        self::run(page, run);
     }
     Ok(())
 }
@@ -342,7 +332,7 @@ mod tests {
     fn long_logs_are_thinned_and_short_ones_are_not() {
         let values: Vec<usize> = (0..10_000).collect();
         let found: Vec<&usize> = thinned(&values).collect();
-        assert_eq!((found.len(), *found[1]), (MOST, 25));
+        assert_eq!((found.len(), *found[1]), (159, 63));
         assert_eq!(thinned(&values[..3]).count(), 3);
     }
 }
