@@ -41,6 +41,12 @@ pub(crate) enum Command {
     Recipes(RecipesArgs),
     /// Role, norm and effective learning rate of every parameter.
     Inspect(InspectArgs),
+    /// Train the same net under arms that each control for a part of what weight decay does.
+    Dissect(DissectArgs),
+    /// From weight decay to the learning rate and head norm of FixNorm.
+    Migrate(MigrateArgs),
+    /// One HTML page with plots and tables of runs and dissections.
+    Report(ReportArgs),
     /// Weights for others: safetensors for timm, ONNX for runtimes.
     Export(ExportArgs),
     /// Data sets: check one, fetch one.
@@ -300,6 +306,88 @@ fn export_file(given: &str) -> Result<(ExportFormat, PathBuf), String> {
 }
 
 #[derive(Debug, Args)]
+pub(crate) struct DissectArgs {
+    /// Name of a recipe or a recipe file: the FixNorm run that all arms start from.
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) recipe: Option<PathBuf>,
+    /// Arms, separated by commas; all of them if left out. Those that they follow are added.
+    #[arg(long, value_name = "ARM,…", value_delimiter = ',')]
+    pub(crate) arms: Vec<String>,
+    /// List the arms and stop.
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// Runs of each arm, with the seeds 0, 1, …
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub(crate) seeds: u64,
+    /// Peak learning rate of the arms with weight decay.
+    #[arg(long, value_name = "LR", default_value_t = 0.1)]
+    pub(crate) wd_lr: f64,
+    /// Weight decay (L2) of those arms.
+    #[arg(long, value_name = "LAMBDA", default_value_t = 5e-4)]
+    pub(crate) wd: f64,
+    /// The arm that the others are compared with.
+    #[arg(long, value_name = "ARM", default_value = "wd_all")]
+    pub(crate) reference: String,
+    /// Where the runs go. The same command goes on with what is there.
+    #[arg(long, value_name = "DIR", default_value = "runs/dissect")]
+    pub(crate) out: PathBuf,
+    /// Where to compute.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub(crate) device: String,
+    /// Override a recipe key in all arms, for example train.epochs=2; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<String>,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// Directories of runs and of dissections.
+    #[arg(required = true, value_name = "DIR")]
+    pub(crate) dirs: Vec<PathBuf>,
+    /// The page to write.
+    #[arg(short, long, value_name = "FILE.html")]
+    pub(crate) out: PathBuf,
+    /// Write every plot as SVG and CSV into this directory, too.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) plots: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("source").required(true).args(["run", "weights", "wd"]))]
+pub(crate) struct MigrateArgs {
+    /// A run with weight decay, finished or not.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) run: Option<PathBuf>,
+    /// Weights of a run with weight decay; --lr says at which learning rate they had their norms.
+    #[arg(long, alias = "checkpoint", value_name = "WEIGHTS")]
+    pub(crate) weights: Option<PathBuf>,
+    /// Weight decay (L2), where nothing but the settings is known.
+    #[arg(long, value_name = "LAMBDA", requires = "lr")]
+    pub(crate) wd: Option<f64>,
+    /// Learning rate of the run with weight decay.
+    #[arg(long, value_name = "LR")]
+    pub(crate) lr: Option<f64>,
+    /// Momentum of its SGD.
+    #[arg(long, value_name = "MU", default_value_t = 0.9)]
+    pub(crate) momentum: f64,
+    /// Model id; with --weights the one that they name or fit if left out.
+    #[arg(long, value_name = "ID")]
+    pub(crate) model: Option<String>,
+    /// Name of a recipe or a recipe file, for model, data and all else that is not said.
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) recipe: Option<PathBuf>,
+    /// Data, as `train` takes it.
+    #[arg(long, value_name = "DATA")]
+    pub(crate) data: Option<String>,
+    /// Where to compute.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub(crate) device: String,
+    /// Override a recipe key, for example optimizer.radius=unit; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<String>,
+}
+
+#[derive(Debug, Args)]
 pub(crate) struct InspectArgs {
     /// Model id; the one that the weights name or fit if left out.
     #[arg(long, value_name = "ID", required_unless_present = "weights")]
@@ -307,6 +395,12 @@ pub(crate) struct InspectArgs {
     /// Weights (safetensors, PyTorch .pth, or a finished run's directory).
     #[arg(long, value_name = "WEIGHTS")]
     pub(crate) weights: Option<PathBuf>,
+    /// Data, as `train` takes it, to measure cross-boundary risk on.
+    #[arg(long, value_name = "DATA", requires = "weights")]
+    pub(crate) data: Option<String>,
+    /// Most pictures of a part that risk is measured on, drawn once.
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) pictures: u32,
     /// Where to compute.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: String,

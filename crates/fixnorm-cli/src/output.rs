@@ -43,6 +43,7 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
                 | TrainError::Model(_)
                 | TrainError::Setup(_)
                 | TrainError::NoDevice { .. }
+                | TrainError::UnknownArm { .. }
                 | TrainError::RunExists(_)
                 | TrainError::PlanChanged { .. }
         ) || matches!(error, TrainError::Data(error) if error.is_usage())

@@ -146,7 +146,7 @@ impl Observer for Progress {
                     self.say(&format!("skipped {}: {}", bad.name.display(), bad.reason));
                 }
             }
-            Event::Measure { .. } | Event::Checkpoint { .. } => {}
+            Event::Measure { .. } | Event::Risk { .. } | Event::Checkpoint { .. } => {}
             Event::Interrupted { .. } | Event::End(_) => self.bar.finish_and_clear(),
         }
     }

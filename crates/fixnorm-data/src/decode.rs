@@ -292,7 +292,7 @@ mod tests {
         assert!(decode(&Encoded { bytes: whole.clone(), name: "x.jpg".into() }).is_ok());
         for kept in [0, 1, 2, 3, 10, 100, whole.len() / 2, whole.len() * 9 / 10, whole.len() - 2] {
             let said = reason(whole[..kept].to_vec());
-            assert!(said.starts_with("x.jpg is not a PNG or JPEG picture"), "{kept}: {said}");
+            assert!(said.starts_with("x.jpg is not a JPEG, PNG or WebP picture"), "{kept}: {said}");
         }
     }
 

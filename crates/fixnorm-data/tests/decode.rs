@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fixnorm_data::{
-    Crop, DataError, Encoded, Interpolation, Loader, LoaderConfig, Normalization, OnBad, Preprocessing,
-    Sample, Source, Transform, decode, read_picture,
+    Crop, DataError, Encoded, Interpolation, Loader, LoaderConfig, Normalization, OnBad,
+    Preprocessing, Sample, Source, Transform, decode, read_picture,
 };
 use serde_json::Value;
 

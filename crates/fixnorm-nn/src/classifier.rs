@@ -126,6 +126,11 @@ impl Classifier {
         self.features_with(x, None)
     }
 
+    /// The layer that turns features into logits.
+    pub fn final_layer(&self) -> &Linear {
+        &self.fc
+    }
+
     fn features_with(&self, x: Tensor<4>, rng: Option<StepRng>) -> Tensor<2> {
         let n = x.dims()[0];
         let x = match self.precision {

@@ -102,7 +102,7 @@ impl About {
         }
     }
 
-    fn normalization(&self) -> Normalization {
+    pub(crate) fn normalization(&self) -> Normalization {
         Normalization { mean: self.mean.clone(), std: self.std.clone() }
     }
 
@@ -153,6 +153,16 @@ pub(crate) fn save_with(
     let bytes = weights::to_safetensors(model, spec, &about.metadata());
     let bytes = bytes.map_err(|source| TrainError::Weights { path: path.to_owned(), source })?;
     write_atomic(path, &bytes)
+}
+
+/// How weights are shown a data set.
+pub(crate) struct View {
+    /// Height, width and channels.
+    pub(crate) shape: [usize; 3],
+    /// How pixels become numbers, and pictures of another shape that one.
+    pub(crate) pictures: (Normalization, Option<Resize>),
+    /// What the model takes and gives.
+    pub(crate) input: Input,
 }
 
 /// How a data set is evaluated.
@@ -280,6 +290,35 @@ impl Bundle {
         Ok(self.load_into(model, spec, Fit::Exact)?.model)
     }
 
+    /// How these weights are shown a data set: pictures of another shape or of any size as in training, and normalized
+    /// as in training whatever the data set's own statistics.
+    pub(crate) fn view(
+        &self,
+        spec: &'static ModelSpec,
+        data: &DataSet,
+    ) -> Result<View, TrainError> {
+        let about = self.use_of(spec);
+        let (shape, resize) = match (data.shape, &about) {
+            (Some(shape), Ok(about)) if about.picture == shape => (shape, None),
+            (None, _) | (Some(_), Ok(_)) => {
+                let About { picture, crop_ratio, interpolation, .. } =
+                    about.as_ref().map_err(|_| {
+                        TrainError::Mismatch(
+                            "nothing says how these weights see pictures".to_owned(),
+                        )
+                    })?;
+                (*picture, Some(Resize { crop_ratio: *crop_ratio, interpolation: *interpolation }))
+            }
+            (Some(shape), Err(_)) => (shape, None),
+        };
+        let input = Input { channels: shape[2], classes: data.class_names.len() };
+        let normalization = match about {
+            Ok(about) if about.picture[2] == input.channels => about.normalization(),
+            _ => data.normalization_of(input.channels),
+        };
+        Ok(View { shape, pictures: (normalization, resize), input })
+    }
+
     /// Loss and accuracy on the validation pictures of a data set, and what `fit` left at its initialization.
     ///
     /// # Errors
@@ -294,23 +333,10 @@ impl Bundle {
     ) -> Result<(Evaluation, Mismatch), TrainError> {
         let (spec, device) = (self.spec(model)?, crate::device(device)?);
         let data: DataSet = data.parse::<DataSpec>()?.load()?;
-        // Pictures of any size are shown as they were in training.
-        let (shape, resize) = match data.shape {
-            Some(shape) => (shape, None),
-            None => {
-                let About { picture, crop_ratio, interpolation, .. } = self.use_of(spec)?;
-                (picture, Some(Resize { crop_ratio, interpolation }))
-            }
-        };
-        let input = Input { channels: shape[2], classes: data.class_names.len() };
+        let View { shape, pictures, input } = self.view(spec, &data)?;
         let loaded = self.load_into(spec.init(input, 0, &device), spec, fit)?;
-        // Pictures are normalized as they were in training, whatever the data set's own statistics.
-        let normalization = match self.use_of(spec) {
-            Ok(about) if about.picture[2] == input.channels => about.normalization(),
-            _ => data.normalization_of(input.channels),
-        };
         let settings = recipe::Loader { max_bad: options.max_bad, ..recipe::Loader::default() };
-        let val = loader(data.val, shape, (normalization, resize), 128, &settings)?;
+        let val = loader(data.val, shape, pictures, 128, &settings)?;
         Ok((evaluate(&loaded.model, &val, options.flip, &device)?, loaded.left))
     }
 }

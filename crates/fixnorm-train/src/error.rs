@@ -24,6 +24,20 @@ pub enum TrainError {
     /// Roles and optimizer.
     #[error(transparent)]
     Setup(#[from] SetupError),
+    /// A measurement of cross-boundary risk.
+    #[error("cross-boundary risk: {0}")]
+    Risk(#[from] fixnorm::RiskError),
+    /// A record that cannot be followed.
+    #[error("replay.run: {0}")]
+    Replay(#[from] fixnorm::ReplayError),
+    /// A dissection's arm that there is not.
+    #[error("there is no arm `{name}`; did you mean `{nearest}`?")]
+    UnknownArm {
+        /// The name as given.
+        name: String,
+        /// The arm most like it.
+        nearest: String,
+    },
     /// A weights file.
     #[error("{}: {source}", path.display())]
     Weights {

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use fixnorm::LayerMeasure;
+use fixnorm::{LayerMeasure, Risk};
 use fixnorm_data::BadPicture;
 use serde::{Deserialize, Serialize};
 
@@ -88,6 +88,21 @@ pub enum Event {
         /// Training pictures a second in this epoch.
         images_per_second: f64,
     },
+    /// Cross-boundary risk was measured, after an epoch.
+    Risk {
+        /// Counted from 0.
+        epoch: usize,
+        /// Steps taken so far.
+        step: usize,
+        /// On which pictures.
+        part: Part,
+        /// What it came to.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        risk: Option<Risk>,
+        /// Why it could not be measured, if so.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        failed: Option<String>,
+    },
     /// A checkpoint was written.
     Checkpoint {
         /// Steps taken so far.
@@ -114,6 +129,17 @@ pub enum Part {
     Val,
     /// For the result.
     Test,
+}
+
+impl Part {
+    /// In file names and tags.
+    pub fn name(self) -> &'static str {
+        match self {
+            Part::Train => "train",
+            Part::Val => "val",
+            Part::Test => "test",
+        }
+    }
 }
 
 /// What weights of a file gave to start from.

@@ -1,12 +1,16 @@
 //! Roles, norms and effective learning rates of a model's parameters.
 
 use burn::tensor::{Tensor, TensorData};
-use fixnorm::{Role, WeightSnapshot};
+use fixnorm::{Risk, Role, WeightSnapshot};
+use fixnorm_data::{DataSet, DataSpec};
 use fixnorm_nn::ModelSpec;
 use fixnorm_nn::loss::cross_entropy;
+use fixnorm_nn::weights::Fit;
 use serde::Serialize;
 
-use crate::{Bundle, TrainError};
+use crate::bundle::View;
+use crate::risks::{loader as loader_of, risk};
+use crate::{Bundle, TrainError, recipe};
 
 /// A model, parameter by parameter.
 #[derive(Clone, Debug, Serialize)]
@@ -15,6 +19,41 @@ pub struct Inspection {
     pub parameters: Vec<Row>,
     /// The final linear layer.
     pub head: HeadRow,
+    /// Cross-boundary risk, where there were pictures to measure it on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub risk: Option<Risks>,
+}
+
+/// Cross-boundary risk on both parts of a data set.
+#[derive(Clone, Debug, Serialize)]
+pub struct Risks {
+    /// On training pictures, not augmented.
+    pub train: Risk,
+    /// On validation pictures.
+    pub val: Risk,
+}
+
+/// Measures the risk of weights on at most `most` pictures of each part of a data set.
+///
+/// # Errors
+/// Weights that do not fit the data, data that cannot be read, features that have no risk to speak of.
+pub fn risks(
+    bundle: &Bundle,
+    model: Option<&str>,
+    data: &str,
+    most: usize,
+    device: &str,
+) -> Result<Risks, TrainError> {
+    let (spec, device) = (bundle.spec(model)?, crate::device(device)?);
+    let data: DataSet = data.parse::<DataSpec>()?.load()?;
+    let View { shape, pictures, input } = bundle.view(spec, &data)?;
+    let model = bundle.load_into(spec.init(input, 0, &device), spec, Fit::Exact)?.model;
+    let of = |source| {
+        let loader = recipe::Loader::default();
+        let loader = loader_of(source, shape, pictures.clone(), 128, &loader)?;
+        risk(&model, &loader, most, &device)
+    };
+    Ok(Risks { train: of(data.train)?, val: of(data.val)? })
 }
 
 /// One parameter.
@@ -117,5 +156,6 @@ pub fn inspect(
                 .map(|norm| norm / (input.classes as f64).sqrt()),
             path: head,
         },
+        risk: None,
     })
 }

@@ -7,6 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
+use fixnorm::LayerMeasure;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
@@ -81,16 +82,7 @@ impl Logs {
                 self.events.scalars(*step as i64, &values)
             }
             Event::Measure { step, layers } => {
-                let tags: Vec<_> = layers
-                    .iter()
-                    .flat_map(|layer| {
-                        [
-                            (format!("norm/{}", layer.path), layer.norm as f32),
-                            (format!("effective_lr/{}", layer.path), layer.effective_lr as f32),
-                            (format!("angular_update/{}", layer.path), layer.angular_update as f32),
-                        ]
-                    })
-                    .collect();
+                let tags: Vec<_> = layers.iter().flat_map(layer_scalars).collect();
                 let values: Vec<_> =
                     tags.iter().map(|(tag, value)| (tag.as_str(), *value)).collect();
                 self.events.scalars(*step as i64, &values)
@@ -118,6 +110,18 @@ impl Logs {
                 self.events.scalars(*step as i64 - 1, &values)?;
                 self.events.flush()
             }
+            Event::Risk { step, part, risk: Some(risk), .. } => {
+                let part = part.name();
+                let tags = risk
+                    .risk
+                    .iter()
+                    .map(|at| (format!("risk_{part}/tau_{}", at.tau), at.cbr as f32));
+                let tags: Vec<_> = tags.collect();
+                let values: Vec<_> =
+                    tags.iter().map(|(tag, value)| (tag.as_str(), *value)).collect();
+                self.events.scalars(*step as i64 - 1, &values)
+            }
+            Event::Risk { risk: None, .. } => Ok(()),
             Event::End(summary) => {
                 if let Some(top1) = summary.test_top1 {
                     self.events.scalar("test/top1", top1 as f32, summary.steps as i64 - 1)?;
@@ -140,6 +144,18 @@ impl Logs {
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         Ok(LogLengths { metrics: self.metrics_length, events: Some((name, length)) })
     }
+}
+
+fn layer_scalars(layer: &LayerMeasure) -> Vec<(String, f32)> {
+    let always = [
+        ("norm", Some(layer.norm)),
+        ("effective_lr", Some(layer.effective_lr)),
+        ("angular_update", Some(layer.angular_update)),
+        ("gradient_norm", layer.gradient_norm),
+        ("equilibrium", layer.equilibrium),
+    ];
+    let there = always.into_iter().filter_map(|(name, value)| Some((name, value?)));
+    there.map(|(name, value)| (format!("{name}/{}", layer.path), value as f32)).collect()
 }
 
 /// Removes what a run that had not reached its first checkpoint left.

@@ -7,8 +7,8 @@ use fixnorm_nn::{Input, ModelSpec};
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
-use crate::recipe::Recipe;
 use crate::TrainError;
+use crate::recipe::Recipe;
 
 /// Which program made a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -83,11 +83,24 @@ impl Plan {
         made_by: Provenance,
         options: &LoadOptions<'_>,
     ) -> Result<(Self, DataSet), TrainError> {
+        // First what can fail without reading pictures.
+        recipe.clone().resolved().validate()?;
+        ModelSpec::find(&recipe.model)?;
+        crate::device(&made_by.device)?;
+        let data = recipe.data.parse::<DataSpec>()?.load_with(options)?;
+        let plan = Self::of(recipe, made_by, &data)?;
+        Ok((plan, data))
+    }
+
+    /// Resolves a recipe for the data set that it names, loaded before.
+    ///
+    /// # Errors
+    /// As [`resolve`](Self::resolve).
+    pub fn of(recipe: Recipe, made_by: Provenance, data: &DataSet) -> Result<Self, TrainError> {
         let recipe = recipe.resolved();
         recipe.validate()?;
         let spec = ModelSpec::find(&recipe.model)?;
         let device = crate::device(&made_by.device)?;
-        let data = recipe.data.parse::<DataSpec>()?.load_with(options)?;
         let train_pictures = data.train.len();
         // An incomplete last step is left out: its batch statistics would be another net's.
         let steps_per_epoch = train_pictures / recipe.train.step_size();
@@ -136,8 +149,7 @@ impl Plan {
             params: model.params(),
             macs: model.macs(height, width),
         };
-        let plan = Self { made_by, derived, recipe };
-        Ok((plan, data))
+        Ok(Self { made_by, derived, recipe })
     }
 
     /// What the model takes and gives.

@@ -29,6 +29,8 @@ pub struct Recipe {
     pub head: Head,
     /// Learning rate over time.
     pub schedule: Schedule,
+    /// The record of another run, to follow instead.
+    pub replay: Replay,
     /// Random changes of training pictures.
     pub augment: Augment,
     /// How validation and test predict.
@@ -226,6 +228,19 @@ pub enum ShapeName {
     SqrtCosine,
 }
 
+impl ShapeName {
+    /// The name in recipes.
+    pub fn name(self) -> &'static str {
+        match self {
+            ShapeName::Constant => "constant",
+            ShapeName::Linear => "linear",
+            ShapeName::Step => "step",
+            ShapeName::Cosine => "cosine",
+            ShapeName::SqrtCosine => "sqrt_cosine",
+        }
+    }
+}
+
 /// Learning rate over time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
@@ -270,6 +285,28 @@ pub enum InterpolationName {
     Bilinear,
     /// Over four pixels.
     Bicubic,
+}
+
+/// What of a record is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Follow {
+    /// The effective learning rate of every scale-invariant weight, by a learning rate of its own.
+    EffectiveLr,
+    /// The norm of every scale-invariant weight, taken on before every step.
+    Norms,
+}
+
+/// The record of another run, to follow.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Replay {
+    /// Directory of a run with `log.trajectory`; empty for none. Its learning rates take the schedule's place.
+    pub run: String,
+    /// `effective_lr` or `norms`.
+    pub follow: Follow,
+    /// Whether the final layer takes on its recorded norms, too.
+    pub head: bool,
 }
 
 /// Random changes of training pictures.
@@ -338,6 +375,12 @@ pub struct Log {
     pub every_steps: usize,
     /// Steps between two measurements of every weight; 0 for none.
     pub measure_every_steps: usize,
+    /// Record learning rate and norms of every step without loss, for other runs to follow.
+    pub trajectory: bool,
+    /// Epochs between two measurements of cross-boundary risk; 0 for none. The last epoch is measured then, too.
+    pub risk_every_epochs: usize,
+    /// Most pictures of a part that risk is measured on, drawn once.
+    pub risk_pictures: usize,
 }
 
 /// What is kept; changes no result.
@@ -361,6 +404,7 @@ impl Default for Recipe {
             optimizer: Optimizer::default(),
             head: Head::default(),
             schedule: Schedule::default(),
+            replay: Replay::default(),
             augment: Augment::default(),
             eval: Eval::default(),
             loader: Loader::default(),
@@ -434,6 +478,12 @@ impl Default for Schedule {
     }
 }
 
+impl Default for Replay {
+    fn default() -> Self {
+        Self { run: String::new(), follow: Follow::EffectiveLr, head: false }
+    }
+}
+
 impl Default for Augment {
     fn default() -> Self {
         let Transform { scale, ratio, color_jitter, auto_augment, .. } = Transform::default();
@@ -463,7 +513,13 @@ impl Default for Loader {
 
 impl Default for Log {
     fn default() -> Self {
-        Self { every_steps: 10, measure_every_steps: 10 }
+        Self {
+            every_steps: 10,
+            measure_every_steps: 10,
+            trajectory: false,
+            risk_every_epochs: 0,
+            risk_pictures: 10_000,
+        }
     }
 }
 

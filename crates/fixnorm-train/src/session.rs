@@ -6,6 +6,8 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
+use fixnorm::measure::weight_norms;
+use fixnorm::replay::with_norms;
 use fixnorm::{LrSchedule, Role, Roles, WeightSnapshot};
 use fixnorm_data::{BadPicture, Batch, DataError, DataSet, Loader};
 use fixnorm_nn::Classifier;
@@ -14,12 +16,15 @@ use crate::checkpoint::{Checkpoints, EpochResult, Progress};
 use crate::ema::Ema;
 use crate::evaluate::{evaluate, loader};
 use crate::event::{Event, Initialized, Observer, Part};
+use crate::follow::{Follower, Rates};
 use crate::logs::Logs;
 use crate::recipe::Train;
+use crate::risks::risk;
 use crate::run::{Outcome, Prepared, Stop, Summary, train_config};
 use crate::run_dir::{RunDir, Skipped};
 use crate::step::Learner;
-use crate::{Evaluation, Plan, TrainError, bundle};
+use crate::trajectory::TrajectoryLog;
+use crate::{Evaluation, Plan, TrainError, bundle, risks};
 
 /// One process's part of a run.
 pub(crate) struct Session<'a> {
@@ -34,6 +39,11 @@ pub(crate) struct Session<'a> {
     train: Loader,
     val: Loader,
     test: Option<Loader>,
+    /// Training and validation pictures to measure the risk on.
+    risk_loaders: (Loader, Loader),
+    /// The run whose record is followed.
+    follower: Option<Follower>,
+    trajectory: Option<TrajectoryLog>,
     checkpoints: Checkpoints,
     logs: Logs,
     /// Pictures that cannot be read, over all sessions.
@@ -65,7 +75,20 @@ impl<'a> Session<'a> {
             let Train { batch_size, .. } = recipe.train;
             loader(source, plan.derived.picture, pictures, batch_size, &recipe.loader)
         };
+        let risk_loader = |source| {
+            let pictures = (plan.normalization(), plan.derived.resize);
+            let Train { batch_size, .. } = recipe.train;
+            risks::loader(source, plan.derived.picture, pictures, batch_size, &recipe.loader)
+        };
+        let weights =
+            || weight_norms(&learner.model, &roles).into_iter().map(|(path, _)| path).collect();
+        let trajectory: Option<Vec<String>> = recipe.log.trajectory.then(weights);
         let session = Self {
+            follower: Follower::open(plan, &roles)?,
+            trajectory: trajectory
+                .map(|weights| TrajectoryLog::open(dir.root(), &weights, progress.step))
+                .transpose()?,
+            risk_loaders: (risk_loader(data.train.clone())?, risk_loader(data.val.clone())?),
             roles,
             initialized,
             learner: Some(learner),
@@ -234,13 +257,17 @@ impl<'a> Session<'a> {
         let (clock, count) = (Instant::now(), batches.len());
         let pictures: usize = batches.iter().map(|batch| batch.labels.len()).sum();
         let (step, epoch) = (self.progress.step, self.progress.epoch);
-        let lr = self.schedule.at_step(step);
+        let rates = self.before_step(step)?;
+        let lr = rates.base;
         let every = self.plan.recipe.log.measure_every_steps;
         let measured = every > 0 && step.is_multiple_of(every);
         let before = measured.then(|| WeightSnapshot::take(self.model(), &self.roles));
         let learner = self.learner.take().expect("a step gives the learner back");
-        let (learner, loss) = learner.step(batches, step, lr, &mut self.progress.sums);
+        let roles = measured.then_some(&self.roles);
+        let (learner, stepped) =
+            learner.step(batches, step, &rates, &mut self.progress.sums, roles);
         self.learner = Some(learner);
+        let loss = stepped.loss;
         if !loss.is_finite() {
             return Err(self.diverged(format!("the loss is {loss}")));
         }
@@ -259,10 +286,38 @@ impl<'a> Session<'a> {
         };
         self.emit(event, observer)?;
         if let Some(before) = before {
-            let layers = before.measure(self.model(), &self.roles, lr);
+            let mut layers = before.measure(self.model(), &self.roles, |path| rates.of(path));
+            for layer in &mut layers {
+                let gradient = stepped.gradient_norms.iter().find(|(path, _)| *path == layer.path);
+                layer.gradient_norm = gradient.map(|(_, norm)| *norm);
+                let role = self.roles.get(&layer.path);
+                let settled = role.and_then(|role| self.plan.recipe.equilibrium(role, lr));
+                layer.equilibrium = settled.map(|settled| settled.angular_update);
+            }
             self.emit(Event::Measure { step, layers }, observer)?;
         }
         Ok(())
+    }
+
+    /// Takes on the norms that are followed, records what there is to record, and gives the step's learning rates.
+    fn before_step(&mut self, step: usize) -> Result<Rates, TrainError> {
+        if let Some(follower) = self.follower.as_ref().filter(|follower| follower.holds_norms()) {
+            let mut learner = self.learner.take().expect("a step gives the learner back");
+            learner.model = with_norms(learner.model, &follower.norms(step)?);
+            self.learner = Some(learner);
+        }
+        if self.follower.is_none() && self.trajectory.is_none() {
+            return Ok(Rates::uniform(self.schedule.at_step(step)));
+        }
+        let norms = weight_norms(self.model(), &self.roles);
+        let rates = match &self.follower {
+            Some(follower) => follower.rates(step, &norms)?,
+            None => Rates::uniform(self.schedule.at_step(step)),
+        };
+        if let Some(trajectory) = &mut self.trajectory {
+            trajectory.record(rates.base, &norms)?;
+        }
+        Ok(rates)
     }
 
     /// Validates and moves on to the next epoch.
@@ -295,7 +350,34 @@ impl<'a> Session<'a> {
             val_top5: val.top5,
             images_per_second,
         };
-        self.emit(event, observer)
+        self.emit(event, observer)?;
+        let (every, done) = (self.plan.recipe.log.risk_every_epochs, epoch + 1);
+        if every > 0 && (done.is_multiple_of(every) || done == self.plan.recipe.train.epochs) {
+            self.measure_risk(epoch, observer)?;
+        }
+        Ok(())
+    }
+
+    /// A risk that cannot be measured, for features that are all alike for example, ends no run.
+    fn measure_risk(
+        &mut self,
+        epoch: usize,
+        observer: &mut dyn Observer,
+    ) -> Result<(), TrainError> {
+        let most = self.plan.recipe.log.risk_pictures;
+        let device: Device = self.learner().device.clone().inner();
+        let (train, val) = &self.risk_loaders;
+        let (train, val) = (train.clone(), val.clone());
+        for (part, loader) in [(Part::Train, &train), (Part::Val, &val)] {
+            let (risk, failed) = match risk(self.result_model(), loader, most, &device) {
+                Ok(risk) => (Some(risk), None),
+                Err(TrainError::Risk(error)) => (None, Some(error.to_string())),
+                Err(error) => return Err(error),
+            };
+            let event = Event::Risk { epoch, step: self.progress.step, part, risk, failed };
+            self.emit(event, observer)?;
+        }
+        Ok(())
     }
 
     fn evaluate(
@@ -320,6 +402,9 @@ impl<'a> Session<'a> {
             return Err(self.diverged("a weight is not finite".to_owned()));
         }
         self.progress.logs = self.logs.lengths()?;
+        if let Some(trajectory) = &self.trajectory {
+            trajectory.sync()?;
+        }
         let learner = self.learner();
         let ema = self.ema.as_ref().map(Ema::model);
         let path =

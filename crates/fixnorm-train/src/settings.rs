@@ -2,15 +2,15 @@
 //! Not here: the keys themselves and their defaults (`recipe.rs`).
 
 use fixnorm::{
-    BaseUpdate, FixNormConfig, HeadControl, LrSchedule, Probe, Radius, ScheduleShape, SetupError,
-    WeightDecay,
+    BaseUpdate, Constraint, Equilibrium, FixNormConfig, HeadControl, LrSchedule, ParamRole, Probe,
+    Radius, Role, ScheduleShape, SetupError, WeightDecay,
 };
 use fixnorm_data::{Crop, Interpolation, Transform};
 use fixnorm_nn::{Criterion, ModelSpec};
 
 use crate::pretrained;
 use crate::recipe::{
-    Base, CropName, HeadMode, InterpolationName, LossName, RadiusKind, RadiusName, Recipe,
+    Base, CropName, Follow, HeadMode, InterpolationName, LossName, RadiusKind, RadiusName, Recipe,
     ShapeName, Train,
 };
 
@@ -137,6 +137,15 @@ impl Recipe {
         }
     }
 
+    /// Where decay brings a weight of this role at this learning rate, if there is decay on it and theory has
+    /// something to say.
+    pub fn equilibrium(&self, param: &ParamRole, lr: f64) -> Option<Equilibrium> {
+        let config = self.optimizer_config();
+        let free = param.role == Role::ScaleInvariant && config.constraint == Constraint::Free;
+        let decay = config.weight_decay.filter(|decay| free && decay.target.includes(param))?;
+        Equilibrium::of(&config.base, decay.kind, lr, decay.rate)
+    }
+
     /// The learning rate of every step.
     pub fn lr_schedule(&self, steps_per_epoch: usize) -> LrSchedule {
         let epochs = self.train.epochs as f64;
@@ -239,6 +248,14 @@ impl Recipe {
         let max_bad = self.loader.max_bad;
         check((0.0..=1.0).contains(&max_bad), "loader.max_bad", "between 0 and 1", max_bad)?;
         check(self.log.every_steps > 0, "log.every_steps", "at least 1", 0.0)?;
+        check(self.log.risk_pictures > 0, "log.risk_pictures", "at least 1", 0.0)?;
+        let per_layer = !self.replay.run.is_empty() && self.replay.follow == Follow::EffectiveLr;
+        check(
+            !(self.log.trajectory && per_layer),
+            "log.trajectory",
+            "off in a run that follows effective learning rates, which the other run's record holds",
+            1.0,
+        )?;
         check(self.checkpoint.keep_last > 0, "checkpoint.keep_last", "at least 1", 0.0)
     }
 }

@@ -1,14 +1,16 @@
 //! One training step, and the sums of an epoch.
 //! Not here: when to stop, save or validate (`run.rs`).
 
+use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Int, Tensor};
-use fixnorm::clip_grad_norm;
+use fixnorm::measure::gradient_norms;
+use fixnorm::{Roles, clip_grad_norm};
 use fixnorm_data::Batch;
 use fixnorm_nn::{Classifier, Criterion, StepRng, Targets};
 use serde::{Deserialize, Serialize};
 
-use crate::evaluate::{hits, on_device, labels, pictures};
+use crate::evaluate::{hits, labels, on_device, pictures};
 
 /// Loss and hits of an epoch so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -40,8 +42,16 @@ impl EpochSums {
     }
 }
 
+/// What a step was like.
+pub(crate) struct Stepped {
+    /// Of its batches.
+    pub(crate) loss: f64,
+    /// By path, where they were asked for.
+    pub(crate) gradient_norms: Vec<(String, f64)>,
+}
+
 /// What a batch's pictures show, on `device`.
-fn targets(batch: &Batch, device: &Device) -> Targets {
+pub(crate) fn targets(batch: &Batch, device: &Device) -> Targets {
     let mixed = batch.mixed.as_ref();
     Targets {
         labels: labels(batch, device),
@@ -64,14 +74,16 @@ pub(crate) struct Learner {
 
 impl Learner {
     /// Takes step number `step` on the mean gradient of `batches`, which are of one size, adds to the epoch's sums, and
-    /// returns the mean loss. A loss that is not finite leaves everything as it was.
+    /// returns what it was like. A loss that is not finite leaves everything as it was. Gradients are measured, before
+    /// they are clipped, where there are roles that name the weights.
     pub(crate) fn step(
         self,
         batches: Vec<Batch>,
         step: usize,
-        lr: f64,
+        lr: impl Into<ModuleLearningRate>,
         sums: &mut EpochSums,
-    ) -> (Self, f64) {
+        measured: Option<&Roles>,
+    ) -> (Self, Stepped) {
         let count = batches.len();
         let (mut all, mut own) = (GradientsAccumulator::new(), EpochSums::default());
         for (part, mut batch) in batches.into_iter().enumerate() {
@@ -79,13 +91,18 @@ impl Learner {
             let x = pictures(&mut batch, &self.device);
             let rng = StepRng::new(self.seed, step * count + part);
             let (loss, logits, grads) = self.gradients(x, &targets, rng, count);
-            let Some(grads) = grads else { return (self, loss) };
+            let Some(grads) = grads else {
+                return (self, Stepped { loss, gradient_norms: vec![] });
+            };
             all.accumulate(&self.model, grads);
             let logits: Vec<f32> = logits.into_data().iter().collect();
             own.add(loss, hits(&logits, &batch.labels).0, batch.labels.len());
         }
         sums.join(own);
-        (self.update(all.grads(), lr), own.loss())
+        let grads = all.grads();
+        let norms = measured.map(|roles| gradient_norms(&self.model, roles, &grads));
+        let stepped = Stepped { loss: own.loss(), gradient_norms: norms.unwrap_or_default() };
+        (self.update(grads, lr), stepped)
     }
 
     /// Takes step number `step` on one batch and returns loss and logits. A loss that is not finite leaves everything
@@ -127,7 +144,7 @@ impl Learner {
         (value, logits, Some(GradientsParams::from_grads(loss.backward(), &self.model)))
     }
 
-    fn update(mut self, grads: GradientsParams, lr: f64) -> Self {
+    fn update(mut self, grads: GradientsParams, lr: impl Into<ModuleLearningRate>) -> Self {
         let grads = match self.clip_norm {
             0.0 => grads,
             max_norm => clip_grad_norm(&self.model, grads, max_norm).0,
@@ -166,7 +183,14 @@ mod tests {
     fn part(number: usize) -> Batch {
         let pixels = (0..8 * 9 * 7).map(|i: usize| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
         let labels = (0..8).map(|i| ((i * i + number) % CLASSES) as u32).collect();
-        Batch { pixels, labels, indices: (0..8).collect(), shape: [8, 9, 7, 1], mixed: None, bad: vec![] }
+        Batch {
+            pixels,
+            labels,
+            indices: (0..8).collect(),
+            shape: [8, 9, 7, 1],
+            mixed: None,
+            bad: vec![],
+        }
     }
 
     fn weights(learner: &Learner) -> Vec<f32> {
@@ -197,8 +221,8 @@ mod tests {
         });
         let step = |batches| {
             let mut sums = EpochSums::default();
-            let (learner, loss) = learner(0.0).step(batches, 0, 0.5, &mut sums);
-            (weights(&learner), loss, sums)
+            let (learner, stepped) = learner(0.0).step(batches, 0, 0.5, &mut sums, None);
+            (weights(&learner), stepped.loss, sums)
         };
         let (in_parts, loss, sums) = step((0..4).map(part).collect());
         let (at_once, whole_loss, whole_sums) = step(vec![whole.unwrap()]);
@@ -215,7 +239,8 @@ mod tests {
     fn a_clipped_gradient_moves_less() {
         let moved = |clip_norm| {
             let before = weights(&learner(clip_norm));
-            let after = learner(clip_norm).step(vec![part(0)], 0, 1.0, &mut EpochSums::default()).0;
+            let mut sums = EpochSums::default();
+            let after = learner(clip_norm).step(vec![part(0)], 0, 1.0, &mut sums, None).0;
             let after = weights(&after);
             after.iter().zip(&before).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt()
         };

@@ -47,6 +47,10 @@
 //! | [`schedule`] | learning rate over time |
 //! | [`clip_grad_norm`] | the gradient's norm over all parameters |
 //! | [`measure`] | norms, effective learning rates and angular updates of a running net |
+//! | [`theory`] | where weight decay settles, beside it |
+//! | [`replay`] | the effective learning rates or norms of one run, followed by another |
+//! | [`migrate`] | what in FixNorm does the same as a given weight decay |
+//! | [`risk`] | distances to class boundaries, cross-boundary risk |
 
 pub mod base;
 mod clip;
@@ -55,11 +59,15 @@ pub mod constraint;
 pub mod decay;
 mod error;
 pub mod measure;
+pub mod migrate;
 pub mod optim;
 mod params;
 pub mod probe;
+pub mod replay;
+pub mod risk;
 pub mod role;
 pub mod schedule;
+pub mod theory;
 
 pub use base::BaseUpdate;
 pub use clip::clip_grad_norm;
@@ -70,5 +78,8 @@ pub use error::SetupError;
 pub use measure::{LayerMeasure, WeightSnapshot};
 pub use params::ParamInfo;
 pub use probe::Probe;
+pub use replay::{ReplayError, Trajectory};
+pub use risk::{Features, LinearHead, Risk, RiskConfig, RiskError, cross_boundary_risk};
 pub use role::{ParamRole, Role, Roles};
 pub use schedule::{LrSchedule, ScheduleShape, StepScheduler};
+pub use theory::Equilibrium;

@@ -4,6 +4,7 @@
 //! and costs one copy of the weights on the steps that are measured and nothing on the others.
 
 use burn::module::{Module, ModuleVisitor, Param};
+use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, TensorData};
 use fixnorm_kernels::update::dot;
 use serde::{Deserialize, Serialize};
@@ -24,6 +25,31 @@ pub struct LayerMeasure {
     pub effective_lr: f64,
     /// The angle between w_t and w_{t+1}, in radians.
     pub angular_update: f64,
+    /// ‖∇L(w_t)‖, where the gradient was at hand; ‖w_t‖ times it is the norm at ‖w‖ = 1 of a weight that is
+    /// scale-invariant.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gradient_norm: Option<f64>,
+    /// The angular update that weight decay settles at, where there is decay on the weight and theory says
+    /// something about it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub equilibrium: Option<f64>,
+}
+
+/// Norms of the weights that `roles` lists, by path, in the order of the model's fields.
+pub fn weight_norms<M: Module>(model: &M, roles: &Roles) -> Vec<(String, f64)> {
+    let snapshot = WeightSnapshot::take(model, roles);
+    snapshot.norms().map(|(path, norm)| (path.to_owned(), norm)).collect()
+}
+
+/// Norms of the weights' gradients, by path.
+pub fn gradient_norms<M: Module>(
+    model: &M,
+    roles: &Roles,
+    grads: &GradientsParams,
+) -> Vec<(String, f64)> {
+    let mut visitor = Gradients { path: Path::default(), roles, grads, found: vec![] };
+    model.visit(&mut visitor);
+    visitor.found
 }
 
 /// The weights of a model before a step.
@@ -45,8 +71,13 @@ impl WeightSnapshot {
         self.weights.iter().map(|(path, _, w)| (path.as_str(), dot(w, w).sqrt()))
     }
 
-    /// What the step from here to `after`, taken at the learning rate `lr`, did to each weight.
-    pub fn measure<M: Module>(&self, after: &M, roles: &Roles, lr: f64) -> Vec<LayerMeasure> {
+    /// What the step from here to `after` did to each weight, taken at the learning rate that `lr` says for its path.
+    pub fn measure<M: Module>(
+        &self,
+        after: &M,
+        roles: &Roles,
+        lr: impl Fn(&str) -> f64,
+    ) -> Vec<LayerMeasure> {
         let after = Self::take(after, roles);
         let pairs = self.weights.iter().zip(&after.weights);
         pairs
@@ -56,8 +87,10 @@ impl WeightSnapshot {
                     path: path.clone(),
                     role: *role,
                     norm: square.sqrt(),
-                    effective_lr: lr / square,
+                    effective_lr: lr(path) / square,
                     angular_update: angle(before, after),
+                    gradient_norm: None,
+                    equilibrium: None,
                 }
             })
             .collect()
@@ -92,6 +125,28 @@ impl ModuleVisitor for Weights<'_> {
             let data: TensorData = param.val().into_data().convert::<f32>();
             let values = data.try_into_vec().expect("converted to f32 above");
             self.found.push((path, role.role, values));
+        }
+    }
+}
+
+struct Gradients<'a> {
+    path: Path,
+    roles: &'a Roles,
+    grads: &'a GradientsParams,
+    found: Vec<(String, f64)>,
+}
+
+impl ModuleVisitor for Gradients<'_> {
+    follow_path!();
+
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let path = self.path.dotted();
+        if !self.roles.get(&path).is_some_and(|role| role.is_weight()) {
+            return;
+        }
+        if let Some(gradient) = self.grads.get::<D>(param.id) {
+            let values: Vec<f32> = gradient.into_data().convert::<f32>().iter().collect();
+            self.found.push((path, dot(&values, &values).sqrt()));
         }
     }
 }

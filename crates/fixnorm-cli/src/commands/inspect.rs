@@ -3,14 +3,18 @@
 use std::process::ExitCode;
 
 use fixnorm_train::Bundle;
-use fixnorm_train::inspect::{Inspection, inspect};
+use fixnorm_train::inspect::{Inspection, Risks, inspect, risks};
 
 use crate::args::{Format, InspectArgs};
 use crate::output;
 
 pub(crate) fn run(args: &InspectArgs, format: Format) -> anyhow::Result<ExitCode> {
     let bundle = args.weights.as_deref().map(Bundle::read).transpose()?;
-    let found = inspect(args.model.as_deref(), bundle.as_ref(), &args.device)?;
+    let mut found = inspect(args.model.as_deref(), bundle.as_ref(), &args.device)?;
+    if let (Some(bundle), Some(data)) = (&bundle, &args.data) {
+        let model = args.model.as_deref();
+        found.risk = Some(risks(bundle, model, data, args.pictures as usize, &args.device)?);
+    }
     match format {
         Format::Json => output::json(&found)?,
         Format::Text => text(&found)?,
@@ -38,6 +42,31 @@ fn text(found: &Inspection) -> anyhow::Result<()> {
     output::table(&rows)?;
     if let (Some(path), Some(alpha)) = (&found.head.path, found.head.alpha) {
         output::line(&format!("head {path}: alpha {alpha:.6}"))?;
+    }
+    match &found.risk {
+        Some(risks) => risk_text(risks),
+        None => Ok(()),
+    }
+}
+
+fn risk_text(risks: &Risks) -> anyhow::Result<()> {
+    let head = ["pictures", "tau", "risk", "standard error", "lower", "upper"];
+    let mut rows = vec![head.map(str::to_owned).to_vec()];
+    for (part, risk) in [("train", &risks.train), ("val", &risks.val)] {
+        for at in &risk.risk {
+            let numbers = [at.cbr, at.standard_error, at.lower, at.upper];
+            let mut row = vec![format!("{part} {}", risk.count), at.tau.to_string()];
+            row.extend(numbers.map(|number| format!("{number:.5}")));
+            rows.push(row);
+        }
+    }
+    output::line("")?;
+    output::table(&rows)?;
+    for (part, risk) in [("train", &risks.train), ("val", &risks.val)] {
+        let quantiles = risk.distance.quantiles.iter();
+        let quantiles = quantiles.map(|(share, value)| format!("{:.0}% {value:.2}", 100.0 * share));
+        let quantiles: Vec<_> = quantiles.collect();
+        output::line(&format!("{part} distance/sigma: {}", quantiles.join("  ")))?;
     }
     Ok(())
 }

@@ -2,10 +2,13 @@
 
 pub(crate) mod bench;
 pub(crate) mod data;
+pub(crate) mod dissect;
 pub(crate) mod eval;
 pub(crate) mod export;
 pub(crate) mod inspect;
+pub(crate) mod migrate;
 pub(crate) mod models;
 pub(crate) mod predict;
 pub(crate) mod recipes;
+pub(crate) mod report;
 pub(crate) mod train;

@@ -26,15 +26,7 @@ pub(crate) fn run(args: &TrainArgs, format: Format) -> anyhow::Result<ExitCode> 
         _ => Ok(RecipeBuilder::new()),
     };
     let recipe = choices(args, builder.map_err(TrainError::from)?)?;
-    let made_by = Provenance {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        commit: env!("FIXNORM_COMMIT").to_owned(),
-        device: match args.device.as_str() {
-            "auto" => "cpu".to_owned(),
-            named => named.to_owned(),
-        },
-    };
-    let (plan, data) = Plan::resolve_with(recipe, made_by, &progress::loading())?;
+    let (plan, data) = Plan::resolve_with(recipe, made_by(&args.device), &progress::loading())?;
     if args.dry_run {
         dry_run(&plan, &prepare(&plan, &data)?, format)?;
         return Ok(ExitCode::SUCCESS);
@@ -47,6 +39,18 @@ pub(crate) fn run(args: &TrainArgs, format: Format) -> anyhow::Result<ExitCode> 
         (None, _) => start(&plan, &data, &free_directory(&plan), &mut progress, &stop)?,
     };
     report(&outcome, args, format, &stop)
+}
+
+/// This program, on this device.
+pub(crate) fn made_by(device: &str) -> Provenance {
+    Provenance {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        commit: env!("FIXNORM_COMMIT").to_owned(),
+        device: match device {
+            "auto" => "cpu".to_owned(),
+            named => named.to_owned(),
+        },
+    }
 }
 
 /// Recipe, then flags, then `--set`: later ones win.
@@ -91,7 +95,7 @@ fn free_directory(plan: &Plan) -> PathBuf {
 }
 
 /// The first Ctrl-C or SIGTERM asks the run to stop, a second one ends the process at once.
-fn stop_on_signals() -> anyhow::Result<Stop> {
+pub(crate) fn stop_on_signals() -> anyhow::Result<Stop> {
     let stop = Arc::new(AtomicUsize::new(0));
     let again = Arc::new(std::sync::atomic::AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {

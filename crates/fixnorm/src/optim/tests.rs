@@ -313,7 +313,7 @@ fn measurement_sees_what_the_step_did() {
     for _ in 0..3 {
         let before = WeightSnapshot::take(&net, &roles);
         (net, _) = step(net, &mut optimizer, &x, 0.01);
-        let measured = before.measure(&net, &roles, 0.01);
+        let measured = before.measure(&net, &roles, |_| 0.01);
         let conv = measured.iter().find(|layer| layer.role == Role::ScaleInvariant).unwrap();
         assert!((conv.norm / 5f64.sqrt() - 1.0).abs() < 1e-6);
         assert!((conv.effective_lr / (0.01 / 5.0) - 1.0).abs() < 1e-5);

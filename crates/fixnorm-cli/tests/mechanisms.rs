@@ -1,0 +1,286 @@
+//! What the commands that look into weight decay say: records and their replay, risk, migration, dissection, report.
+
+mod common;
+
+use std::fs;
+use std::path::Path;
+
+use common::{data, events, json, run};
+use serde_json::Value;
+
+/// A run of a few seconds with weight decay, every step measured, into `out`.
+fn decayed<'a>(out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let mut arguments = vec![
+        "train",
+        "--data",
+        "idx:data",
+        "--epochs",
+        "3",
+        "--set",
+        "train.batch_size=16",
+        "--set",
+        "log.every_steps=1",
+        "--set",
+        "log.measure_every_steps=1",
+        "--set",
+        "optimizer.lr=0.1",
+        "--set",
+        "head.control=free",
+        "--out",
+        out,
+    ];
+    arguments.extend(more);
+    arguments
+}
+
+const DECAY: [&str; 8] = [
+    "--set",
+    "optimizer.constraint=free",
+    "--set",
+    "optimizer.weight_decay=0.01",
+    "--set",
+    "log.trajectory=true",
+    "--set",
+    "log.risk_every_epochs=2",
+];
+
+/// Of every measured step and weight: step, path, the number at `key`, role.
+fn measured(run: &Path, key: &str) -> Vec<(u64, String, f64, String)> {
+    let text = |value: &Value| value.as_str().unwrap().to_owned();
+    events(run, "measure")
+        .iter()
+        .flat_map(|event| {
+            let step = event["step"].as_u64().unwrap();
+            let layers = event["layers"].as_array().unwrap().clone();
+            layers.into_iter().filter_map(move |layer| {
+                Some((step, text(&layer["path"]), layer[key].as_f64()?, text(&layer["role"])))
+            })
+        })
+        .collect()
+}
+
+#[test]
+fn record_is_followed_by_rates_and_by_norms() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir, "data");
+    json(dir, &decayed("source", &DECAY));
+    let source = dir.join("source");
+    assert!(!measured(&source, "gradient_norm").is_empty());
+    let theory = measured(&source, "equilibrium");
+    assert!(theory.iter().all(|(.., role)| role == "scale_invariant") && !theory.is_empty());
+
+    let rates = ["--set", "replay.run=source", "--set", "replay.head=true"];
+    json(dir, &decayed("rates", &rates));
+    let (wanted, found) =
+        (measured(&source, "effective_lr"), measured(&dir.join("rates"), "effective_lr"));
+    assert_eq!(wanted.len(), found.len());
+    for (wanted, found) in wanted.iter().zip(&found) {
+        assert_eq!((&wanted.0, &wanted.1), (&found.0, &found.1));
+        if wanted.3 != "free" {
+            assert!((found.2 / wanted.2 - 1.0).abs() < 1e-5, "{found:?} {wanted:?}");
+        }
+    }
+    // Held, so that following is done by the learning rate alone.
+    let norms = measured(&dir.join("rates"), "norm");
+    let stem =
+        |step: u64| norms.iter().find(|n| n.0 == step && n.3 == "scale_invariant").unwrap().2;
+    assert!((stem(0) / stem(50) - 1.0).abs() < 1e-5);
+
+    let norms = [
+        "--set",
+        "replay.run=source",
+        "--set",
+        "replay.follow=norms",
+        "--set",
+        "optimizer.constraint=free",
+    ];
+    json(dir, &decayed("norms", &norms));
+    let (wanted, found) = (measured(&source, "norm"), measured(&dir.join("norms"), "norm"));
+    for (wanted, found) in wanted.iter().zip(&found).filter(|(w, _)| w.3 == "scale_invariant") {
+        assert!((found.2 / wanted.2 - 1.0).abs() < 1e-5, "{found:?} {wanted:?}");
+    }
+
+    let longer = decayed("longer", &["--set", "replay.run=source", "--epochs", "4"]);
+    let said = run(dir, &longer);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stderr.contains("its record has 60 steps, and this run takes 80"), "{said:?}");
+    let both = ["--set", "replay.run=source", "--set", "log.trajectory=true"];
+    let said = run(dir, &decayed("both", &both));
+    assert_eq!(said.code, Some(2), "{said:?}");
+}
+
+#[test]
+fn record_survives_an_interruption_to_the_bit() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir, "data");
+    let more = [&DECAY[..], &["--set", "checkpoint.every_steps=3"]].concat();
+    json(dir, &decayed("straight", &more));
+    let arguments = decayed("killed", &more);
+    let mut child =
+        common::fixnorm(dir, &arguments).stderr(std::process::Stdio::null()).spawn().unwrap();
+    common::wait_for_step(&mut child, &dir.join("killed"), 25);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    json(dir, &["train", "--resume", "--out", "killed"]);
+    let record = |run: &str| fs::read(dir.join(run).join("trajectory.bin")).unwrap();
+    assert_eq!(record("killed"), record("straight"));
+    // A line of names, then 61 rows would be one too many.
+    let names = record("straight").iter().position(|&byte| byte == b'\n').unwrap() + 1;
+    assert_eq!((record("straight").len() - names) % (60 * 8), 0);
+}
+
+#[test]
+fn risk_is_measured_in_a_run_and_by_inspect() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir, "data");
+    let summary = json(dir, &decayed("run", &DECAY));
+    let risks = events(&dir.join("run"), "risk");
+    // After epochs 2 and 3, on both parts.
+    let when: Vec<_> =
+        risks.iter().map(|r| (r["epoch"].as_u64().unwrap(), r["part"].as_str().unwrap())).collect();
+    assert_eq!(when, [(1, "train"), (1, "val"), (2, "train"), (2, "val")]);
+    let val = &risks[3]["risk"];
+    let wrong = 1.0 - summary["val_top1"].as_f64().unwrap();
+    assert!((val["misclassified"].as_f64().unwrap() - wrong).abs() < 1e-9, "{val}");
+
+    let found = json(dir, &["inspect", "--weights", "run", "--data", "idx:data"]);
+    assert_eq!(found["risk"]["val"]["count"], val["count"]);
+    for (found, logged) in
+        [(&found["risk"]["val"], val), (&found["risk"]["train"], &risks[2]["risk"])]
+    {
+        for (found, logged) in
+            found["risk"].as_array().unwrap().iter().zip(logged["risk"].as_array().unwrap())
+        {
+            for key in ["tau", "cbr", "lower", "upper"] {
+                let apart = found[key].as_f64().unwrap() - logged[key].as_f64().unwrap();
+                assert!(apart.abs() < 1e-3, "{key}: {found} {logged}");
+            }
+            let number = |key: &str| found[key].as_f64().unwrap();
+            assert!(number("lower") <= number("cbr") + 5.0 * number("standard_error") + 1e-4);
+            assert!(number("cbr") <= number("upper") + 5.0 * number("standard_error") + 1e-4);
+        }
+    }
+    let text = run(dir, &["inspect", "--weights", "run", "--data", "idx:data", "--pictures", "20"]);
+    assert!(text.stdout.contains("train 20") && text.stdout.contains("distance/sigma"), "{text:?}");
+}
+
+#[test]
+fn migration_from_a_run_from_weights_and_from_settings() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir, "data");
+    json(dir, &decayed("run", &DECAY));
+    let from_run = json(dir, &["migrate", "--run", "run"]);
+    let from_weights = json(dir, &["migrate", "--weights", "run", "--lr", "0.1"]);
+    let from_settings = json(
+        dir,
+        &[
+            "migrate",
+            "--lr",
+            "0.1",
+            "--wd",
+            "0.01",
+            "--data",
+            "idx:data",
+            "--set",
+            "train.batch_size=16",
+        ],
+    );
+    for migration in [&from_run, &from_weights, &from_settings] {
+        assert!(migration["lr"].as_f64().unwrap() > 0.0, "{migration}");
+        assert!(migration["alpha"].as_f64().unwrap() > 0.0, "{migration}");
+        assert!(migration["per_layer"].as_array().unwrap().len() > 5, "{migration}");
+        assert!(!migration["assumed"].as_array().unwrap().is_empty(), "{migration}");
+    }
+    let angle = from_settings["per_layer"][0]["angular_update"].as_f64().unwrap();
+    assert!((angle / (2.0f64 * 0.1 * 0.01 / 1.9).sqrt() - 1.0).abs() < 1e-9);
+    // By hand: ρ² is the number of channels, and lr/‖w‖² is what the run logged last.
+    let last = events(&dir.join("run"), "measure").pop().unwrap();
+    let head =
+        last["layers"].as_array().unwrap().iter().find(|l| l["role"] == "head").unwrap().clone();
+    let alpha = head["norm"].as_f64().unwrap() / 2.0;
+    assert!((from_run["alpha"].as_f64().unwrap() / alpha - 1.0).abs() < 1e-9);
+
+    // What it prints is a run.
+    let said = run(dir, &["migrate", "--run", "run"]);
+    let command = said.stdout.lines().last().unwrap().to_owned();
+    let mut arguments: Vec<&str> = command.split(' ').skip(1).collect();
+    arguments.extend([
+        "--data",
+        "idx:data",
+        "--epochs",
+        "1",
+        "--set",
+        "train.batch_size=16",
+        "--out",
+        "migrated",
+    ]);
+    json(dir, &arguments);
+
+    assert_eq!(run(dir, &["migrate"]).code, Some(2));
+    assert_eq!(run(dir, &["migrate", "--wd", "0.01"]).code, Some(2));
+    let said = run(dir, &["migrate", "--run", "nothing"]);
+    assert!(said.code == Some(1) && said.stderr.contains("nothing holds no run"), "{said:?}");
+}
+
+#[test]
+fn dissection_is_resumed_and_reported() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir, "data");
+    let arguments = [
+        "dissect",
+        "--arms",
+        "replay,wn_conv,migrated,fixnorm,alpha_x4",
+        "--seeds",
+        "2",
+        "--wd",
+        "0.005",
+        "--set",
+        "data=idx:data",
+        "--set",
+        "train.batch_size=16",
+        "--set",
+        "train.epochs=2",
+    ];
+    let found = json(dir, &arguments);
+    let names: Vec<_> =
+        found["arms"].as_array().unwrap().iter().map(|arm| arm["name"].as_str().unwrap()).collect();
+    assert_eq!(
+        names,
+        ["wd_all", "wd_conv", "fixnorm", "replay", "wn_conv", "migrated", "alpha_x4"]
+    );
+    assert_eq!(found["reference"], "wd_all");
+    for arm in found["arms"].as_array().unwrap() {
+        assert_eq!(arm["val_top1"]["n"], 2, "{arm}");
+        assert!(arm["val_top1"]["mean"].as_f64().unwrap() > 0.2, "{arm}");
+        assert!(arm["val_top1"]["std"].is_f64() && arm["gap"]["mean"].is_f64(), "{arm}");
+        assert_eq!(arm["val_difference"].is_null(), arm["name"] == "wd_all", "{arm}");
+        assert_eq!(arm["risk_val"].as_array().unwrap().len(), 4, "{arm}");
+    }
+    assert_eq!(found["follow"].as_array().unwrap().len(), 2);
+    // Of losses that begin at ln 4.
+    let follow = &found["follow"][0];
+    let (own, seeds) = (&follow["distance"]["mean"], &follow["between_seeds"]["mean"]);
+    assert!(own.as_f64().unwrap() < 0.2 && seeds.as_f64().unwrap() > 0.0, "{follow}");
+
+    // Again: nothing is trained, and the table is the same.
+    let said = run(dir, &[&["--format", "json"], &arguments[..]].concat());
+    assert!(!said.stderr.contains("run 1 of"), "{said:?}");
+    assert_eq!(serde_json::from_str::<Value>(&said.stdout).unwrap(), found);
+
+    let path = json(dir, &["report", "runs/dissect", "-o", "report.html", "--plots", "plots"]);
+    assert_eq!(path["path"], "report.html");
+    let page = fs::read_to_string(dir.join("report.html")).unwrap();
+    assert!(page.matches("<svg").count() > 20 && page.contains("Risk against generalization gap"));
+    assert!(!page.contains("NaN") && !page.contains("src=") && !page.contains("href=\"http"));
+    let plots = fs::read_dir(dir.join("plots")).unwrap().count();
+    assert_eq!(plots, 2 * page.matches("<figure").count());
+    let said = run(dir, &["report", "data", "-o", "x.html"]);
+    assert!(said.code == Some(1) && said.stderr.contains("holds no run"), "{said:?}");
+    let said = run(dir, &["dissect", "--arms", "wd_al"]);
+    assert!(said.code == Some(2) && said.stderr.contains("did you mean `wd_all`"), "{said:?}");
+}

@@ -1,0 +1,223 @@
+//! The dissection of weight decay: the same net trained under arms that each control for something else.
+//!
+//! ```text
+//! arms    what each arm changes and controls for    arms.rs
+//! runs    every arm with every seed, resumable      here
+//! stats   means, paired intervals, correlations     stats.rs
+//! result  one table out of all runs                 result.rs
+//! ```
+//!
+//! Runs are taken one after another in this process: a run uses all cores already, the pictures are loaded once,
+//! and a run that diverges is an error value and not a crash. Each is a run directory like any other, so that what
+//! is finished is not done again, what was interrupted goes on, and a directory that another process has locked
+//! is left to it: the same command started twice, on two machines that share the directory for example, divides the
+//! work.
+
+mod arms;
+mod result;
+pub mod stats;
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::time::Duration;
+
+use fixnorm_data::DataSet;
+
+pub use arms::{Arm, Settings, Source, arms, chosen};
+pub use result::{ArmResult, Correlation, Dissection, FollowResult, RunResult, TauStat, collect};
+
+use crate::event::Observer;
+use crate::recipe::Recipe;
+use crate::run::{resume, start};
+use crate::run_dir::{read_json, write_json};
+use crate::{Outcome, Plan, Provenance, RecipeBuilder, Stop, TrainError, migrate};
+
+/// A dissection to carry out.
+#[derive(Clone, Debug)]
+pub struct Dissect {
+    /// The FixNorm recipe that all arms start from.
+    pub recipe: Recipe,
+    /// Learning rate and decay of the arms with decay.
+    pub settings: Settings,
+    /// Arms, sources before those who follow them.
+    pub arms: Vec<Arm>,
+    /// Seeds 0, 1, …
+    pub seeds: u64,
+    /// Where the runs go: `ARM/seed-N`.
+    pub out: PathBuf,
+    /// Which program makes them.
+    pub made_by: Provenance,
+}
+
+/// Why an arm has no result with a seed.
+#[derive(Clone, Debug, PartialEq, serde::Serialize, serde::Deserialize)]
+pub struct Failure {
+    /// What happened.
+    pub error: String,
+}
+
+/// How a dissection's runs ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// All of them have a result or have diverged.
+    All,
+    /// It was stopped from outside; the same command goes on with it.
+    Interrupted,
+}
+
+/// One run of a dissection, about to begin.
+#[derive(Clone, Debug)]
+pub struct Task<'a> {
+    /// Counted from 1.
+    pub number: usize,
+    /// Runs in all.
+    pub of: usize,
+    /// Its arm.
+    pub arm: &'a Arm,
+    /// Its seed.
+    pub seed: u64,
+}
+
+impl Dissect {
+    /// The directory of one run.
+    pub fn dir(&self, arm: &str, seed: u64) -> PathBuf {
+        self.out.join(arm).join(format!("seed-{seed}"))
+    }
+
+    /// Carries out all runs; `observer` makes what watches one.
+    ///
+    /// # Errors
+    /// Anything but divergence, which is recorded and left out of the result.
+    pub fn run<O: Observer>(
+        &self,
+        mut observer: impl FnMut(&Task<'_>) -> O,
+        stop: &Stop,
+    ) -> Result<Ended, TrainError> {
+        std::fs::create_dir_all(&self.out).map_err(TrainError::io("create", &self.out))?;
+        let mut data: Option<DataSet> = None;
+        let of = self.arms.len() * self.seeds as usize;
+        let mut waiting: Vec<(u64, &Arm)> =
+            (0..self.seeds).flat_map(|seed| self.arms.iter().map(move |arm| (seed, arm))).collect();
+        // Seeds outermost: stopped early, every arm has about as many of them.
+        while !waiting.is_empty() {
+            let mut locked = vec![];
+            for (seed, arm) in std::mem::take(&mut waiting) {
+                let task = Task { number: self.done() + 1, of, arm, seed };
+                match self.one(&task, &mut data, &mut observer, stop) {
+                    Ok(Ended::All) => {}
+                    Ok(Ended::Interrupted) => return Ok(Ended::Interrupted),
+                    Err(TrainError::RunLocked(_)) => locked.push((seed, arm)),
+                    Err(error) => return Err(error),
+                }
+            }
+            waiting = locked;
+            if !waiting.is_empty() {
+                if stop.load(Ordering::Relaxed) != 0 {
+                    return Ok(Ended::Interrupted);
+                }
+                std::thread::sleep(Duration::from_secs(1));
+            }
+        }
+        Ok(Ended::All)
+    }
+
+    /// Runs that have come to an end.
+    fn done(&self) -> usize {
+        let dirs = self.arms.iter().flat_map(|arm| (0..self.seeds).map(|s| self.dir(&arm.name, s)));
+        dirs.filter(|dir| {
+            dir.join("result.json").exists() || failure(dir).is_ok_and(|f| f.is_some())
+        })
+        .count()
+    }
+
+    fn one<O: Observer>(
+        &self,
+        task: &Task<'_>,
+        data: &mut Option<DataSet>,
+        observer: &mut impl FnMut(&Task<'_>) -> O,
+        stop: &Stop,
+    ) -> Result<Ended, TrainError> {
+        let dir = self.dir(&task.arm.name, task.seed);
+        if dir.join("result.json").exists() || failure(&dir)?.is_some() {
+            return Ok(Ended::All);
+        }
+        if let Some(source) = &task.arm.source {
+            let source = self.dir(source.arm(), task.seed);
+            if let Some(failed) = failure(&source)? {
+                let error = format!("the run that it follows failed: {}", failed.error);
+                return note(&dir, error);
+            }
+            if !source.join("result.json").exists() {
+                // Another process is at it.
+                return Err(TrainError::RunLocked(source));
+            }
+        }
+        let recipe = self.recipe_of(task.arm, task.seed)?;
+        let (plan, loaded) = match data.take() {
+            Some(data) => (Plan::of(recipe, self.made_by.clone(), &data)?, data),
+            None => Plan::resolve(recipe, self.made_by.clone())?,
+        };
+        let data = data.insert(loaded);
+        let mut observer = observer(task);
+        let outcome = match dir.join("plan.toml").exists() {
+            true => resume(&plan, data, &dir, &mut observer, stop),
+            false => start(&plan, data, &dir, &mut observer, stop),
+        };
+        match outcome {
+            Ok(Outcome::Finished(_)) => Ok(Ended::All),
+            Ok(Outcome::Interrupted { .. }) => Ok(Ended::Interrupted),
+            Err(error @ TrainError::Diverged { .. }) => note(&dir, error.to_string()),
+            // Another process came first.
+            Err(TrainError::RunExists(dir)) => Err(TrainError::RunLocked(dir)),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// The recipe of an arm with a seed.
+    ///
+    /// # Errors
+    /// A change that no recipe knows, or a run to follow that cannot be read.
+    pub fn recipe_of(&self, arm: &Arm, seed: u64) -> Result<Recipe, TrainError> {
+        let mut builder = RecipeBuilder::new().text(&self.recipe.to_toml(), "recipe")?;
+        let epochs = self.recipe.train.epochs as i64;
+        builder = builder.set("train.seed", seed as i64)?;
+        if self.recipe.log.risk_every_epochs == 0 {
+            builder = builder.set("log.risk_every_epochs", epochs)?;
+        }
+        for (key, value) in &arm.changes {
+            builder = builder.set(key, value.clone())?;
+        }
+        match &arm.source {
+            None => {}
+            Some(Source::Replay(source)) => {
+                let run = self.dir(source, seed);
+                let run = std::fs::canonicalize(&run).map_err(TrainError::io("find", &run))?;
+                builder = builder.set("replay.run", run.to_string_lossy().as_ref())?;
+            }
+            Some(Source::Migrate(source)) => {
+                for (key, value) in migrate::from_run(&self.dir(source, seed))?.settings() {
+                    builder = builder.set(&key, value)?;
+                }
+            }
+        }
+        // What other arms follow is recorded.
+        let replayed = |other: &Arm| matches!(&other.source, Some(Source::Replay(source)) if *source == arm.name);
+        if arms(&self.recipe, self.settings).iter().any(replayed) {
+            builder = builder.set("log.trajectory", true)?;
+        }
+        Ok(builder.build()?)
+    }
+}
+
+const FAILURE: &str = "failure.json";
+
+/// Why the run in `dir` came to nothing, if it did.
+pub(crate) fn failure(dir: &Path) -> Result<Option<Failure>, TrainError> {
+    read_json(&dir.join(FAILURE))
+}
+
+fn note(dir: &Path, error: String) -> Result<Ended, TrainError> {
+    std::fs::create_dir_all(dir).map_err(TrainError::io("create", dir))?;
+    write_json(&dir.join(FAILURE), &Failure { error })?;
+    Ok(Ended::All)
+}

@@ -1,0 +1,103 @@
+//! A run that follows the record of another one: which learning rates and norms its next step has.
+//! Not here: the record (`trajectory.rs`), taking the step (`session.rs`).
+
+use std::path::Path;
+
+use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
+use fixnorm::replay::learning_rates;
+use fixnorm::{Role, Roles, Trajectory};
+
+use crate::recipe::Follow;
+use crate::{Plan, TrainError, trajectory};
+
+/// A record and what of it is followed.
+pub(crate) struct Follower {
+    record: Trajectory,
+    follow: Follow,
+    /// Scale-invariant weights.
+    layers: Vec<String>,
+    /// The head, if its norm is followed.
+    head: Option<String>,
+}
+
+/// Learning rates of a step.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Rates {
+    /// Of all weights that are not named.
+    pub(crate) base: f64,
+    /// By path.
+    pub(crate) layers: Vec<(String, f64)>,
+}
+
+impl Rates {
+    /// The same for all.
+    pub(crate) fn uniform(lr: f64) -> Self {
+        Self { base: lr, layers: vec![] }
+    }
+
+    /// Of the weight at `path`.
+    pub(crate) fn of(&self, path: &str) -> f64 {
+        let own = self.layers.iter().find(|(known, _)| known == path);
+        own.map_or(self.base, |(_, lr)| *lr)
+    }
+}
+
+impl From<&Rates> for ModuleLearningRate {
+    fn from(rates: &Rates) -> Self {
+        let layers = rates.layers.iter().map(|(path, lr)| (path.as_str(), *lr));
+        learning_rates(rates.base, layers)
+    }
+}
+
+impl Follower {
+    /// The follower that a plan asks for, checked against its weights and steps.
+    pub(crate) fn open(plan: &Plan, roles: &Roles) -> Result<Option<Self>, TrainError> {
+        let replay = &plan.recipe.replay;
+        if replay.run.is_empty() {
+            return Ok(None);
+        }
+        let record = trajectory::read(Path::new(&replay.run))?;
+        let with = |role| roles.params.iter().filter(move |p| p.role == role && p.is_weight());
+        let layers: Vec<String> = with(Role::ScaleInvariant).map(|p| p.path.clone()).collect();
+        let head = with(Role::Head).map(|p| p.path.clone()).next().filter(|_| replay.head);
+        if plan.derived.steps > record.steps() {
+            return Err(TrainError::Mismatch(format!(
+                "replay.run = {}: its record has {} steps, and this run takes {}",
+                replay.run,
+                record.steps(),
+                plan.derived.steps
+            )));
+        }
+        for path in layers.iter().chain(&head) {
+            record.norm(0, path)?;
+        }
+        Ok(Some(Self { record, follow: replay.follow, layers, head }))
+    }
+
+    /// Whether there are norms to take on.
+    pub(crate) fn holds_norms(&self) -> bool {
+        self.follow == Follow::Norms || self.head.is_some()
+    }
+
+    /// The norms to take on before a step.
+    pub(crate) fn norms(&self, step: usize) -> Result<Vec<(&str, f64)>, TrainError> {
+        let layers = match self.follow {
+            Follow::Norms => &self.layers[..],
+            Follow::EffectiveLr => &[],
+        };
+        let weights = layers.iter().chain(&self.head);
+        weights.map(|path| Ok((path.as_str(), self.record.norm(step, path)?))).collect()
+    }
+
+    /// The learning rates of a step before which the weights have these norms.
+    pub(crate) fn rates(&self, step: usize, norms: &[(String, f64)]) -> Result<Rates, TrainError> {
+        let base = self.record.lr(step)?;
+        if self.follow == Follow::Norms {
+            return Ok(Rates::uniform(base));
+        }
+        let layers = norms.iter().filter(|(path, _)| self.layers.contains(path));
+        let layers = layers
+            .map(|(path, norm)| Ok((path.clone(), self.record.learning_rate(step, path, *norm)?)));
+        Ok(Rates { base, layers: layers.collect::<Result<_, TrainError>>()? })
+    }
+}

@@ -1,0 +1,291 @@
+//! From a weight-decay recipe, weights or a run to the learning rate and α of a FixNorm run.
+//! Not here: the formulas (`fixnorm::migrate`, `fixnorm::theory`).
+
+use std::path::Path;
+
+use burn::optim::GradientsParams;
+use burn::tensor::Tensor;
+use fixnorm::measure::{gradient_norms, weight_norms};
+use fixnorm::migrate::{alpha_of, first_alpha, geometric_mean, radius_square};
+use fixnorm::{Constraint, Equilibrium, FixNormConfig, ParamRole, Role, Roles};
+use fixnorm_data::{DataSet, Loader};
+use serde::Serialize;
+
+use crate::evaluate::pictures;
+use crate::history::History;
+use crate::inspect::Inspection;
+use crate::recipe::{Base, HeadMode, Recipe, ShapeName};
+use crate::run::{prepare, train_config};
+use crate::step::targets;
+use crate::{Plan, TrainError};
+
+/// What a FixNorm run needs to do the same.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct Migration {
+    /// Peak learning rate.
+    pub lr: f64,
+    /// Norm of the head, ‖W‖_F/√C.
+    pub alpha: f64,
+    /// Shape of the schedule that comes nearest, where a run was there to compare with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shape: Option<ShapeName>,
+    /// Standard deviation of the natural logarithm of the run's mean effective learning rate over the schedule's;
+    /// 0 would be the same curve.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub shape_error: Option<f64>,
+    /// One entry a scale-invariant weight.
+    pub per_layer: Vec<LayerMigration>,
+    /// What was taken for granted.
+    pub assumed: Vec<String>,
+}
+
+/// What a FixNorm run needs for one weight.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct LayerMigration {
+    /// Path of the weight.
+    pub path: String,
+    /// The peak learning rate that suits this weight alone.
+    pub lr: f64,
+    /// η/‖w‖² that it comes of.
+    pub effective_lr: f64,
+    /// The norm that the weight is held at.
+    pub radius: f64,
+    /// The angular update at equilibrium, where it comes of that.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub angular_update: Option<f64>,
+}
+
+impl Migration {
+    /// The recipe keys to set.
+    pub fn settings(&self) -> Vec<(String, toml::Value)> {
+        let mut settings: Vec<(&str, toml::Value)> = vec![
+            ("optimizer.constraint", "fixed".into()),
+            ("optimizer.weight_decay", 0.0.into()),
+            ("optimizer.lr", self.lr.into()),
+            ("head.control", "fixed".into()),
+            ("head.alpha", self.alpha.into()),
+        ];
+        if let Some(shape) = self.shape {
+            settings.push(("schedule.shape", shape.name().into()));
+        }
+        settings.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+    }
+
+    fn of_layers(per_layer: Vec<LayerMigration>, alpha: f64) -> Result<Self, TrainError> {
+        let lr = geometric_mean(per_layer.iter().map(|layer| layer.lr));
+        let lr = lr.ok_or_else(|| TrainError::Mismatch("no scale-invariant weight".to_owned()))?;
+        let same = "one learning rate for all layers: the geometric mean of per_layer";
+        let others = "gains, biases and the head are trained with that learning rate, too";
+        let assumed = [same, others].map(str::to_owned).to_vec();
+        Ok(Self { lr, alpha, shape: None, shape_error: None, per_layer, assumed })
+    }
+}
+
+/// The norm that a recipe with these choices holds a weight at, squared.
+fn held(recipe: &Recipe, param: &ParamRole, norm: f64) -> f64 {
+    let FixNormConfig { radius, scope, .. } = recipe.optimizer_config();
+    radius_square(radius, scope, param, norm)
+}
+
+/// From a recorded run, by the effective learning rates that were measured along it.
+///
+/// The per-layer rates are those of the whole run but for the last twentieth of the schedule's height, where
+/// ratios of numbers near zero mean nothing.
+///
+/// # Errors
+/// No finished measurement in the run, or none at all.
+pub fn from_run(dir: &Path) -> Result<Migration, TrainError> {
+    let history = History::read(dir)?;
+    let roles = history.roles()?;
+    let recipe = &history.plan.recipe;
+    let last = history.measures.last().ok_or_else(|| {
+        TrainError::Mismatch(format!(
+            "{} has no measurements; log.measure_every_steps must be above 0",
+            dir.display()
+        ))
+    })?;
+    let head = last
+        .layers
+        .iter()
+        .find(|layer| layer.role == Role::Head)
+        .ok_or_else(|| TrainError::Mismatch(format!("{} measured no head", dir.display())))?;
+    let alpha = alpha_of(head.norm, history.plan.derived.classes.len());
+    let own = recipe.schedule.shape;
+    let shapes = match own {
+        ShapeName::Cosine | ShapeName::SqrtCosine => vec![ShapeName::SqrtCosine, ShapeName::Cosine],
+        other => vec![other],
+    };
+    let fits = shapes.into_iter().map(|shape| fit(&history, &roles, shape));
+    let fits: Vec<Fit> = fits.collect::<Result<_, _>>()?;
+    let best = fits.into_iter().min_by(|a, b| a.error.total_cmp(&b.error));
+    let best = best.expect("there is at least one shape");
+    let mut migration = Migration::of_layers(best.layers, alpha)?;
+    migration.shape = Some(best.shape);
+    migration.shape_error = Some(best.error);
+    migration.assumed.push("the head is held at the norm it ended with".to_owned());
+    migration.assumed.push(format!(
+        "the peak learning rate fits the whole run under the schedule {} in the mean of logarithms",
+        best.shape.name()
+    ));
+    Ok(migration)
+}
+
+/// A schedule laid over the measured effective learning rates.
+struct Fit {
+    shape: ShapeName,
+    error: f64,
+    layers: Vec<LayerMigration>,
+}
+
+fn fit(history: &History, roles: &Roles, shape: ShapeName) -> Result<Fit, TrainError> {
+    let mut recipe = history.plan.recipe.clone();
+    recipe.schedule.shape = shape;
+    recipe.optimizer.lr = 1.0;
+    let schedule = recipe.lr_schedule(history.plan.derived.steps_per_epoch);
+    let measures: Vec<_> = history
+        .measures
+        .iter()
+        .map(|measure| (schedule.at_step(measure.step), measure))
+        .filter(|(height, _)| *height >= 0.05)
+        .collect();
+    if measures.is_empty() {
+        return Err(TrainError::Mismatch("no measurement before the schedule's end".to_owned()));
+    }
+    let mut layers = vec![];
+    for param in roles.params.iter().filter(|param| param.role == Role::ScaleInvariant) {
+        let found = measures.iter().filter_map(|(height, measure)| {
+            let layer = measure.layers.iter().find(|layer| layer.path == param.path)?;
+            Some((layer.effective_lr / height, layer.norm))
+        });
+        let found: Vec<_> = found.collect();
+        let Some(&(_, first_norm)) = found.first() else { continue };
+        let effective_lr = geometric_mean(found.iter().map(|(rate, _)| *rate)).unwrap_or(0.0);
+        let square = held(&recipe, param, first_norm);
+        layers.push(LayerMigration {
+            path: param.path.clone(),
+            lr: effective_lr * square,
+            effective_lr,
+            radius: square.sqrt(),
+            angular_update: None,
+        });
+    }
+    let curve = measures.iter().filter_map(|(height, measure)| {
+        let layers = measure.layers.iter().filter(|layer| layer.role == Role::ScaleInvariant);
+        Some(geometric_mean(layers.map(|layer| layer.effective_lr / height))?.ln())
+    });
+    let curve: Vec<f64> = curve.collect();
+    let mean = curve.iter().sum::<f64>() / curve.len() as f64;
+    let squares: f64 = curve.iter().map(|value| (value - mean).powi(2)).sum();
+    Ok(Fit { shape, error: (squares / curve.len() as f64).sqrt(), layers })
+}
+
+/// From weights as they were at the learning rate `lr`.
+///
+/// # Errors
+/// No head among the weights.
+pub fn from_weights(found: &Inspection, lr: f64, recipe: &Recipe) -> Result<Migration, TrainError> {
+    let alpha =
+        found.head.alpha.ok_or_else(|| TrainError::Mismatch("the model has no head".to_owned()))?;
+    let weights = found.parameters.iter().filter(|row| row.role == Role::ScaleInvariant);
+    let layers = weights.filter_map(|row| {
+        let norm = row.norm?;
+        let param = ParamRole {
+            path: row.path.clone(),
+            shape: row.shape.clone(),
+            role: row.role,
+            channel_axis: Some(0),
+            channel_invariant: false,
+            deviation: None,
+            overridden: false,
+        };
+        let (effective_lr, square) = (lr / (norm * norm), held(recipe, &param, norm));
+        Some(LayerMigration {
+            path: row.path.clone(),
+            lr: effective_lr * square,
+            effective_lr,
+            radius: square.sqrt(),
+            angular_update: None,
+        })
+    });
+    let mut migration = Migration::of_layers(layers.collect(), alpha)?;
+    migration.assumed.push(format!("the weights had these norms while the learning rate was {lr}"));
+    Ok(migration)
+}
+
+/// From learning rate and decay of the recipe alone, at the equilibrium of both, with the gradient of one batch at
+/// initialization.
+///
+/// # Errors
+/// A recipe without decay on scale-invariant weights, or with a base update of which no equilibrium is known.
+pub fn from_recipe(plan: &Plan, data: &DataSet) -> Result<Migration, TrainError> {
+    let mut plan = plan.clone();
+    // As the run with decay starts: nothing held.
+    plan.recipe.optimizer.constraint = Constraint::Free;
+    plan.recipe.head.control = HeadMode::Free;
+    let prepared = prepare(&plan, data)?;
+    let (roles, learner) = (&prepared.roles, &prepared.learner);
+    let loader = Loader::new(data.train.clone(), plan.derived.train_picture, train_config(&plan))?;
+    let batch = loader.epoch(0).next();
+    let mut batch =
+        batch.ok_or_else(|| TrainError::Mismatch("no training pictures".to_owned()))??;
+    let (targets, x) = (targets(&batch, &learner.device), pictures(&mut batch, &learner.device));
+    let features: Tensor<2> = learner.model.features(x.clone());
+    let [n, _] = features.dims();
+    let feature_norm = (features.powi_scalar(2).sum().into_scalar::<f64>() / n as f64).sqrt();
+    let loss = learner.criterion.forward(learner.model.forward(x), &targets);
+    let grads = GradientsParams::from_grads(loss.backward(), &learner.model);
+    let gradients = gradient_norms(&learner.model, roles, &grads);
+    let norms = weight_norms(&learner.model, roles);
+    let find =
+        |of: &[(String, f64)], path: &str| of.iter().find(|(p, _)| p == path).map(|(_, v)| *v);
+    let recipe = &plan.recipe;
+    let lr = recipe.optimizer.lr;
+    let mut layers = vec![];
+    for param in roles.params.iter().filter(|param| param.role == Role::ScaleInvariant) {
+        let settled: Equilibrium = recipe.equilibrium(param, lr).ok_or_else(|| {
+            TrainError::Mismatch(format!(
+                "no equilibrium is known for {}: it needs decay on it, and SGD, or Adam with decoupled decay",
+                param.path
+            ))
+        })?;
+        let (Some(gradient), Some(norm)) =
+            (find(&gradients, &param.path), find(&norms, &param.path))
+        else {
+            continue;
+        };
+        let settled_norm = settled.norm(gradient * norm).ok_or_else(|| {
+            TrainError::Mismatch(
+                "Adam's steps do not grow with the gradient, so its equilibrium has no norm to go by; give a run"
+                    .to_owned(),
+            )
+        })?;
+        let effective_lr = lr / (settled_norm * settled_norm);
+        let square = held(recipe, param, norm);
+        layers.push(LayerMigration {
+            path: param.path.clone(),
+            lr: effective_lr * square,
+            effective_lr,
+            radius: square.sqrt(),
+            angular_update: Some(settled.angular_update),
+        });
+    }
+    let classes = plan.derived.classes.len();
+    let alpha = first_alpha(classes, recipe.train.label_smoothing, feature_norm);
+    let mut migration = Migration::of_layers(layers, alpha)?;
+    migration.assumed.extend([
+        format!("equilibrium of lr {lr} and weight decay {}", recipe.optimizer.weight_decay),
+        "gradients as large as on one batch at initialization, and uncorrelated between steps".to_owned(),
+        format!("alpha from the label smoothing and the features' norm {feature_norm:.3}: no run was there to read it from"),
+    ]);
+    Ok(migration)
+}
+
+/// The recipe of a run with SGD and L2 decay on all weights.
+pub fn decayed(mut recipe: Recipe, lr: f64, weight_decay: f64, momentum: f64) -> Recipe {
+    recipe.optimizer.base = Base::Sgd;
+    recipe.optimizer.lr = lr;
+    recipe.optimizer.weight_decay = weight_decay;
+    recipe.optimizer.momentum = momentum;
+    recipe.optimizer.constraint = Constraint::Free;
+    recipe
+}

@@ -1,0 +1,52 @@
+//! `fixnorm report`: what runs and dissections came to, as one HTML page that needs no network.
+//!
+//! ```text
+//! plot       curves, points, bars and heat maps as SVG, each with its table    plot.rs
+//! page       the page around them, with its style and script                   page.rs
+//! sections   which plots a run and a dissection have                           sections.rs
+//! ```
+
+mod page;
+mod plot;
+mod sections;
+
+use std::path::{Path, PathBuf};
+
+use crate::TrainError;
+use crate::dissect::Dissection;
+use crate::history::History;
+use crate::run_dir::write_atomic;
+
+use page::Page;
+
+/// Writes the report of run directories and of directories of dissections to `file`, and where `plots` is given
+/// every plot as SVG and CSV into it.
+///
+/// # Errors
+/// Directories that hold neither, logs that do not parse, a file that cannot be written.
+pub fn write(dirs: &[PathBuf], file: &Path, plots: Option<&Path>) -> Result<(), TrainError> {
+    let mut page = Page::new();
+    let (mut runs, mut dissections) = (vec![], vec![]);
+    for dir in dirs {
+        match Dissection::read(dir)? {
+            Some(dissection) => dissections.push(dissection),
+            None => runs.push(History::read(dir)?),
+        }
+    }
+    for dissection in &dissections {
+        sections::dissection(&mut page, dissection)?;
+    }
+    for run in &runs {
+        sections::run(&mut page, run);
+    }
+    let names: Vec<String> = dirs.iter().map(|dir| dir.display().to_string()).collect();
+    write_atomic(file, page.html(&format!("fixnorm: {}", names.join(", "))).as_bytes())?;
+    let Some(plots) = plots else { return Ok(()) };
+    std::fs::create_dir_all(plots).map_err(TrainError::io("create", plots))?;
+    for (number, figure) in page.figures().iter().enumerate() {
+        let name = format!("{:02}-{}", number + 1, figure.file_name());
+        write_atomic(&plots.join(format!("{name}.svg")), figure.svg_file().as_bytes())?;
+        write_atomic(&plots.join(format!("{name}.csv")), figure.csv().as_bytes())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,82 @@
+//! Cross-boundary risk of a classifier on pictures.
+//! Not here: what it is (`fixnorm::risk`).
+
+use std::sync::Arc;
+
+use burn::module::Module;
+use burn::tensor::Device;
+use fixnorm::{Features, LinearHead, Risk, RiskConfig, cross_boundary_risk};
+use fixnorm_data::{Loader, LoaderConfig, Normalization, OnBad, Resize, Source, Transform};
+use fixnorm_nn::Classifier;
+
+use crate::evaluate::pictures;
+use crate::{TrainError, recipe};
+
+/// Pictures to measure the risk on: all of them in a fixed random order, of which the first few are taken.
+pub(crate) fn loader(
+    source: Arc<dyn Source>,
+    shape: [usize; 3],
+    (normalization, resize): (Normalization, Option<Resize>),
+    batch_size: usize,
+    loader: &recipe::Loader,
+) -> Result<Loader, TrainError> {
+    let config = LoaderConfig {
+        batch_size,
+        workers: loader.workers,
+        prefetch: loader.prefetch,
+        // Fixed: runs of different seeds are measured on the same pictures.
+        seed: 0,
+        shuffle: true,
+        drop_last: false,
+        transform: resize.map_or_else(Transform::default, Transform::from),
+        normalization,
+        on_bad: OnBad::LeaveOut,
+        max_bad: loader.max_bad,
+    };
+    Ok(Loader::new(source, shape, config)?)
+}
+
+/// Risk of `model`, with running statistics, on the first `most` pictures of `loader`. `device` is without
+/// autodiff.
+///
+/// # Errors
+/// Pictures that cannot be read, features that have no risk to speak of.
+pub(crate) fn risk(
+    model: &Classifier,
+    loader: &Loader,
+    most: usize,
+    device: &Device,
+) -> Result<Risk, TrainError> {
+    let model = model.valid();
+    let (mut values, mut labels) = (Vec::<f32>::new(), Vec::<u32>::new());
+    for batch in loader.epoch(0) {
+        if labels.len() >= most {
+            break;
+        }
+        let mut batch = batch?;
+        if batch.labels.is_empty() {
+            continue;
+        }
+        let features = model.features(pictures(&mut batch, device)).into_data().convert::<f32>();
+        values.extend(features.iter::<f32>());
+        labels.extend(&batch.labels);
+    }
+    let dim = values.len() / labels.len().max(1);
+    labels.truncate(most);
+    values.truncate(labels.len() * dim);
+    let layer = model.final_layer();
+    // Burn's linear weight is [d, C].
+    let weight: Vec<f32> =
+        layer.weight.val().transpose().into_data().convert::<f32>().iter().collect();
+    let bias: Vec<f32> = match &layer.bias {
+        Some(bias) => bias.val().into_data().convert::<f32>().iter().collect(),
+        None => vec![],
+    };
+    let classes = layer.weight.lazy_shape()[1];
+    let head = LinearHead { weight: &weight, bias: &bias, classes };
+    Ok(cross_boundary_risk(
+        Features { values: &values, labels: &labels },
+        head,
+        &RiskConfig::default(),
+    )?)
+}

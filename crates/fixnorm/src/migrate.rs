@@ -1,0 +1,91 @@
+//! From weight decay to FixNorm: which learning rate and α do the same.
+//! Not here: reading runs and weights.
+//!
+//! A scale-invariant weight held at ρ turns as fast as one of norm ‖w‖ when η_fix/ρ² = η/‖w‖². A net has one
+//! learning rate, so the layers' values are brought to one by their geometric mean.
+
+use crate::{ParamRole, Radius, Scope};
+
+/// The norm that [`Radius`] means for a weight whose norm at setup is `norm`, taken over the whole tensor.
+pub fn radius_of(radius: Radius, param: &ParamRole, norm: f64) -> f64 {
+    match radius {
+        Radius::Unit => 1.0,
+        Radius::Init => norm,
+        Radius::SqrtCOut => (param.shape[param.channel_axis.unwrap_or(0)] as f64).sqrt(),
+        Radius::Value(radius) => radius,
+    }
+}
+
+/// The square of the norm of a whole weight whose groups have the norm that [`Radius`] means under `scope`.
+pub fn radius_square(radius: Radius, scope: Scope, param: &ParamRole, norm: f64) -> f64 {
+    let channels = param.shape[param.channel_axis.unwrap_or(0)] as f64;
+    match (scope, radius) {
+        (Scope::OutputChannel, Radius::Unit | Radius::SqrtCOut) => channels,
+        (Scope::OutputChannel, Radius::Value(radius)) => channels * radius * radius,
+        _ => radius_of(radius, param, norm).powi(2),
+    }
+}
+
+/// Geometric mean; none of no values.
+pub fn geometric_mean(values: impl IntoIterator<Item = f64>) -> Option<f64> {
+    let (mut sum, mut count) = (0.0, 0);
+    for value in values {
+        sum += value.ln();
+        count += 1;
+    }
+    (count > 0).then(|| (sum / f64::from(count)).exp())
+}
+
+/// α of a head of this norm: ‖W‖_F/√C.
+pub fn alpha_of(norm: f64, classes: usize) -> f64 {
+    norm / (classes as f64).sqrt()
+}
+
+/// A first α for a net whose features have this RMS norm: with label smoothing ε the loss is least at the logit
+/// gap G = ln(C(1 − ε)/ε + 1), which a head of α = G·(C − 1)/(C·r) reaches with features along its rows. Without
+/// smoothing the gap is that of a target probability of 0.9.
+pub fn first_alpha(classes: usize, label_smoothing: f64, feature_norm: f64) -> f64 {
+    let c = classes as f64;
+    let smoothing = match label_smoothing > 0.0 {
+        true => label_smoothing,
+        false => 0.1 * c / (c - 1.0),
+    };
+    let gap = (c * (1.0 - smoothing) / smoothing + 1.0).ln();
+    gap * (c - 1.0) / (c * feature_norm)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Role;
+
+    #[test]
+    fn means_and_alphas() {
+        assert_eq!(geometric_mean([]), None);
+        assert!((geometric_mean([0.5, 8.0]).unwrap() - 2.0).abs() < 1e-12);
+        assert_eq!(alpha_of(6.0, 9), 2.0);
+        // Without smoothing the target of the right class is 0.9, as it is with ε = 0.1·C/(C − 1).
+        let plain = first_alpha(10, 0.0, 2.0);
+        assert!((plain - first_alpha(10, 1.0 / 9.0, 2.0)).abs() < 1e-12);
+        assert!((plain - 81f64.ln() * 0.9 / 2.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn radii_of_tensors_and_channels() {
+        let param = ParamRole {
+            path: "conv.weight".to_owned(),
+            shape: vec![16, 3, 3, 3],
+            role: Role::ScaleInvariant,
+            channel_axis: Some(0),
+            channel_invariant: true,
+            deviation: None,
+            overridden: false,
+        };
+        let square = |radius, scope| radius_square(radius, scope, &param, 5.0);
+        assert_eq!(square(Radius::SqrtCOut, Scope::Tensor), 16.0);
+        assert_eq!(square(Radius::SqrtCOut, Scope::OutputChannel), 16.0);
+        assert_eq!(square(Radius::Unit, Scope::Tensor), 1.0);
+        assert_eq!(square(Radius::Init, Scope::OutputChannel), 25.0);
+        assert_eq!(square(Radius::Value(2.0), Scope::OutputChannel), 64.0);
+    }
+}
