@@ -1,8 +1,8 @@
 //! A directory tree of picture files: `train/CLASS/*.jpg`, `val/CLASS/…`, `test/CLASS/…`.
 //!
 //! Classes are the directories in `train`, sorted; pictures are sorted by class, directory and name, as
-//! torchvision's `ImageFolder` has them. Listing is cheap, so no index is kept: 50,000 files in 100 classes
-//! take 60 ms when the system knows the directories, and reading and checking an index costs as much.
+//! torchvision's `ImageFolder` has them. No index is kept: to know that one still holds, every directory would
+//! have to be listed all the same.
 //! Not here: decoding (`decode.rs`).
 
 use std::ffi::OsString;
