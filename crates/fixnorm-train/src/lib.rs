@@ -10,6 +10,7 @@
 //! weights  with all that their use needs    bundle.rs, pretrained.rs
 //! after    evaluation, prediction, roles    evaluate.rs, predict.rs, inspect.rs
 //!   weights for others                      export.rs
+//! tuning   trials around training            tune/
 //! ```
 
 pub mod bench;
@@ -35,6 +36,7 @@ mod session;
 mod settings;
 mod step;
 pub mod tensorboard;
+pub mod tune;
 
 pub use bundle::Bundle;
 pub use device::device;

@@ -26,20 +26,16 @@ pub(crate) fn run(args: &TrainArgs, format: Format) -> anyhow::Result<ExitCode> 
         _ => Ok(RecipeBuilder::new()),
     };
     let recipe = choices(args, builder.map_err(TrainError::from)?)?;
-    let made_by = Provenance {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        commit: env!("FIXNORM_COMMIT").to_owned(),
-        device: match args.device.as_str() {
-            "auto" => "cpu".to_owned(),
-            named => named.to_owned(),
-        },
-    };
+    let made_by = made_by(&args.device);
     let (plan, data) = Plan::resolve(recipe, made_by)?;
     if args.dry_run {
         dry_run(&plan, &prepare(&plan, &data)?, format)?;
         return Ok(ExitCode::SUCCESS);
     }
     let stop = stop_on_signals()?;
+    if args.while_stdin {
+        stop_after_stdin(&stop);
+    }
     let mut progress = Progress::new();
     let outcome = match (&args.out, args.resume) {
         (Some(out), true) => resume(&plan, &data, out, &mut progress, &stop)?,
@@ -82,6 +78,28 @@ fn choices(
     Ok(builder.build()?)
 }
 
+/// This program and the device.
+pub(crate) fn made_by(device: &str) -> Provenance {
+    Provenance {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        commit: env!("FIXNORM_COMMIT").to_owned(),
+        device: match device {
+            "auto" => "cpu".to_owned(),
+            named => named.to_owned(),
+        },
+    }
+}
+
+/// Asks the run to stop when standard input ends, as it does when the program at its other end does.
+fn stop_after_stdin(stop: &Stop) {
+    let stop = stop.clone();
+    std::thread::spawn(move || {
+        // An input that cannot be read has ended too.
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        stop.store(SIGTERM as usize, Ordering::Relaxed);
+    });
+}
+
 /// The first of runs/MODEL-DATA-1, -2, … that is not there yet.
 fn free_directory(plan: &Plan) -> PathBuf {
     let data = plan.recipe.data.split(':').next().unwrap_or_default();
@@ -91,7 +109,7 @@ fn free_directory(plan: &Plan) -> PathBuf {
 }
 
 /// The first Ctrl-C or SIGTERM asks the run to stop, a second one ends the process at once.
-fn stop_on_signals() -> anyhow::Result<Stop> {
+pub(crate) fn stop_on_signals() -> anyhow::Result<Stop> {
     let stop = Arc::new(AtomicUsize::new(0));
     let again = Arc::new(std::sync::atomic::AtomicBool::new(false));
     for signal in [SIGINT, SIGTERM] {

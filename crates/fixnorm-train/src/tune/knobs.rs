@@ -33,11 +33,13 @@ impl std::str::FromStr for Range {
 
     fn from_str(text: &str) -> Result<Self, String> {
         let parts: Vec<&str> = text.split(':').collect();
-        let number = |part: &str| part.trim().parse::<f64>().ok().filter(|x| *x > 0.0 && x.is_finite());
+        let number =
+            |part: &str| part.trim().parse::<f64>().ok().filter(|x| *x > 0.0 && x.is_finite());
         let range = match parts[..] {
             [low, high] => number(low).zip(number(high)).map(|ends| (ends, None)),
             [low, high, count] => {
-                let count = count.trim().parse::<usize>().ok().filter(|count| (2..=1000).contains(count));
+                let count =
+                    count.trim().parse::<usize>().ok().filter(|count| (2..=1000).contains(count));
                 number(low).zip(number(high)).zip(count).map(|(ends, count)| (ends, Some(count)))
             }
             _ => None,

@@ -82,9 +82,7 @@ impl Start {
         }
         let recipe = &plan.recipe;
         let second = match knobs {
-            Knobs::LrAlpha => {
-                starting_alpha(classes, recipe.train.label_smoothing, feature_norm)
-            }
+            Knobs::LrAlpha => starting_alpha(classes, recipe.train.label_smoothing, feature_norm),
             Knobs::LrWd if recipe.optimizer.weight_decay > 0.0 => recipe.optimizer.weight_decay,
             Knobs::LrWd => 5e-4,
         };
@@ -93,7 +91,8 @@ impl Start {
         let Some(sweep) = sweep(&plan, data, &loader, stop)? else { return Ok(None) };
         let lr = choose_lr(&sweep).ok_or_else(|| {
             TrainError::Knobs(
-                "the range probe diverged at its smallest learning rate; name a start with --start".to_owned(),
+                "the range probe diverged at its smallest learning rate; name a start with --start"
+                    .to_owned(),
             )
         })?;
         Ok(Some(Self { lr, second, feature_norm, sweep }))

@@ -213,26 +213,30 @@ impl Line {
             .unwrap_or((centre, None))
     }
 
-    /// The nearest points on both sides of the best, or itself where there is none. A failed one counts half way.
-    fn bracket(&self, centre: f64) -> (f64, f64) {
-        let (best, _) = self.best(centre);
-        let limit = |(x, score): (f64, Option<f64>)| match score {
-            Some(_) => x,
-            None => (best + x) / 2.0,
-        };
+    /// The nearest points on both sides of the best.
+    fn neighbours(&self, best: f64) -> [Option<(f64, Option<f64>)>; 2] {
         let below = self.points.iter().copied().filter(|point| point.0 < best);
         let above = self.points.iter().copied().filter(|point| point.0 > best);
-        let low = below.max_by(|a, b| a.0.total_cmp(&b.0)).map_or(best, limit);
-        let high = above.min_by(|a, b| a.0.total_cmp(&b.0)).map_or(best, limit);
+        [below.max_by(|a, b| a.0.total_cmp(&b.0)), above.min_by(|a, b| a.0.total_cmp(&b.0))]
+    }
+
+    /// Where the line's optimum is looked for: between the neighbours of the best, but no nearer to a failure than the
+    /// best is. The other knob's line would be lost there.
+    fn bracket(&self, centre: f64) -> (f64, f64) {
+        let (best, _) = self.best(centre);
+        let [low, high] = self.neighbours(best).map(|neighbour| match neighbour {
+            Some((x, Some(_))) => x,
+            _ => best,
+        });
         (low, high)
     }
 
     /// The next coordinate towards the better side; none when the best has a neighbour on both.
     fn beyond(&self, centre: f64, step: f64) -> Option<f64> {
         let (best, _) = self.best(centre);
-        match self.bracket(centre) {
-            (low, _) if low == best => Some(best - step),
-            (_, high) if high == best => Some(best + step),
+        match self.neighbours(best) {
+            [None, _] => Some(best - step),
+            [_, None] => Some(best + step),
             _ => None,
         }
     }
