@@ -111,6 +111,9 @@ pub struct Judged {
     pub tuner: &'static str,
     /// Regret of the choice after each trial, in true scores: the best cell's less the chosen one's.
     pub regret: Vec<Interval>,
+    /// Mean regret on test, after each trial: the test score of the cell that is truly best on validation less the
+    /// chosen one's; none where a replay's choice has no test score.
+    pub test_regret: Vec<Option<f64>>,
     /// Trials until the choice is within one seed's standard deviation of the best and stays there; one more than
     /// there were where it never is.
     pub to_target: Interval,
@@ -124,6 +127,8 @@ pub struct Judged {
 pub fn judge(landscape: &dyn Landscape, tuner: &Tuner, setting: &Setting) -> Judged {
     let (noise, best) = (landscape.noise(), landscape.best());
     let mut regrets: Vec<Vec<f64>> = vec![];
+    let best_test = best_test(landscape);
+    let mut tests: Vec<Option<f64>> = vec![Some(0.0); setting.trials];
     let (mut to_target, mut reached, mut used) = (vec![], 0, 0);
     for replay in 0..setting.replays as u64 {
         let mut rng = ChaCha8Rng::seed_from_u64(setting.seed);
@@ -131,8 +136,14 @@ pub fn judge(landscape: &dyn Landscape, tuner: &Tuner, setting: &Setting) -> Jud
         let mut shift = || setting.offset * (2.0 * share(&mut rng) - 1.0);
         let start = [setting.start[0] + shift(), setting.start[1] + shift()];
         let search = tuner.search(landscape.space(), start, noise, rng.next_u64());
-        let (regret, trials) = carry_out(landscape, tuner, &search, setting.trials, &mut rng);
-        let regret: Vec<f64> = regret.iter().map(|score| best - score).collect();
+        let (chosen, trials) = carry_out(landscape, tuner, &search, setting.trials, &mut rng);
+        let guess = worst(landscape);
+        let score = |point: &Option<Point>| point.map_or(guess, |point| landscape.truth(point));
+        let regret: Vec<f64> = chosen.iter().map(|point| best - score(point)).collect();
+        for (sum, point) in tests.iter_mut().zip(&chosen) {
+            let test = point.and_then(|point| landscape.test(point));
+            *sum = sum.zip(best_test).zip(test).map(|((sum, best), test)| sum + best - test);
+        }
         let hit = regret.iter().rposition(|&regret| regret > noise).map_or(1, |last| last + 2);
         reached += usize::from(hit <= setting.trials);
         used += trials;
@@ -144,43 +155,51 @@ pub fn judge(landscape: &dyn Landscape, tuner: &Tuner, setting: &Setting) -> Jud
     Judged {
         tuner: tuner.name,
         regret: (0..setting.trials).map(|i| bootstrap(&column(i), &mut rng)).collect(),
+        test_regret: tests.iter().map(|sum| Some((*sum)? / setting.replays as f64)).collect(),
         to_target: bootstrap(&to_target, &mut rng),
         reached: reached as f64 / setting.replays as f64,
         used: used as f64 / setting.replays as f64,
     }
 }
 
-/// The true score of the choice after each trial, and the number of trials used.
+/// The choice after each trial, none before anything has a score, and the number of trials used.
 fn carry_out(
     landscape: &dyn Landscape,
     tuner: &Tuner,
     search: &Search,
     trials: usize,
     rng: &mut ChaCha8Rng,
-) -> (Vec<f64>, usize) {
-    // Before anything has a score, the choice is a guess.
-    let mut chosen = landscape
-        .space()
-        .lattice(1.0)
-        .into_iter()
-        .map(|p| landscape.truth(p))
-        .fold(f64::INFINITY, f64::min);
-    let (mut history, mut scores): (Vec<Told>, Vec<f64>) = (vec![], vec![]);
+) -> (Vec<Option<Point>>, usize) {
+    let (mut history, mut chosen): (Vec<Told>, Vec<Option<Point>>) = (vec![], vec![]);
     for _ in 0..trials {
+        let before = history.len();
         for _ in 0..tuner.budget {
             let Ask::Try(point) = search.ask(&history) else { break };
             history.push(Told { point, outcome: landscape.draw(point, rng) });
         }
-        let point = match tuner.pick {
+        let last = chosen.last().copied().flatten();
+        chosen.push(match tuner.pick {
+            _ if history.len() == before => last,
             Pick::Best => best_of(&history).map(|(point, _)| point),
             Pick::Fit => {
                 choose(landscape.space(), &history, landscape.noise()).map(|choice| choice.point)
             }
-        };
-        chosen = point.map_or(chosen, |point| landscape.truth(point));
-        scores.push(chosen);
+        });
     }
-    (scores, history.len())
+    (chosen, history.len())
+}
+
+/// The test score where the true score is best.
+fn best_test(landscape: &dyn Landscape) -> Option<f64> {
+    let points = landscape.space().lattice(1.0).into_iter();
+    let best = points.max_by(|a, b| landscape.truth(*a).total_cmp(&landscape.truth(*b)))?;
+    landscape.test(best)
+}
+
+/// The least true score: what a choice is worth before anything is known.
+fn worst(landscape: &dyn Landscape) -> f64 {
+    let points = landscape.space().lattice(1.0).into_iter();
+    points.map(|point| landscape.truth(point)).fold(f64::INFINITY, f64::min)
 }
 
 fn share(rng: &mut ChaCha8Rng) -> f64 {

@@ -13,6 +13,10 @@ pub trait Landscape {
     fn space(&self) -> &Space;
     /// The true score; of a setting that diverges, what guessing gives.
     fn truth(&self, point: Point) -> f64;
+    /// The score on data that nothing is chosen by, where there are any.
+    fn test(&self, _point: Point) -> Option<f64> {
+        None
+    }
     /// One trial.
     fn draw(&self, point: Point, rng: &mut ChaCha8Rng) -> Outcome;
     /// The largest true score.

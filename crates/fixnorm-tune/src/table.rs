@@ -156,12 +156,6 @@ impl Table {
     fn runs(&self, point: Point) -> &[Run] {
         self.cells.get(&index(&self.space, point)).map_or(&[], Vec::as_slice)
     }
-
-    /// The mean test score of a cell, where all its seeds have one.
-    pub fn test(&self, point: Point) -> Option<f64> {
-        let scores: Option<Vec<f64>> = self.runs(point).iter().map(|run| run.test).collect();
-        scores.filter(|scores| !scores.is_empty()).map(|s| s.iter().sum::<f64>() / s.len() as f64)
-    }
 }
 
 fn index(space: &Space, point: Point) -> [usize; 2] {
@@ -181,6 +175,12 @@ impl Landscape for Table {
         let runs = self.runs(point);
         let scores = runs.iter().map(|run| run.val.unwrap_or(self.worst));
         scores.sum::<f64>() / runs.len() as f64
+    }
+
+    /// The mean of a cell, where all its seeds have one.
+    fn test(&self, point: Point) -> Option<f64> {
+        let scores: Option<Vec<f64>> = self.runs(point).iter().map(|run| run.test).collect();
+        scores.filter(|scores| !scores.is_empty()).map(|s| s.iter().sum::<f64>() / s.len() as f64)
     }
 
     fn draw(&self, point: Point, rng: &mut ChaCha8Rng) -> Outcome {
