@@ -94,7 +94,7 @@ fn four_workers_of_which_two_are_killed_come_to_what_one_does() {
 }
 
 #[test]
-fn a_killed_trial_is_recorded_and_a_diverged_one_too() {
+fn a_diverged_trial_is_recorded_and_the_search_goes_on() {
     let dir = tempfile::tempdir().unwrap();
     data(dir.path(), "data");
     // At this α the loss of the first steps is beyond what f32 can hold.

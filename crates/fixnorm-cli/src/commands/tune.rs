@@ -36,9 +36,17 @@ pub(crate) fn run(args: &TuneArgs, format: Format) -> anyhow::Result<ExitCode> {
     let stop = stop_on_signals()?;
     let exists = args.study.as_deref().is_some_and(|path| path.exists());
     let path = args.study.clone().unwrap_or_else(free_study);
-    let opened = match exists || args.show {
-        true => Some(reopen(args, &path)?),
-        false => create(args, &path, &stop)?,
+    let existing = match exists || args.show {
+        true => match reopen(args, &path) {
+            // Another process is about to fill it.
+            Err(TrainError::Store(StoreError::Empty(_))) if !args.show => None,
+            other => Some(other?),
+        },
+        false => None,
+    };
+    let opened = match existing {
+        Some(open) => Some(open),
+        None => create(args, &path, &stop)?,
     };
     let Some(mut open) = opened else {
         eprintln!("stopped before the first trial");
@@ -95,10 +103,15 @@ fn reopen(args: &TuneArgs, path: &Path) -> Result<Open, TrainError> {
     if args.recipe.is_some() || !args.overrides.is_empty() {
         let asked = recipe(args, RecipeBuilder::new())?;
         let (asked, _) = Plan::resolve(asked, made_by(&args.device))?;
-        let text = plan_text(&asked, knobs)?;
-        if text != saved.plan {
-            let changes = saved_plan(&saved.plan)?.changes(&saved_plan(&text)?);
-            return Err(TrainError::PlanChanged { path: path.to_owned(), changes });
+        let asked = saved_plan(&plan_text(&asked, knobs)?)?;
+        let changes = saved_plan(&saved.plan)?.changes(&asked);
+        if !changes.is_empty() {
+            return Err(TrainError::Knobs(format!(
+                "the study {} was started with another plan: {}; go on without changes, or name another file with \
+                 --study",
+                path.display(),
+                changes.join("; ")
+            )));
         }
     }
     check_flags(args, path, &saved, knobs)?;

@@ -49,18 +49,14 @@ pub struct Worker<'a> {
 /// How often a trial's process is looked at.
 const POLL: Duration = Duration::from_millis(50);
 
-/// A plan as a study saves it: without the knobs and the seed, which its trials set, and without what changes no
-/// result.
+/// A plan as a study saves it: without the knobs and the seed, which its trials set.
 ///
 /// # Errors
 /// None that the plan's own values would not have had before.
 pub fn plan_text(plan: &Plan, knobs: Knobs) -> Result<String, TrainError> {
     let mut plan = plan.clone();
-    let defaults = crate::Recipe::default();
     plan.recipe = knobs.set(&plan.recipe, [1.0, 1.0])?;
     plan.recipe.train.seed = 0;
-    (plan.recipe.loader, plan.recipe.log, plan.recipe.checkpoint) =
-        (defaults.loader, defaults.log, defaults.checkpoint);
     let device = plan.made_by.device;
     // A study outlives the version that began it; that one is in its provenance.
     plan.made_by = Provenance { version: String::new(), commit: String::new(), device };

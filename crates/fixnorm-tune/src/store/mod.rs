@@ -260,6 +260,9 @@ pub enum StoreError {
         /// What is there instead.
         reason: String,
     },
+    /// A file without a study, as another process makes it just before it fills it.
+    #[error("the study {} is empty", .0.display())]
+    Empty(PathBuf),
     /// A torn or truncated file.
     #[error("the study {} is damaged: {message}; go on from a copy, or export what `sqlite3 .recover` finds", path.display())]
     Damaged {

@@ -80,8 +80,7 @@ impl Sqlite {
         let wrap = |error| wrap(path, PATIENCE, error);
         let transaction =
             connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(wrap)?;
-        let empty =
-            StoreError::NotAStudy { path: path.to_owned(), reason: "it is empty".to_owned() };
+        let empty = StoreError::Empty(path.to_owned());
         if version(&transaction).map_err(wrap)? == 0 && is_empty(&transaction).map_err(wrap)? {
             return Err(empty);
         }
