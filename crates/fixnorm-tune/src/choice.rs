@@ -42,7 +42,7 @@ pub fn choose(space: &Space, history: &[Told], noise: f64) -> Option<Choice> {
     let measured = pooled_std(history).filter(|&std| std > 0.0);
     let noise = measured.unwrap_or(noise).max(1e-9);
     let fit = Quadratic::fit(history, noise)?;
-    let worth = |told: &Told| Some(combine(told, fit.at(told.point), noise)?);
+    let worth = |told: &Told| combine(told, fit.at(told.point), noise);
     let scored: Vec<(usize, Estimate)> =
         history.iter().enumerate().filter_map(|(i, told)| Some((i, worth(told)?))).collect();
     let &(trial, score) = scored.iter().max_by(|a, b| a.1.mean.total_cmp(&b.1.mean))?;

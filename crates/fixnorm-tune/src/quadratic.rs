@@ -174,7 +174,7 @@ fn dot(a: &[f64], b: &[f64]) -> f64 {
 
 /// E[max(0, X)] of a normal X.
 pub(crate) fn expected_improvement(mean: f64, std: f64) -> f64 {
-    if !(std > 0.0) {
+    if std.is_nan() || std <= 0.0 {
         return mean.max(0.0);
     }
     let z = mean / std;

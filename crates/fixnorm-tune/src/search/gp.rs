@@ -100,7 +100,7 @@ impl Model {
         let n = scores.len() as f64;
         let mean = scores.iter().sum::<f64>() / n;
         let std = (scores.iter().map(|s| (s - mean).powi(2)).sum::<f64>() / n).sqrt();
-        if scores.len() < 2 || !(std > 0.0) {
+        if scores.len() < 2 || std.is_nan() || std <= 0.0 {
             return None;
         }
         let values: Vec<f64> = scores.iter().map(|score| (score - mean) / std).collect();
