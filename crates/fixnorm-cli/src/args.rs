@@ -6,6 +6,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fixnorm_train::data::fetch::REMOTES;
 use fixnorm_train::export::ExportFormat;
+use fixnorm_train::tune::Range;
 
 /// Train image classifiers by controlling the norms of their weights instead of decaying them.
 #[derive(Debug, Parser)]
@@ -31,6 +32,8 @@ pub(crate) enum Format {
 pub(crate) enum Command {
     /// Train a model; without flags, a small one on embedded pictures.
     Train(TrainArgs),
+    /// Search two knobs, learning rate and head norm (or weight decay), in a few trials.
+    Tune(TuneArgs),
     /// Loss and accuracy of weights on validation pictures.
     Eval(EvalArgs),
     /// Classes of pictures.
@@ -229,6 +232,116 @@ pub(crate) struct TrainArgs {
     /// Override a recipe key, for example optimizer.lr=0.2; may be repeated.
     #[arg(long = "set", value_name = "KEY=VALUE")]
     pub(crate) overrides: Vec<String>,
+    /// Stop, saved, when standard input ends: for a program that trains through this one.
+    #[arg(long, hide = true)]
+    pub(crate) while_stdin: bool,
+}
+
+/// A searcher by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SearcherArg {
+    /// A line in each knob, then a quadratic in both; starts from what is measured on the model.
+    TwoKnob,
+    /// A low-discrepancy sequence.
+    Halton,
+    /// Uniform.
+    Random,
+    /// Tree-structured Parzen estimators.
+    Tpe,
+    /// A Gaussian process with expected improvement.
+    Gp,
+    /// Every cell of a table; needs ranges with counts.
+    Grid,
+}
+
+/// Which knobs are tuned.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum SpaceArg {
+    /// optimizer.lr and head.alpha.
+    LrAlpha,
+    /// optimizer.lr and optimizer.weight_decay.
+    LrWd,
+}
+
+/// When a run is stopped early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum PruneArg {
+    /// Never.
+    Off,
+    /// Below the median of the other runs at the same epoch.
+    Median,
+    /// Not among the best third at 1/9 and 1/3 of the epochs.
+    Halving,
+}
+
+// A flag given twice counts as given last, so that scripts can append.
+#[derive(Debug, Args)]
+#[command(args_override_self = true)]
+pub(crate) struct TuneArgs {
+    /// Name of a recipe (see `fixnorm recipes`) or a recipe file (TOML); what it leaves out has defaults.
+    #[arg(long, value_name = "NAME|FILE")]
+    pub(crate) recipe: Option<PathBuf>,
+    /// Override a recipe key, for example train.epochs=4; may be repeated.
+    #[arg(long = "set", value_name = "KEY=VALUE")]
+    pub(crate) overrides: Vec<String>,
+    /// Trials at most; the two-knob search may stop before. A table has as many as it has cells.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) trials: Option<u32>,
+    /// How to search (default two-knob).
+    #[arg(long, value_enum)]
+    pub(crate) searcher: Option<SearcherArg>,
+    /// Which knobs (default: weight decay where the recipe has some and holds no norm).
+    #[arg(long, value_enum)]
+    pub(crate) space: Option<SpaceArg>,
+    /// Runs of each trial, with the recipe's seed and those after it (default 1).
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub(crate) seeds: Option<u32>,
+    /// Decides what a searcher draws (default 0).
+    #[arg(long, value_name = "N")]
+    pub(crate) search_seed: Option<u64>,
+    /// Range of optimizer.lr, LOW:HIGH, or LOW:HIGH:COUNT for a table (default: around the start).
+    #[arg(long, value_name = "RANGE")]
+    pub(crate) lr: Option<Range>,
+    /// Range of head.alpha (default: a quarter of the start to 16 times).
+    #[arg(long, value_name = "RANGE", conflicts_with = "wd")]
+    pub(crate) alpha: Option<Range>,
+    /// Range of optimizer.weight_decay (default: 1/32 of the start to 32 times).
+    #[arg(long, value_name = "RANGE")]
+    pub(crate) wd: Option<Range>,
+    /// Start of the search as LR,ALPHA or LR,WD, instead of measuring it.
+    #[arg(long, value_name = "LR,VALUE", value_parser = pair)]
+    pub(crate) start: Option<[f64; 2]>,
+    /// When a run is stopped early (default off).
+    #[arg(long, value_enum)]
+    pub(crate) prune: Option<PruneArg>,
+    /// The study's file; several processes share one, and one that exists is gone on with. A new one under runs/ if
+    /// left out.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) study: Option<PathBuf>,
+    /// Write the recipe with both knobs set there.
+    #[arg(short, long, value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Write every run as CSV there.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) export_csv: Option<PathBuf>,
+    /// Write the study as an Optuna study (SQLite) there.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) export_optuna: Option<PathBuf>,
+    /// Train nothing: print and export what the study holds.
+    #[arg(long, requires = "study")]
+    pub(crate) show: bool,
+    /// Seconds without a sign of life after which a worker's run passes to another.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) lease: u32,
+    /// Where to compute.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub(crate) device: String,
+}
+
+fn pair(given: &str) -> Result<[f64; 2], String> {
+    let number = |part: &str| part.trim().parse::<f64>().ok().filter(|x| *x > 0.0 && x.is_finite());
+    let both = given.split_once(',').and_then(|(a, b)| Some([number(a)?, number(b)?]));
+    both.ok_or_else(|| "expected two numbers above 0, for example 0.2,1.5".to_owned())
 }
 
 #[derive(Debug, Args)]

@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod output;
 mod progress;
+mod trials;
 
 use std::process::ExitCode;
 
@@ -22,6 +23,7 @@ fn main() -> ExitCode {
     let format = cli.format;
     let done = match cli.command {
         Command::Train(args) => commands::train::run(&args, format),
+        Command::Tune(args) => commands::tune::run(&args, format),
         Command::Eval(args) => commands::eval::run(&args, format),
         Command::Predict(args) => commands::predict::run(&args, format),
         Command::Models => commands::models::run(format),

@@ -4,6 +4,7 @@ use std::io::Write;
 use std::process::ExitCode;
 
 use fixnorm_train::TrainError;
+use fixnorm_train::tune::StoreError;
 use serde::Serialize;
 
 /// Prints one JSON document.
@@ -46,6 +47,8 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
                 | TrainError::UnknownArm { .. }
                 | TrainError::RunExists(_)
                 | TrainError::PlanChanged { .. }
+                | TrainError::Knobs(_)
+                | TrainError::Store(StoreError::Other { .. })
         ) || matches!(error, TrainError::Data(error) if error.is_usage())
     });
     ExitCode::from(if usage { 2 } else { 1 })

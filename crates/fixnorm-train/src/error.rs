@@ -106,6 +106,12 @@ pub enum TrainError {
         /// The last good checkpoint.
         kept: String,
     },
+    /// A study that cannot be kept.
+    #[error(transparent)]
+    Store(#[from] fixnorm_tune::store::StoreError),
+    /// Knobs that cannot be tuned as asked.
+    #[error("{0}")]
+    Knobs(String),
     /// Data that the model cannot take.
     #[error("{0}")]
     Mismatch(String),

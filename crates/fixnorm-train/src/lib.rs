@@ -16,6 +16,7 @@
 //!   what decay comes to in FixNorm          migrate.rs
 //!   cross-boundary risk                     risks.rs
 //! report   one HTML page                      report/
+//! tuning   trials around training            tune/
 //! ```
 
 pub mod bench;
@@ -48,6 +49,7 @@ mod settings;
 mod step;
 pub mod tensorboard;
 pub mod trajectory;
+pub mod tune;
 
 pub use bundle::Bundle;
 pub use device::device;

@@ -12,3 +12,4 @@ pub(crate) mod predict;
 pub(crate) mod recipes;
 pub(crate) mod report;
 pub(crate) mod train;
+pub(crate) mod tune;

@@ -32,6 +32,9 @@ pub(crate) fn run(args: &TrainArgs, format: Format) -> anyhow::Result<ExitCode> 
         return Ok(ExitCode::SUCCESS);
     }
     let stop = stop_on_signals()?;
+    if args.while_stdin {
+        stop_after_stdin(&stop);
+    }
     let mut progress = Progress::new();
     let outcome = match (&args.out, args.resume) {
         (Some(out), true) => resume(&plan, &data, out, &mut progress, &stop)?,
@@ -84,6 +87,16 @@ fn choices(
         builder = builder.override_with(assignment)?;
     }
     Ok(builder.build()?)
+}
+
+/// Asks the run to stop when standard input ends, as it does when the program at its other end does.
+fn stop_after_stdin(stop: &Stop) {
+    let stop = stop.clone();
+    std::thread::spawn(move || {
+        // An input that cannot be read has ended too.
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        stop.store(SIGTERM as usize, Ordering::Relaxed);
+    });
 }
 
 /// The first of runs/MODEL-DATA-1, -2, … that is not there yet.

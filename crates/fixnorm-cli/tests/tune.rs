@@ -1,0 +1,178 @@
+//! `fixnorm tune` around real training: shared, killed, interrupted and continued studies.
+
+mod common;
+
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use common::{data, fixnorm, json, run};
+use serde_json::Value;
+
+/// A search over runs of a second.
+const TUNE: [&str; 20] = [
+    "tune",
+    "--set",
+    "data=idx:data",
+    "--set",
+    "train.epochs=2",
+    "--set",
+    "train.batch_size=40",
+    "--set",
+    "log.measure_every_steps=0",
+    "--searcher",
+    "halton",
+    "--lr",
+    "0.05:0.8",
+    "--alpha",
+    "0.5:4",
+    "--trials",
+    "6",
+    "--lease",
+    "2",
+    "--study",
+];
+
+fn tune<'a>(study: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let mut arguments = TUNE.to_vec();
+    arguments.push(study);
+    arguments.extend(more);
+    arguments
+}
+
+fn worker(dir: &Path, study: &str) -> Child {
+    let mut command: Command = fixnorm(dir, &tune(study, &[]));
+    command.env("RAYON_NUM_THREADS", "1").stdout(Stdio::null()).stderr(Stdio::null());
+    command.spawn().unwrap()
+}
+
+fn trials(result: &Value) -> &Vec<Value> {
+    result["trials"].as_array().unwrap()
+}
+
+fn wait_until(what: &str, done: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !done() {
+        assert!(Instant::now() < deadline, "{what} never came");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// Runs that have begun.
+fn begun(dir: &Path, study: &str) -> usize {
+    let entries = std::fs::read_dir(dir.join(format!("{study}.runs")));
+    let plans = entries.into_iter().flatten().flatten();
+    plans.filter(|entry| entry.path().join("plan.toml").exists()).count()
+}
+
+#[test]
+fn four_workers_of_which_two_are_killed_come_to_what_one_does() {
+    let dir = tempfile::tempdir().unwrap();
+    data(dir.path(), "data");
+    let alone = json(dir.path(), &tune("one.study", &[]));
+
+    let mut workers: Vec<Child> = (0..4).map(|_| worker(dir.path(), "four.study")).collect();
+    wait_until("a run", || begun(dir.path(), "four.study") >= 2);
+    for worker in &mut workers[..2] {
+        worker.kill().unwrap();
+        worker.wait().unwrap();
+    }
+    for worker in &mut workers[2..] {
+        assert!(worker.wait().unwrap().success());
+    }
+    let shared = json(dir.path(), &["tune", "--study", "four.study", "--show"]);
+    assert_eq!(trials(&shared).len(), 6);
+    for (ours, theirs) in trials(&shared).iter().zip(trials(&alone)) {
+        assert_eq!(ours["state"], "complete", "{ours}");
+        for key in ["lr", "alpha", "val_top1"] {
+            assert_eq!(ours[key], theirs[key]);
+        }
+        assert_eq!(ours["seeds"].as_array().unwrap().len(), 1);
+        assert_eq!(ours["seeds"][0]["curve"].as_array().unwrap().len(), 2);
+    }
+    assert_eq!(shared["best"], alone["best"]);
+}
+
+#[test]
+fn a_diverged_trial_is_recorded_and_the_search_goes_on() {
+    let dir = tempfile::tempdir().unwrap();
+    data(dir.path(), "data");
+    // At this α the loss of the first steps is beyond what f32 can hold.
+    let huge = ["--searcher", "grid", "--lr", "0.1:0.2:2", "--alpha", "1:1e38:2", "--trials", "4"];
+    let result = json(dir.path(), &tune("d.study", &huge));
+    let states: Vec<&str> = trials(&result).iter().map(|t| t["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["complete", "failed", "complete", "failed"]);
+    assert!(result["best"]["alpha"].as_f64().unwrap() < 2.0);
+    let failed = &trials(&result)[1]["seeds"][0];
+    assert_eq!(failed["diverged"], true, "{failed}");
+}
+
+#[test]
+fn an_interrupted_study_goes_on_and_writes_a_recipe() {
+    let dir = tempfile::tempdir().unwrap();
+    data(dir.path(), "data");
+    let mut first = worker(dir.path(), "s.study");
+    wait_until("a run", || begun(dir.path(), "s.study") >= 2);
+    let pid = i32::try_from(first.id()).unwrap();
+    let killed = Command::new("kill").args(["-INT", &pid.to_string()]).status().unwrap();
+    assert!(killed.success());
+    assert_eq!(first.wait().unwrap().code(), Some(130));
+
+    let other = run(dir.path(), &["tune", "--study", "s.study", "--seeds", "2"]);
+    assert_eq!(other.code, Some(2), "{other:?}");
+    assert!(other.stderr.contains("another number of seeds"), "{}", other.stderr);
+
+    let more = ["--out", "tuned.toml", "--export-csv", "t.csv", "--export-optuna", "o.db"];
+    let mut arguments = vec!["tune", "--study", "s.study"];
+    arguments.extend(more);
+    let result = json(dir.path(), &arguments);
+    assert_eq!(trials(&result).len(), 6);
+    assert!(trials(&result).iter().all(|trial| trial["state"] == "complete"));
+    let csv = std::fs::read_to_string(dir.path().join("t.csv")).unwrap();
+    assert_eq!(csv.lines().count(), 7);
+    assert!(dir.path().join("o.db").exists());
+    let plan = json(dir.path(), &["train", "--recipe", "tuned.toml", "--dry-run"]);
+    let recipe = &plan["plan"]["recipe"];
+    assert_eq!(recipe["optimizer"]["lr"], result["best"]["lr"]);
+    assert_eq!(recipe["head"]["alpha"], result["best"]["alpha"]);
+}
+
+#[test]
+fn the_start_is_measured_and_wrong_flags_are_usage_errors() {
+    let dir = tempfile::tempdir().unwrap();
+    data(dir.path(), "data");
+    let two_knob = [
+        "tune",
+        "--set",
+        "data=idx:data",
+        "--set",
+        "train.epochs=1",
+        "--set",
+        "train.batch_size=40",
+        "--trials",
+        "2",
+        "--study",
+        "t.study",
+    ];
+    let result = json(dir.path(), &two_knob);
+    assert_eq!(trials(&result).len(), 2);
+    for (flags, part) in [
+        (&["--lr", "2:1"][..], "LOW:HIGH"),
+        (&["--searcher", "grid"][..], "--lr LOW:HIGH:COUNT"),
+        (&["--wd", "1e-5:1e-3"][..], "--space lr-wd"),
+        (&["--space", "lr-wd"][..], "optimizer.constraint=free"),
+        (&["--set", "model=resnet9"][..], "resnet"),
+        (&["--start", "1"][..], "two numbers"),
+    ] {
+        let mut arguments = two_knob[..9].to_vec();
+        arguments.extend(["--study", "new.study"]);
+        arguments.extend(flags);
+        let said = run(dir.path(), &arguments);
+        assert_eq!(said.code, Some(2), "{flags:?} {said:?}");
+        assert!(said.stderr.contains(part), "{flags:?} {}", said.stderr);
+    }
+    std::fs::write(dir.path().join("torn.study"), "SQLite format 3\0 and then nothing").unwrap();
+    let said = run(dir.path(), &["tune", "--study", "torn.study"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stderr.contains("torn.study"), "{}", said.stderr);
+}

@@ -1,0 +1,163 @@
+//! The two keys of a recipe that are tuned, and over which range.
+
+use fixnorm::Constraint;
+use fixnorm_tune::Axis;
+use serde::{Deserialize, Serialize};
+
+use crate::recipe::{HeadMode, Recipe};
+use crate::{RecipeBuilder, RecipeError, TrainError};
+
+/// A pair of knobs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Knobs {
+    /// Learning rate and the head's norm α, of FixNorm.
+    LrAlpha,
+    /// Learning rate and weight decay.
+    LrWd,
+}
+
+/// A range of a knob, as `LOW:HIGH` or `LOW:HIGH:COUNT`.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Range {
+    /// The smallest value.
+    pub low: f64,
+    /// The largest value.
+    pub high: f64,
+    /// How many values of a table.
+    pub count: Option<usize>,
+}
+
+impl std::str::FromStr for Range {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let parts: Vec<&str> = text.split(':').collect();
+        let number =
+            |part: &str| part.trim().parse::<f64>().ok().filter(|x| *x > 0.0 && x.is_finite());
+        let range = match parts[..] {
+            [low, high] => number(low).zip(number(high)).map(|ends| (ends, None)),
+            [low, high, count] => {
+                let count =
+                    count.trim().parse::<usize>().ok().filter(|count| (2..=1000).contains(count));
+                number(low).zip(number(high)).zip(count).map(|(ends, count)| (ends, Some(count)))
+            }
+            _ => None,
+        };
+        match range {
+            Some(((low, high), count)) if low < high => Ok(Self { low, high, count }),
+            _ => Err("expected LOW:HIGH or LOW:HIGH:COUNT, both above 0, COUNT at least 2; for example 0.0125:3.2:9".to_owned()),
+        }
+    }
+}
+
+impl Range {
+    /// The axis of this range; with a step where it has a count.
+    pub fn axis(&self, name: &str) -> Axis {
+        let (low, high) = (self.low.log2(), self.high.log2());
+        let axis = Axis::new(name, low, high);
+        match self.count {
+            Some(count) => axis.with_step((high - low) / (count - 1) as f64),
+            None => axis,
+        }
+    }
+}
+
+impl Knobs {
+    /// The pair that a recipe calls for: weight decay where nothing holds the norms and there is some.
+    pub fn of(recipe: &Recipe) -> Self {
+        match recipe.optimizer.constraint {
+            Constraint::Free if recipe.optimizer.weight_decay > 0.0 => Knobs::LrWd,
+            _ => Knobs::LrAlpha,
+        }
+    }
+
+    /// What the knobs are called in results.
+    pub fn names(self) -> [&'static str; 2] {
+        match self {
+            Knobs::LrAlpha => ["lr", "alpha"],
+            Knobs::LrWd => ["lr", "wd"],
+        }
+    }
+
+    /// The knobs of these names.
+    pub fn from_names(names: [&str; 2]) -> Option<Self> {
+        [Knobs::LrAlpha, Knobs::LrWd].into_iter().find(|knobs| knobs.names() == names)
+    }
+
+    /// The recipe's keys.
+    pub fn keys(self) -> [&'static str; 2] {
+        match self {
+            Knobs::LrAlpha => ["optimizer.lr", "head.alpha"],
+            Knobs::LrWd => ["optimizer.lr", "optimizer.weight_decay"],
+        }
+    }
+
+    /// A recipe with both keys set.
+    ///
+    /// # Errors
+    /// A value that does not fit its key.
+    pub fn set(self, recipe: &Recipe, values: [f64; 2]) -> Result<Recipe, RecipeError> {
+        let [first, second] = self.keys();
+        RecipeBuilder::new()
+            .text(&recipe.to_toml(), "recipe")?
+            .set(first, values[0])?
+            .set(second, values[1])?
+            .build()
+    }
+
+    /// Refuses a recipe on which the second knob has no effect.
+    ///
+    /// # Errors
+    /// [`TrainError::Knobs`] says which key to change.
+    pub fn check(self, recipe: &Recipe) -> Result<(), TrainError> {
+        let held = matches!(recipe.head.control, HeadMode::Fixed | HeadMode::Capped);
+        match self {
+            Knobs::LrAlpha if !held => Err(TrainError::Knobs(
+                "head.alpha has no effect unless head.control is fixed or capped; tune weight decay with --space wd"
+                    .to_owned(),
+            )),
+            Knobs::LrWd if recipe.optimizer.constraint == Constraint::Fixed => Err(TrainError::Knobs(
+                "weight decay has no effect on norms that are held: set optimizer.constraint=free and \
+                 head.control=free"
+                    .to_owned(),
+            )),
+            _ => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_are_read_or_refused() {
+        let range: Range = "0.0125:3.2:9".parse().unwrap();
+        assert_eq!(range.count, Some(9));
+        let axis = range.axis("lr");
+        assert!((axis.step.unwrap() - 1.0).abs() < 1e-12);
+        assert_eq!("1:2".parse::<Range>().unwrap().axis("lr").step, None);
+        for bad in ["", "1", "2:1", "0:1", "1:2:1", "1:2:x", "1:2:3:4", "-1:2", "1:inf"] {
+            assert!(bad.parse::<Range>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn knobs_follow_the_recipe() {
+        let recipe = Recipe::default();
+        assert_eq!(Knobs::of(&recipe), Knobs::LrAlpha);
+        assert!(Knobs::LrAlpha.check(&recipe).is_ok());
+        assert!(Knobs::LrWd.check(&recipe).is_err());
+        let mut decayed = recipe.clone();
+        decayed.optimizer.constraint = Constraint::Free;
+        decayed.optimizer.weight_decay = 5e-4;
+        decayed.head.control = HeadMode::Free;
+        assert_eq!(Knobs::of(&decayed), Knobs::LrWd);
+        assert!(Knobs::LrWd.check(&decayed).is_ok());
+        assert!(Knobs::LrAlpha.check(&decayed).is_err());
+        let set = Knobs::LrWd.set(&decayed, [0.3, 1e-3]).unwrap();
+        assert_eq!((set.optimizer.lr, set.optimizer.weight_decay), (0.3, 1e-3));
+        assert_eq!(Knobs::from_names(["lr", "wd"]), Some(Knobs::LrWd));
+    }
+}

@@ -1,0 +1,109 @@
+//! What a study came to: the choice, every trial, and a recipe with both knobs set.
+
+use fixnorm_tune::search::Told;
+use fixnorm_tune::store::{Store, TrialRow};
+use fixnorm_tune::{Choice, Outcome, choose};
+use serde_json::{Map, Value, json};
+
+use super::{Knobs, StoreError};
+use crate::{Plan, TrainError};
+
+/// A study's result so far.
+pub struct Tuned {
+    /// The best trial and how sure that is; none while no trial has a score.
+    pub choice: Option<Choice>,
+    /// Every trial.
+    pub trials: Vec<TrialRow>,
+    /// Which knobs.
+    pub knobs: Knobs,
+}
+
+impl Tuned {
+    /// Reads a study.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    pub fn of(store: &dyn Store, knobs: Knobs) -> Result<Self, StoreError> {
+        let trials = store.trials()?;
+        let history: Vec<Told> = trials.iter().map(TrialRow::told).collect();
+        let choice = choose(store.study().search.space(), &history, store.study().noise);
+        Ok(Self { choice, trials, knobs })
+    }
+
+    /// The settings of the best trial.
+    pub fn best(&self) -> Option<([f64; 2], &TrialRow)> {
+        let choice = self.choice.as_ref()?;
+        Some((choice.point.map(f64::exp2), self.trials.get(choice.trial)?))
+    }
+
+    /// As the command prints it: `best`, `choice` and `trials`.
+    pub fn to_json(&self) -> Value {
+        let [first, second] = self.knobs.names();
+        let knobs = |values: [f64; 2]| {
+            Map::from_iter([
+                (first.to_owned(), json!(values[0])),
+                (second.to_owned(), json!(values[1])),
+            ])
+        };
+        let best = self.best().map(|(values, trial)| {
+            let mut best = knobs(values);
+            best.insert("val_top1".to_owned(), json!(trial.mean(|job| job.val_top1)));
+            best.insert("val_loss".to_owned(), json!(trial.mean(|job| job.val_loss)));
+            best.insert("trial".to_owned(), json!(trial.number));
+            best
+        });
+        let choice = self.choice.as_ref().map(|choice| {
+            json!({
+                "score": choice.score,
+                "noise": choice.noise,
+                "noise_measured": choice.noise_measured,
+                "within_noise": choice.within_noise,
+                "optimum": knobs(choice.optimum.map(f64::exp2)),
+                "optimum_score": choice.optimum_score,
+                "optimum_std_octaves": choice.optimum_std,
+                "curvature": choice.curvature,
+                "next": choice.next,
+            })
+        });
+        let trials = self.trials.iter().map(|trial| {
+            let mut row = knobs(trial.point.map(f64::exp2));
+            let told = trial.told().outcome;
+            let (state, std) = match told {
+                Outcome::Pending => ("running", None),
+                Outcome::Failed => ("failed", None),
+                Outcome::Scored { std, .. } => ("complete", std),
+            };
+            row.insert("trial".to_owned(), json!(trial.number));
+            row.insert("state".to_owned(), json!(state));
+            row.insert("val_top1".to_owned(), json!(told.score()));
+            row.insert("std".to_owned(), json!(std));
+            row.insert("cost".to_owned(), json!(trial.cost()));
+            row.insert("seeds".to_owned(), json!(trial.jobs));
+            row
+        });
+        json!({"best": best, "choice": choice, "trials": trials.collect::<Vec<_>>()})
+    }
+}
+
+/// The plan's recipe with both knobs at the choice, as a file's text.
+///
+/// # Errors
+/// No trial with a score.
+pub fn tuned_recipe(tuned: &Tuned, plan: &Plan) -> Result<String, TrainError> {
+    let (Some((values, trial)), Some(choice)) = (tuned.best(), &tuned.choice) else {
+        return Err(TrainError::Knobs("no trial has a score to choose by".to_owned()));
+    };
+    let recipe = tuned.knobs.set(&plan.recipe, values)?;
+    let [first, second] = tuned.knobs.keys();
+    let done = tuned.trials.iter().filter(|trial| trial.told().outcome != Outcome::Pending).count();
+    Ok(format!(
+        "# {} on {}: {first} and {second} tuned in {done} trials.\n# Validation accuracy {:.4}, {} seed(s); chosen \
+         with an error of {:.4}.\n{}",
+        recipe.model,
+        recipe.data,
+        trial.mean(|job| job.val_top1).unwrap_or(f64::NAN),
+        trial.jobs.len(),
+        choice.score.std,
+        recipe.to_toml()
+    ))
+}

@@ -1,0 +1,266 @@
+//! One process's share of a study: claim a job, run it, record it, until nothing is left.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
+
+use fixnorm_tune::prune::Prune;
+use fixnorm_tune::store::{Claim, End, Job, Sqlite, Store, StoreError, TrialRow};
+
+use super::Knobs;
+use super::trial::{Exit, Run, Trial};
+use crate::run::Stop;
+use crate::run_dir::write_atomic;
+use crate::{Plan, Provenance, TrainError};
+
+/// Something that wants to see a study's progress.
+pub trait TuneObserver {
+    /// Something has changed: a job was claimed, is an epoch further, or has ended.
+    fn changed(&mut self, trials: &[TrialRow]);
+}
+
+/// How a worker's share ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    /// There is nothing left to do, and why.
+    Done(String),
+    /// Asked to stop; its job was given back.
+    Interrupted,
+}
+
+/// A worker.
+pub struct Worker<'a> {
+    /// The study.
+    pub store: &'a mut Sqlite,
+    /// What its trials share.
+    pub plan: &'a Plan,
+    /// Which keys it tunes.
+    pub knobs: Knobs,
+    /// The program that trains.
+    pub program: PathBuf,
+    /// Where run directories go.
+    pub runs: PathBuf,
+    /// After how long without a sign of life a worker's job passes to another.
+    pub lease: Duration,
+}
+
+/// How often a trial's process is looked at.
+const POLL: Duration = Duration::from_millis(50);
+
+/// A plan as a study saves it: without the knobs and the seed, which its trials set.
+///
+/// # Errors
+/// None that the plan's own values would not have had before.
+pub fn plan_text(plan: &Plan, knobs: Knobs) -> Result<String, TrainError> {
+    let mut plan = plan.clone();
+    plan.recipe = knobs.set(&plan.recipe, [1.0, 1.0])?;
+    plan.recipe.train.seed = 0;
+    let device = plan.made_by.device;
+    // A study outlives the version that began it; that one is in its provenance.
+    plan.made_by = Provenance { version: String::new(), commit: String::new(), device };
+    Ok(plan.to_toml())
+}
+
+/// Reads what [`plan_text`] wrote.
+///
+/// # Errors
+/// A plan of a version whose recipes had other keys.
+pub fn saved_plan(text: &str) -> Result<Plan, TrainError> {
+    Plan::from_toml(text)
+        .map_err(|message| TrainError::Knobs(format!("the study's plan: {message}")))
+}
+
+impl Worker<'_> {
+    /// Works until nothing is left or `stop` says so.
+    ///
+    /// # Errors
+    /// A store that fails, a recipe that cannot be trained at all. A trial that fails is a result, not an error.
+    pub fn work(
+        &mut self,
+        observer: &mut dyn TuneObserver,
+        stop: &Stop,
+    ) -> Result<Ended, TrainError> {
+        fs::create_dir_all(&self.runs).map_err(TrainError::io("create", &self.runs))?;
+        let recipe = self.runs.join("recipe.toml");
+        write_atomic(&recipe, self.plan.recipe.to_toml().as_bytes())?;
+        let name = format!("process {}", std::process::id());
+        let mut waited = false;
+        loop {
+            if stop.load(Ordering::Relaxed) != 0 {
+                return Ok(Ended::Interrupted);
+            }
+            match self.store.claim(&name, self.lease)? {
+                Claim::Run(job) => {
+                    waited = false;
+                    observer.changed(&self.store.trials()?);
+                    if !self.run(&job, &recipe, observer, stop)? {
+                        return Ok(Ended::Interrupted);
+                    }
+                    observer.changed(&self.store.trials()?);
+                }
+                Claim::Wait => {
+                    if !waited {
+                        observer.changed(&self.store.trials()?);
+                    }
+                    waited = true;
+                    sleep(4 * POLL);
+                }
+                Claim::Done(reason) => return Ok(Ended::Done(reason)),
+            }
+        }
+    }
+
+    /// Runs a job to its end; false if it was asked to stop.
+    fn run(
+        &mut self,
+        job: &Job,
+        recipe: &Path,
+        observer: &mut dyn TuneObserver,
+        stop: &Stop,
+    ) -> Result<bool, TrainError> {
+        let mut out = self.runs.join(format!("trial-{:03}-seed-{}", job.trial, job.seed));
+        loop {
+            let trial = self.start(job, recipe, &out)?;
+            match self.watch(job, trial, observer, stop) {
+                Ok(Watched::Recorded) => {
+                    remove_checkpoints(&out);
+                    return Ok(true);
+                }
+                Ok(Watched::Lost) => return Ok(true),
+                Ok(Watched::Stopped) => {
+                    self.store.release(job)?;
+                    return Ok(false);
+                }
+                // Another process may still be stopping there, or it is torn.
+                Ok(Watched::NotResumed) => {
+                    out = self.runs.join(format!(
+                        "trial-{:03}-seed-{}-attempt-{}",
+                        job.trial, job.seed, job.attempt
+                    ));
+                    if out.exists() {
+                        fs::remove_dir_all(&out).map_err(TrainError::io("remove", &out))?;
+                    }
+                }
+                Err(error) => {
+                    // Best effort: what failed may be the store itself, and then the lease runs out.
+                    let _ = self.store.release(job);
+                    return Err(error);
+                }
+            }
+        }
+    }
+
+    fn start(&self, job: &Job, recipe: &Path, out: &Path) -> Result<Trial, TrainError> {
+        let [first, second] = self.knobs.keys();
+        let [x, y] = job.point.map(f64::exp2);
+        Trial::start(&Run {
+            program: &self.program,
+            recipe,
+            knobs: [format!("{first}={x:?}"), format!("{second}={y:?}")],
+            seed: job.seed,
+            device: &self.plan.made_by.device,
+            out,
+        })
+    }
+
+    fn watch(
+        &mut self,
+        job: &Job,
+        mut trial: Trial,
+        observer: &mut dyn TuneObserver,
+        stop: &Stop,
+    ) -> Result<Watched, TrainError> {
+        let beat = (self.lease / 4).min(Duration::from_secs(5));
+        let (mut renewed, mut looked, mut epochs) = (Instant::now(), Instant::now(), 0);
+        loop {
+            // Before the curve is read, so that it is whole when the process has ended.
+            let exit = trial.poll()?;
+            if stop.load(Ordering::Relaxed) != 0 {
+                trial.stop();
+            }
+            if exit.is_some() || looked.elapsed() > 5 * POLL {
+                looked = Instant::now();
+                let curve = trial.curve();
+                let is_longer = curve.len() > epochs;
+                if is_longer || exit.is_some() || renewed.elapsed() > beat {
+                    if !self.renew(job, &curve)? {
+                        trial.kill();
+                        return Ok(Watched::Lost);
+                    }
+                    (renewed, epochs) = (Instant::now(), curve.len());
+                }
+                if is_longer {
+                    let trials = self.store.trials()?;
+                    observer.changed(&trials);
+                    let scores: Vec<f64> = curve.iter().map(|epoch| epoch.val_top1).collect();
+                    if exit.is_none() && self.is_hopeless(job, &scores, &trials) {
+                        trial.kill();
+                        self.store.finish(job, &End::Pruned)?;
+                        return Ok(Watched::Recorded);
+                    }
+                }
+            }
+            match exit {
+                None => sleep(POLL),
+                Some(Exit::End(end)) => {
+                    self.store.finish(job, &end)?;
+                    return Ok(Watched::Recorded);
+                }
+                Some(Exit::Stopped) => return Ok(self.stopped(stop)),
+                Some(Exit::NotResumed) => return Ok(Watched::NotResumed),
+                Some(Exit::Refused(reason)) => return Err(TrainError::Knobs(reason)),
+            }
+        }
+    }
+
+    fn renew(
+        &mut self,
+        job: &Job,
+        curve: &[fixnorm_tune::store::Epoch],
+    ) -> Result<bool, StoreError> {
+        self.store.renew(job, self.lease, curve)
+    }
+
+    /// A trial's process has stopped as if asked to. A signal of a terminal reaches it before us.
+    fn stopped(&self, stop: &Stop) -> Watched {
+        let since = Instant::now();
+        while stop.load(Ordering::Relaxed) == 0 && since.elapsed() < Duration::from_secs(1) {
+            sleep(POLL);
+        }
+        match stop.load(Ordering::Relaxed) {
+            // By somebody else; it is saved, and goes on where it was.
+            0 => Watched::NotResumed,
+            _ => Watched::Stopped,
+        }
+    }
+
+    fn is_hopeless(&self, job: &Job, scores: &[f64], trials: &[TrialRow]) -> bool {
+        let study = self.store.study();
+        if study.prune == Prune::Off {
+            return false;
+        }
+        let others = trials.iter().filter(|trial| trial.number < job.trial);
+        let others: Vec<Vec<f64>> = others
+            .flat_map(|trial| &trial.jobs)
+            .map(|job| job.curve.iter().map(|epoch| epoch.val_top1).collect())
+            .collect();
+        study.prune.should_stop(scores, &others, study.epochs)
+    }
+}
+
+enum Watched {
+    /// Its end is in the store, or another worker's is.
+    Recorded,
+    /// The lease ran out.
+    Lost,
+    Stopped,
+    NotResumed,
+}
+
+/// Checkpoints of a finished trial serve nothing; the rest stays.
+fn remove_checkpoints(out: &Path) {
+    // Best effort: they are only large.
+    let _ = fs::remove_dir_all(out.join("checkpoints"));
+}

@@ -1,0 +1,80 @@
+//! Judges all tuners on tables of real results, as docs/tuning.md says.
+//!
+//! `cargo run --release -p fixnorm-tune --example replay -- [--trials 20] [--replays 200] [--offset 2] [--seed 0]
+//! [--start LR,VALUE] TABLE.csv…` prints one line a table, tuner and number of trials. Optuna's samplers on the same
+//! tables: `benches/peers/tune_replay.py`, in the same columns.
+
+use std::process::ExitCode;
+
+use fixnorm_tune::replay::{Setting, TUNERS, judge};
+use fixnorm_tune::surface::Landscape;
+use fixnorm_tune::table::Table;
+
+fn main() -> ExitCode {
+    match run(std::env::args().skip(1).collect()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(message) => {
+            eprintln!("error: {message}");
+            ExitCode::from(2)
+        }
+    }
+}
+
+fn run(arguments: Vec<String>) -> Result<(), String> {
+    let (mut trials, mut replays, mut offset, mut seed) = (20, 200, 2.0, 0);
+    let (mut start, mut files) = (None, vec![]);
+    let mut rest = arguments.into_iter();
+    while let Some(argument) = rest.next() {
+        let mut value = || rest.next().ok_or(format!("{argument} needs a value"));
+        match argument.as_str() {
+            "--trials" => trials = parse(&value()?)?,
+            "--replays" => replays = parse(&value()?)?,
+            "--offset" => offset = parse(&value()?)?,
+            "--seed" => seed = parse(&value()?)?,
+            "--start" => {
+                let text = value()?;
+                let (a, b) = text.split_once(',').ok_or("--start needs LR,VALUE")?;
+                start = Some([parse::<f64>(a)?.log2(), parse::<f64>(b)?.log2()]);
+            }
+            file => files.push(file.to_owned()),
+        }
+    }
+    if files.is_empty() || trials == 0 || replays == 0 {
+        return Err("name at least one table, a trial and a replay".to_owned());
+    }
+    println!(
+        "table,tuner,trials,regret,low,high,to_target,to_target_low,to_target_high,reached,used,noise,test_regret"
+    );
+    for file in files {
+        let text = std::fs::read_to_string(&file).map_err(|error| format!("{file}: {error}"))?;
+        let table = Table::from_csv(&text).map_err(|error| format!("{file}: {error}"))?;
+        let start = start.unwrap_or_else(|| table.space().centre());
+        let setting = Setting { trials, replays, start, offset, seed };
+        for tuner in &TUNERS {
+            let judged = judge(&table, tuner, &setting);
+            for (i, regret) in judged.regret.iter().enumerate() {
+                let test = judged.test_regret.get(i).copied().flatten();
+                println!(
+                    "{file},{},{},{},{},{},{},{},{},{},{},{},{}",
+                    judged.tuner,
+                    i + 1,
+                    regret.mean,
+                    regret.low,
+                    regret.high,
+                    judged.to_target.mean,
+                    judged.to_target.low,
+                    judged.to_target.high,
+                    judged.reached,
+                    judged.used,
+                    table.noise(),
+                    test.map_or_else(String::new, |test: f64| test.to_string()),
+                );
+            }
+        }
+    }
+    Ok(())
+}
+
+fn parse<T: std::str::FromStr>(text: &str) -> Result<T, String> {
+    text.trim().parse().map_err(|_| format!("`{text}` is no number"))
+}

@@ -1,0 +1,282 @@
+//! A quadratic in both knobs, fitted to trials, with the uncertainty of everything read from it.
+//! Not here: what is tried (`search/two_knob.rs`) or chosen (`choice.rs`) by it.
+//!
+//! Ours. A loss of accuracy is quadratic near the optimum only, so three things keep far trials from bending the fit:
+//! - the loss d against the best trial enters as D·ln(1 + d/D), where D is the median loss;
+//! - it enters with a standard deviation that grows with it, besides the noise between seeds;
+//! - curvatures have a prior around −D/(2w²), w two octaves, and the interaction one around 0, which a few trials
+//!   outweigh. So the fit is separable at first, bends no way without cause, and needs no least number of trials.
+
+use crate::matrix::Cholesky;
+use crate::search::{Outcome, Told, finite_scores};
+use crate::space::Point;
+
+/// Coefficients of 1, u, v, u², v², uv.
+const TERMS: usize = 6;
+
+/// How far off the quadratic is, as a share of the loss.
+const MISFIT: f64 = 0.25;
+
+/// Octaves over which a knob typically matters.
+const WIDTH: f64 = 2.0;
+
+/// The fitted quadratic.
+#[derive(Clone, Debug)]
+pub struct Quadratic {
+    /// Where u and v are 0: the best trial.
+    origin: Point,
+    best: f64,
+    scale: f64,
+    coefficients: Vec<f64>,
+    precision: Cholesky,
+}
+
+/// A number and its standard deviation.
+#[derive(Clone, Copy, Debug, PartialEq, serde::Serialize)]
+pub struct Estimate {
+    /// The number.
+    pub mean: f64,
+    /// Its standard deviation.
+    pub std: f64,
+}
+
+impl Quadratic {
+    /// Fits the trials that are known. `noise` is the standard deviation between seeds, above 0. None without a
+    /// single score.
+    pub fn fit(history: &[Told], noise: f64) -> Option<Self> {
+        let values = finite_scores(history);
+        let (origin, best) = best_of(history)?;
+        let mut losses: Vec<f64> =
+            history.iter().filter_map(|told| Some(best - told.outcome.score()?)).collect();
+        losses.retain(|&loss| loss > 0.0);
+        losses.sort_by(f64::total_cmp);
+        let median = losses.get(losses.len() / 2).copied().unwrap_or(0.0);
+        let scale = median.max(3.0 * noise).max(f64::MIN_POSITIVE.sqrt());
+
+        let prior = prior(scale);
+        let mut normal = [[0.0; TERMS]; TERMS];
+        let mut right = [0.0; TERMS];
+        for (i, (mean, std)) in prior.iter().enumerate() {
+            normal[i][i] = std.powi(-2);
+            right[i] = mean * std.powi(-2);
+        }
+        for (told, value) in history.iter().zip(values) {
+            let Some(value) = value else { continue };
+            let seeds = match told.outcome {
+                Outcome::Scored { seeds, .. } => seeds as f64,
+                _ => 1.0,
+            };
+            let loss = (best - value).max(0.0);
+            let soft = scale * (loss / scale).ln_1p();
+            let slope = 1.0 / (1.0 + loss / scale);
+            let variance = (noise * slope).powi(2) / seeds + (MISFIT * soft).powi(2);
+            let row = terms(origin, told.point);
+            for i in 0..TERMS {
+                right[i] -= row[i] * soft / variance;
+                for j in 0..TERMS {
+                    normal[i][j] += row[i] * row[j] / variance;
+                }
+            }
+        }
+        let precision = Cholesky::new(TERMS, |i, j| normal[i][j])?;
+        let coefficients = precision.solve(&right);
+        Some(Self { origin, best, scale, coefficients, precision })
+    }
+
+    /// The score at a point.
+    pub fn at(&self, point: Point) -> Estimate {
+        let row = terms(self.origin, point);
+        Estimate { mean: self.score(dot(&row, &self.coefficients)), std: self.std(&row) }
+    }
+
+    /// How much better `point` is than `other`, near the best trial's score.
+    pub fn gain(&self, point: Point, other: Point) -> Estimate {
+        let (here, there) = (terms(self.origin, point), terms(self.origin, other));
+        let row: Vec<f64> = here.iter().zip(&there).map(|(a, b)| a - b).collect();
+        Estimate { mean: dot(&row, &self.coefficients), std: self.std(&row) }
+    }
+
+    /// The expectation of what `point` gains over `other`, where a loss counts as nothing.
+    pub fn expected_gain(&self, point: Point, other: Point) -> f64 {
+        let Estimate { mean, std } = self.gain(point, other);
+        expected_improvement(mean, std)
+    }
+
+    /// Second derivative along an axis, score per octave².
+    pub fn curvature(&self, axis: usize) -> Estimate {
+        let mut row = [0.0; TERMS];
+        row[3 + axis] = 2.0;
+        Estimate { mean: dot(&row, &self.coefficients), std: self.std(&row) }
+    }
+
+    /// Standard deviation of the optimum's coordinates, by the first-order change of the optimum with the
+    /// coefficients; infinite along an axis that does not bend down.
+    pub fn optimum_std(&self, optimum: Point) -> [f64; 2] {
+        let c = &self.coefficients;
+        let (uu, vv, uv) = (2.0 * c[3], 2.0 * c[4], c[5]);
+        let det = uu * vv - uv * uv;
+        if !(uu < 0.0 && vv < 0.0 && det > 0.0) {
+            return [f64::INFINITY; 2];
+        }
+        // The optimum solves H·x = −b; a change of a coefficient moves it by −H⁻¹·(its part of the gradient).
+        let (u, v) = (optimum[0] - self.origin[0], optimum[1] - self.origin[1]);
+        let gradient = [[0.0, 1.0, 0.0, 2.0 * u, 0.0, v], [0.0, 0.0, 1.0, 0.0, 2.0 * v, u]];
+        let inverse = [[vv / det, -uv / det], [-uv / det, uu / det]];
+        [0, 1].map(|axis| {
+            let row: Vec<f64> = (0..TERMS)
+                .map(|k| -(inverse[axis][0] * gradient[0][k] + inverse[axis][1] * gradient[1][k]))
+                .collect();
+            self.std(&row)
+        })
+    }
+
+    fn std(&self, row: &[f64]) -> f64 {
+        self.precision.forward(row).iter().map(|x| x * x).sum::<f64>().sqrt()
+    }
+
+    /// From the softened scale back to scores.
+    fn score(&self, soft: f64) -> f64 {
+        match soft < 0.0 {
+            true => self.best - self.scale * (-soft / self.scale).exp_m1(),
+            false => self.best + soft,
+        }
+    }
+}
+
+/// Mean and standard deviation of each coefficient before any trial is known.
+fn prior(scale: f64) -> [(f64, f64); TERMS] {
+    let bend = scale / (WIDTH * WIDTH);
+    [
+        (0.0, 10.0 * scale),
+        (0.0, 2.0 * scale),
+        (0.0, 2.0 * scale),
+        (-bend / 2.0, bend),
+        (-bend / 2.0, bend),
+        (0.0, bend / 2.0),
+    ]
+}
+
+/// The best trial's point and score.
+pub(crate) fn best_of(history: &[Told]) -> Option<(Point, f64)> {
+    let scored = history.iter().filter_map(|told| Some((told.point, told.outcome.score()?)));
+    // The first of equals.
+    scored.reduce(|best, other| if other.1 > best.1 { other } else { best })
+}
+
+fn terms(origin: Point, point: Point) -> [f64; TERMS] {
+    let (u, v) = (point[0] - origin[0], point[1] - origin[1]);
+    [1.0, u, v, u * u, v * v, u * v]
+}
+
+fn dot(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| a * b).sum()
+}
+
+/// E[max(0, X)] of a normal X.
+pub(crate) fn expected_improvement(mean: f64, std: f64) -> f64 {
+    if std.is_nan() || std <= 0.0 {
+        return mean.max(0.0);
+    }
+    let z = mean / std;
+    let density = (-0.5 * z * z).exp() / (2.0 * std::f64::consts::PI).sqrt();
+    (mean * normal_cdf(z) + std * density).max(0.0)
+}
+
+/// Φ, by Abramowitz and Stegun's formula 7.1.26 for the error function (error below 1.5e-7).
+fn normal_cdf(z: f64) -> f64 {
+    let x = z.abs() / std::f64::consts::SQRT_2;
+    let t = 1.0 / (1.0 + 0.327_591_1 * x);
+    let poly = t
+        * (0.254_829_592
+            + t * (-0.284_496_736
+                + t * (1.421_413_741 + t * (-1.453_152_027 + t * 1.061_405_429))));
+    let erf = 1.0 - poly * (-x * x).exp();
+    0.5 * (1.0 + erf.copysign(z))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(points: &[Point], score: impl Fn(Point) -> f64) -> Vec<Told> {
+        let tell = |&point: &Point| Told { point, outcome: Outcome::of(score(point)) };
+        points.iter().map(tell).collect()
+    }
+
+    const CROSS: [Point; 9] = [
+        [0.0, 0.0],
+        [-1.0, 0.0],
+        [1.0, 0.0],
+        [0.0, -1.0],
+        [0.0, 1.0],
+        [1.0, 1.0],
+        [-1.0, -1.0],
+        [-1.0, 1.0],
+        [1.0, -1.0],
+    ];
+
+    #[test]
+    fn finds_the_optimum_and_the_interaction_of_a_quadratic() {
+        let f = |[x, y]: Point| {
+            let (u, v) = (x - 0.3, y + 0.4);
+            0.9 - 0.01 * (u * u + 1.5 * v * v - 0.8 * u * v)
+        };
+        let history = told(&CROSS, f);
+        let fit = Quadratic::fit(&history, 1e-4).unwrap();
+        let lattice =
+            (-40..=40).flat_map(|i| (-40..=40).map(move |j| [i, j].map(|k| f64::from(k) / 20.0)));
+        let best = lattice.max_by(|a, b| fit.at(*a).mean.total_cmp(&fit.at(*b).mean)).unwrap();
+        assert!((best[0] - 0.3).abs() < 0.25 && (best[1] + 0.4).abs() < 0.25, "{best:?}");
+        assert!(fit.curvature(1).mean < fit.curvature(0).mean && fit.curvature(0).mean < 0.0);
+        let at = |x, y| fit.at([x, y]).mean;
+        assert!(at(1.0, 1.0) + at(-1.0, -1.0) > at(1.0, -1.0) + at(-1.0, 1.0));
+        let [u, v] = fit.optimum_std(best);
+        assert!(u > 0.0 && u < 1.0 && v > 0.0 && v < 1.0, "{u} {v}");
+    }
+
+    #[test]
+    fn one_trial_far_off_does_not_bend_the_fit() {
+        let f = |[x, y]: Point| 0.9 - 0.01 * (x * x + y * y);
+        let with_cliff = |p: Point| if p[0] > 2.5 { 0.1 } else { f(p) };
+        let mut points = CROSS.to_vec();
+        points.push([3.0, 0.0]);
+        let fit = Quadratic::fit(&told(&points, with_cliff), 1e-3).unwrap();
+        for x in [-1.0, 1.0] {
+            let off = fit.at([x, 0.0]).mean - f([x, 0.0]);
+            assert!(off.abs() < 0.01, "{off} at {x}");
+        }
+    }
+
+    #[test]
+    fn uncertainty_shrinks_with_trials_and_with_seeds() {
+        let history = told(&CROSS, |[x, y]| 0.9 - 0.01 * (x * x + y * y));
+        let std = |history: &[Told]| Quadratic::fit(history, 0.01).unwrap().at([0.5, 0.5]).std;
+        assert!(std(&history) < std(&history[..3]));
+        let mut with_seeds = history.clone();
+        for told in &mut with_seeds {
+            let score = told.outcome.score().unwrap();
+            told.outcome = Outcome::Scored { score, std: Some(0.01), seeds: 4 };
+        }
+        assert!(std(&with_seeds) < std(&history));
+    }
+
+    #[test]
+    fn equal_scores_and_no_scores_are_no_problem() {
+        let flat = told(&CROSS, |_| 0.5);
+        let fit = Quadratic::fit(&flat, 1e-3).unwrap();
+        assert!((fit.at([0.2, 0.1]).mean - 0.5).abs() < 1e-3);
+        let failed = [Told { point: [0.0, 0.0], outcome: Outcome::Failed }];
+        assert!(Quadratic::fit(&failed, 1e-3).is_none());
+        assert!(Quadratic::fit(&[], 1e-3).is_none());
+    }
+
+    #[test]
+    fn expected_improvement_has_its_limits() {
+        assert_eq!(expected_improvement(0.3, 0.0), 0.3);
+        assert_eq!(expected_improvement(-0.3, 0.0), 0.0);
+        // φ(0).
+        assert!((expected_improvement(0.0, 1.0) - 0.398_942_28).abs() < 1e-6);
+        assert!((expected_improvement(5.0, 1.0) - 5.0).abs() < 1e-5);
+        assert!((normal_cdf(1.0) - 0.841_344_75).abs() < 1e-6);
+    }
+}

@@ -1,0 +1,221 @@
+//! What a searcher is, what it is told, and the searchers by name.
+//! Not here: how each of them searches (a file each).
+
+mod gp;
+mod grid;
+mod halton;
+mod random;
+mod tpe;
+mod two_knob;
+
+pub use gp::Gp;
+pub use grid::Grid;
+pub use halton::Halton;
+pub use random::Random;
+pub use tpe::Tpe;
+pub use two_knob::TwoKnob;
+
+use rand_chacha::ChaCha8Rng;
+use rand_chacha::rand_core::SeedableRng;
+use rand_distr::{Distribution, StandardUniform};
+use serde::{Deserialize, Serialize};
+
+use crate::space::{Point, Space};
+
+/// A trial so far, in the order in which trials were proposed.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Told {
+    /// Its setting.
+    pub point: Point,
+    /// What came of it.
+    pub outcome: Outcome,
+}
+
+/// What came of a trial. Scores are better the larger they are.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Outcome {
+    /// Still running.
+    Pending,
+    /// Diverged, was killed, ran out of memory, or was stopped as hopeless: worse than any score.
+    Failed,
+    /// Finished.
+    Scored {
+        /// Mean over seeds.
+        score: f64,
+        /// Their standard deviation, where there are at least two.
+        std: Option<f64>,
+        /// Number of seeds.
+        seeds: usize,
+    },
+}
+
+impl Outcome {
+    /// The result of one seed. One that is not finite is a failure.
+    pub fn of(score: f64) -> Self {
+        Self::of_seeds(&[score])
+    }
+
+    /// The result of several seeds; a failure if any of them failed, which is a score that is not finite.
+    pub fn of_seeds(scores: &[f64]) -> Self {
+        let seeds = scores.len();
+        if seeds == 0 || scores.iter().any(|score| !score.is_finite()) {
+            return Outcome::Failed;
+        }
+        let score = scores.iter().sum::<f64>() / seeds as f64;
+        let squares: f64 = scores.iter().map(|other| (other - score).powi(2)).sum();
+        let std = (seeds > 1).then(|| (squares / (seeds - 1) as f64).sqrt());
+        Outcome::Scored { score, std, seeds }
+    }
+
+    /// The score, if there is one.
+    pub fn score(&self) -> Option<f64> {
+        match self {
+            Outcome::Scored { score, .. } => Some(*score),
+            _ => None,
+        }
+    }
+}
+
+/// The standard deviation between seeds, pooled over all trials that ran with several; none where no trial did.
+pub fn pooled_std(history: &[Told]) -> Option<f64> {
+    let (mut squares, mut freedom) = (0.0, 0.0);
+    for told in history {
+        if let Outcome::Scored { std: Some(std), seeds, .. } = told.outcome {
+            squares += std * std * (seeds - 1) as f64;
+            freedom += (seeds - 1) as f64;
+        }
+    }
+    (freedom > 0.0).then(|| (squares / freedom).sqrt())
+}
+
+/// What to do next.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Ask {
+    /// Try this.
+    Try(Point),
+    /// Nothing before a pending trial is known.
+    Wait,
+    /// The search is over, and why.
+    Done(String),
+}
+
+/// Proposes trials.
+pub trait Searcher {
+    /// The next trial after those in `history`: a function of it and the configuration, of nothing else.
+    fn ask(&self, history: &[Told]) -> Ask;
+}
+
+/// A searcher with its configuration, as a study saves it.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "searcher", rename_all = "kebab-case")]
+pub enum Search {
+    /// Ours.
+    TwoKnob(TwoKnob),
+    /// Uniform.
+    Random(Random),
+    /// A low-discrepancy sequence.
+    Halton(Halton),
+    /// A full table.
+    Grid(Grid),
+    /// Tree-structured Parzen estimators.
+    Tpe(Tpe),
+    /// A Gaussian process with expected improvement.
+    GpEi(Gp),
+}
+
+impl Search {
+    /// Its name, as the command takes it.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Search::TwoKnob(_) => "two-knob",
+            Search::Random(_) => "random",
+            Search::Halton(_) => "halton",
+            Search::Grid(_) => "grid",
+            Search::Tpe(_) => "tpe",
+            Search::GpEi(_) => "gp",
+        }
+    }
+
+    /// The space it searches.
+    pub fn space(&self) -> &Space {
+        match self {
+            Search::TwoKnob(TwoKnob { space, .. })
+            | Search::Random(Random { space, .. })
+            | Search::Halton(Halton { space, .. })
+            | Search::Grid(Grid { space, .. })
+            | Search::Tpe(Tpe { space, .. })
+            | Search::GpEi(Gp { space, .. }) => space,
+        }
+    }
+}
+
+impl Searcher for Search {
+    fn ask(&self, history: &[Told]) -> Ask {
+        match self {
+            Search::TwoKnob(searcher) => searcher.ask(history),
+            Search::Random(searcher) => searcher.ask(history),
+            Search::Halton(searcher) => searcher.ask(history),
+            Search::Grid(searcher) => searcher.ask(history),
+            Search::Tpe(searcher) => searcher.ask(history),
+            Search::GpEi(searcher) => searcher.ask(history),
+        }
+    }
+}
+
+/// The random numbers of proposal `number`: they depend on nothing but it and the seed.
+fn rng(seed: u64, number: usize) -> ChaCha8Rng {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    rng.set_stream(number as u64);
+    rng
+}
+
+fn uniform(rng: &mut ChaCha8Rng) -> [f64; 2] {
+    [StandardUniform.sample(rng), StandardUniform.sample(rng)]
+}
+
+/// Scores with failures as the worst score less the spread of all, so that models can take them; none for
+/// trials that still run. Without any score there is nothing to compare with.
+pub(crate) fn finite_scores(history: &[Told]) -> Vec<Option<f64>> {
+    let scores = || history.iter().filter_map(|told| told.outcome.score());
+    let (worst, best) =
+        scores().fold((f64::INFINITY, f64::NEG_INFINITY), |(w, b), s| (w.min(s), b.max(s)));
+    let failed = match worst.is_finite() {
+        true => worst - (best - worst),
+        false => 0.0,
+    };
+    let value = |told: &Told| match told.outcome {
+        Outcome::Pending => None,
+        Outcome::Failed => Some(failed),
+        Outcome::Scored { score, .. } => Some(score),
+    };
+    history.iter().map(value).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn seeds_are_pooled_and_a_failed_one_fails_the_trial() {
+        let outcome = Outcome::of_seeds(&[0.8, 0.9, 1.0]);
+        let Outcome::Scored { score, std: Some(std), seeds: 3 } = outcome else {
+            panic!("{outcome:?}");
+        };
+        assert!((score - 0.9).abs() < 1e-12 && (std - 0.1).abs() < 1e-12);
+        assert_eq!(Outcome::of_seeds(&[0.8, f64::NAN]), Outcome::Failed);
+        assert_eq!(Outcome::of_seeds(&[]), Outcome::Failed);
+        let told = |scores: &[f64]| Told { point: [0.0, 0.0], outcome: Outcome::of_seeds(scores) };
+        assert_eq!(pooled_std(&[told(&[0.5])]), None);
+        let pooled = pooled_std(&[told(&[0.8, 0.9, 1.0]), told(&[0.0, 0.0]), told(&[0.5])]);
+        assert!((pooled.unwrap() - (0.02f64 / 3.0).sqrt()).abs() < 1e-12);
+    }
+
+    #[test]
+    fn failures_are_worse_than_any_score() {
+        let told = |outcome| Told { point: [0.0, 0.0], outcome };
+        let history =
+            [Outcome::of(0.4), Outcome::Failed, Outcome::Pending, Outcome::of(0.5)].map(told);
+        let values = finite_scores(&history);
+        assert!((values[1].unwrap() - 0.3).abs() < 1e-12 && values[2].is_none());
+    }
+}

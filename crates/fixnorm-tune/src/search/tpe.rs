@@ -1,0 +1,63 @@
+//! Tree-structured Parzen estimators, one an axis, by the crate `tpe`.
+//!
+//! # Source
+//! Bergstra et al., Algorithms for Hyper-Parameter Optimization (2011). Start-up trials and candidates are Optuna's
+//! defaults (10 and 24).
+
+use serde::{Deserialize, Serialize};
+
+use super::{Ask, Outcome, Searcher, Told, rng, uniform};
+use crate::space::{Point, Space};
+
+/// TPE after random start-up trials.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Tpe {
+    /// Where.
+    pub space: Space,
+    /// Decides every draw.
+    pub seed: u64,
+    /// Random trials before the first modelled one.
+    pub startup: usize,
+    /// Tried first, in place of the first random trial.
+    pub first: Option<Point>,
+}
+
+impl Searcher for Tpe {
+    fn ask(&self, history: &[Told]) -> Ask {
+        let number = history.len();
+        let mut rng = rng(self.seed, number);
+        if let (0, Some(first)) = (number, self.first) {
+            return Ask::Try(self.space.snap(first));
+        }
+        if number < self.startup {
+            return Ask::Try(self.space.at_share(uniform(&mut rng)));
+        }
+        let mut share = uniform(&mut rng);
+        for (axis, share) in share.iter_mut().enumerate() {
+            if let Some(found) = self.along(axis, history, &mut rng) {
+                *share = found;
+            }
+        }
+        Ask::Try(self.space.at_share(share))
+    }
+}
+
+impl Tpe {
+    /// A share of one axis; none if the model has nothing to offer, and then chance decides.
+    fn along(&self, axis: usize, history: &[Told], rng: &mut impl rand::Rng) -> Option<f64> {
+        let range = tpe::range(0.0, 1.0).ok()?;
+        let mut model = tpe::TpeOptimizer::new(tpe::parzen_estimator(), range);
+        for told in history {
+            let share = self.space.share_of(told.point)[axis];
+            // The range excludes its end.
+            let share = share.clamp(0.0, 1.0 - 1e-9);
+            let loss = match told.outcome {
+                Outcome::Scored { score, .. } => -score,
+                // Also what still runs, so that several workers do not try the same.
+                Outcome::Failed | Outcome::Pending => f64::INFINITY,
+            };
+            model.tell(share, loss).ok()?;
+        }
+        model.ask(rng).ok()
+    }
+}

@@ -1,0 +1,176 @@
+//! The space that is searched: two knobs, each on a log2 axis.
+
+use serde::{Deserialize, Serialize};
+
+/// A setting of both knobs, in log2.
+pub type Point = [f64; 2];
+
+/// One knob.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Axis {
+    /// What the knob is called: `lr`, `alpha` or `wd`.
+    pub name: String,
+    /// log2 of the smallest value.
+    pub low: f64,
+    /// log2 of the largest value.
+    pub high: f64,
+    /// Distance of the values that can be had, counted from `low`; none where any can.
+    pub step: Option<f64>,
+}
+
+/// Two knobs.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Space {
+    /// The knobs; the first is the learning rate in both spaces that we use.
+    pub axes: [Axis; 2],
+}
+
+/// A space that cannot be searched.
+#[derive(Clone, Debug, PartialEq, thiserror::Error)]
+#[non_exhaustive]
+pub enum SpaceError {
+    /// Bounds that are not numbers, or the wrong way around.
+    #[error("{name}: 2^{low} to 2^{high} is no range to search")]
+    Range {
+        /// The axis.
+        name: String,
+        /// Its lower bound.
+        low: f64,
+        /// Its upper bound.
+        high: f64,
+    },
+    /// A step that is not above 0.
+    #[error("{name}: a step of {step} octaves leads nowhere")]
+    Step {
+        /// The axis.
+        name: String,
+        /// Its step.
+        step: f64,
+    },
+}
+
+impl Axis {
+    /// An axis on which any value between two can be had; `low` and `high` in log2.
+    pub fn new(name: &str, low: f64, high: f64) -> Self {
+        Self { name: name.to_owned(), low, high, step: None }
+    }
+
+    /// The same axis with values this many octaves apart.
+    pub fn with_step(mut self, step: f64) -> Self {
+        self.step = Some(step);
+        self
+    }
+
+    /// The nearest coordinate that can be had.
+    pub fn snap(&self, x: f64) -> f64 {
+        let x = if x.is_nan() { self.low } else { x.clamp(self.low, self.high) };
+        match self.step {
+            None => x,
+            Some(step) => {
+                let last = ((self.high - self.low) / step + 1e-9).floor();
+                self.low + step * ((x - self.low) / step).round().min(last)
+            }
+        }
+    }
+
+    /// Coordinates that cover the axis: its own where it has steps, otherwise about `spacing` octaves apart.
+    pub fn lattice(&self, spacing: f64) -> Vec<f64> {
+        let width = self.high - self.low;
+        let (step, last) = match self.step {
+            Some(step) => (step, (width / step + 1e-9).floor()),
+            None => {
+                let parts = (width / spacing).ceil().max(1.0);
+                (width / parts, parts)
+            }
+        };
+        (0..=last as usize).map(|i| self.low + step * i as f64).collect()
+    }
+
+    fn check(&self) -> Result<(), SpaceError> {
+        let Axis { name, low, high, step } = self;
+        if !(low.is_finite() && high.is_finite() && low < high) {
+            return Err(SpaceError::Range { name: name.clone(), low: *low, high: *high });
+        }
+        match step {
+            Some(step) if !(step.is_finite() && *step > 0.0) => {
+                Err(SpaceError::Step { name: name.clone(), step: *step })
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Space {
+    /// A space of two knobs.
+    ///
+    /// # Errors
+    /// An axis without width, or with a step of nothing.
+    pub fn new(first: Axis, second: Axis) -> Result<Self, SpaceError> {
+        first.check()?;
+        second.check()?;
+        Ok(Self { axes: [first, second] })
+    }
+
+    /// The nearest point that can be had.
+    pub fn snap(&self, point: Point) -> Point {
+        [self.axes[0].snap(point[0]), self.axes[1].snap(point[1])]
+    }
+
+    /// The point at these shares of both axes, 0 to 1.
+    pub fn at_share(&self, share: [f64; 2]) -> Point {
+        let at = |i: usize| self.axes[i].low + share[i] * (self.axes[i].high - self.axes[i].low);
+        self.snap([at(0), at(1)])
+    }
+
+    /// Where a point lies, as shares of both axes.
+    pub fn share_of(&self, point: Point) -> [f64; 2] {
+        let share =
+            |i: usize| (point[i] - self.axes[i].low) / (self.axes[i].high - self.axes[i].low);
+        [share(0), share(1)]
+    }
+
+    /// The middle.
+    pub fn centre(&self) -> Point {
+        self.at_share([0.5, 0.5])
+    }
+
+    /// All points of a lattice over the space.
+    pub fn lattice(&self, spacing: f64) -> Vec<Point> {
+        let second = self.axes[1].lattice(spacing);
+        let rows = self.axes[0].lattice(spacing).into_iter();
+        rows.flat_map(|x| second.iter().map(move |&y| [x, y])).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn snapping_stays_inside_and_on_the_steps() {
+        let axis = Axis::new("lr", -3.0, 2.5).with_step(2.0);
+        for (x, expected) in [(-9.0, -3.0), (-1.9, -1.0), (0.1, 1.0), (9.0, 1.0), (f64::NAN, -3.0)]
+        {
+            assert_eq!(axis.snap(x), expected, "{x}");
+        }
+        assert_eq!(axis.lattice(0.1), [-3.0, -1.0, 1.0]);
+        assert_eq!(Axis::new("lr", 0.0, 1.0).lattice(0.5), [0.0, 0.5, 1.0]);
+        let space = Space::new(axis, Axis::new("alpha", 0.0, 4.0)).unwrap();
+        assert_eq!(space.lattice(2.0).len(), 9);
+        assert_eq!(space.share_of(space.at_share([0.0, 0.25])), [0.0, 0.25]);
+    }
+
+    #[test]
+    fn ranges_without_width_are_refused() {
+        let good = || Axis::new("alpha", 0.0, 1.0);
+        for bad in [
+            Axis::new("lr", 1.0, 1.0),
+            Axis::new("lr", f64::NAN, 1.0),
+            good().with_step(0.0),
+            good().with_step(f64::NAN),
+        ] {
+            let error = Space::new(good(), bad.clone()).unwrap_err().to_string();
+            assert!(error.starts_with(&bad.name), "{error}");
+        }
+    }
+}

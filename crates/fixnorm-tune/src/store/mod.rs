@@ -1,0 +1,348 @@
+//! The study store: what a study is, and what a store of one has to do so that several workers can share it.
+//! Not here: SQL (`sqlite.rs`), other formats (`export.rs`, `optuna.rs`).
+//!
+//! A trial is a setting; it has a *job* for each seed. Workers claim jobs, one at a time. What makes sharing safe:
+//! - a claim, with the proposal of a new trial where no job waits, is one transaction: no two workers claim one job,
+//!   and proposals follow each other;
+//! - a claim is a lease that its worker renews; one that ran out is given to another worker, with a higher attempt;
+//! - a result counts only for the attempt that holds the lease: whoever lost it is told so, and nothing counts twice.
+//!
+//! [`Sqlite`] is for workers of one machine. [`Store`] is what a store for many machines (PostgreSQL) would implement.
+
+mod export;
+mod optuna;
+mod sqlite;
+
+pub use export::to_csv;
+pub use optuna::to_optuna;
+pub use sqlite::Sqlite;
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use serde::{Deserialize, Serialize};
+
+use crate::prune::Prune;
+use crate::search::{Outcome, Search, Told};
+use crate::space::Point;
+
+/// What a study is about; fixed when it is made, but for the number of trials.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Study {
+    /// Its name.
+    pub name: String,
+    /// How it searches.
+    pub search: Search,
+    /// Trials at most.
+    pub trials: usize,
+    /// Seeds of each trial.
+    pub seeds: Vec<u64>,
+    /// Whether all seeds of a trial run even when one has failed, as a table needs it.
+    pub all_seeds: bool,
+    /// Standard deviation between seeds, until the study has measured it.
+    pub noise: f64,
+    /// Epochs of a run.
+    pub epochs: usize,
+    /// When runs are stopped early.
+    pub prune: Prune,
+    /// Everything else that a run's result depends on; opaque here.
+    pub plan: String,
+    /// Which program made it, of which commit; opaque here.
+    pub provenance: String,
+}
+
+/// A job that this worker holds.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Job {
+    /// Its identity in the store.
+    pub id: i64,
+    /// Number of its trial, from 0.
+    pub trial: usize,
+    /// The setting, in log2.
+    pub point: Point,
+    /// Its seed.
+    pub seed: u64,
+    /// From 1; above 1 where a worker before has lost it.
+    pub attempt: u32,
+}
+
+/// What there is to do.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Claim {
+    /// This.
+    Run(Job),
+    /// Nothing before another worker finishes.
+    Wait,
+    /// Nothing any more, and why.
+    Done(String),
+}
+
+/// One epoch of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Epoch {
+    /// From 0.
+    pub epoch: usize,
+    /// Training loss.
+    pub train_loss: f64,
+    /// Validation loss.
+    pub val_loss: f64,
+    /// Validation accuracy.
+    pub val_top1: f64,
+}
+
+/// How a job ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum End {
+    /// With a result.
+    Complete {
+        /// Validation accuracy.
+        val_top1: f64,
+        /// Validation loss.
+        val_loss: f64,
+        /// Accuracy on the test set, where there is one. Nothing is chosen by it.
+        test_top1: Option<f64>,
+    },
+    /// Without one.
+    Failed {
+        /// Whether its numbers ceased to be finite, as against being killed, say.
+        diverged: bool,
+        /// What happened.
+        reason: String,
+    },
+    /// Stopped as hopeless.
+    Pruned,
+}
+
+/// Where a job stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    /// For a worker.
+    Waiting,
+    /// A worker has it.
+    Running,
+    /// It has a result.
+    Complete,
+    /// It has none and will not have one.
+    Failed,
+    /// It was stopped as hopeless.
+    Pruned,
+    /// Another seed of its trial failed, which decided the trial.
+    Skipped,
+}
+
+impl State {
+    const ALL: [State; 6] =
+        [Self::Waiting, Self::Running, Self::Complete, Self::Failed, Self::Pruned, Self::Skipped];
+
+    /// As files and tables name it.
+    pub fn name(self) -> &'static str {
+        match self {
+            State::Waiting => "waiting",
+            State::Running => "running",
+            State::Complete => "complete",
+            State::Failed => "failed",
+            State::Pruned => "pruned",
+            State::Skipped => "skipped",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|state| state.name() == name)
+    }
+
+    /// Whether it can still change.
+    pub fn is_open(self) -> bool {
+        matches!(self, State::Waiting | State::Running)
+    }
+}
+
+/// A job as the store has it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct JobRow {
+    /// Its seed.
+    pub seed: u64,
+    /// Where it stands.
+    pub state: State,
+    /// How often it was claimed.
+    pub attempt: u32,
+    /// Validation accuracy.
+    pub val_top1: Option<f64>,
+    /// Validation loss.
+    pub val_loss: Option<f64>,
+    /// Test accuracy.
+    pub test_top1: Option<f64>,
+    /// Whether it diverged.
+    pub diverged: bool,
+    /// Why it failed.
+    pub reason: Option<String>,
+    /// Epochs that it took, as a share of a whole run.
+    pub cost: f64,
+    /// Milliseconds since 1970 at its last claim.
+    pub started_ms: Option<i64>,
+    /// Milliseconds since 1970 at its end.
+    pub ended_ms: Option<i64>,
+    /// Epoch by epoch.
+    pub curve: Vec<Epoch>,
+}
+
+/// A trial as the store has it.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+pub struct TrialRow {
+    /// From 0, in the order of the proposals.
+    pub number: usize,
+    /// Its setting, in log2.
+    pub point: Point,
+    /// One a seed.
+    pub jobs: Vec<JobRow>,
+}
+
+impl TrialRow {
+    /// What a searcher is told of it. One failed seed fails the trial, whatever the others still do.
+    pub fn told(&self) -> Told {
+        let any = |wanted: fn(State) -> bool| self.jobs.iter().any(|job| wanted(job.state));
+        let outcome = if any(|state| matches!(state, State::Failed | State::Pruned)) {
+            Outcome::Failed
+        } else if any(State::is_open) {
+            Outcome::Pending
+        } else {
+            let scores = self.jobs.iter().filter(|job| job.state == State::Complete);
+            Outcome::of_seeds(
+                &scores.map(|job| job.val_top1.unwrap_or(f64::NAN)).collect::<Vec<_>>(),
+            )
+        };
+        Told { point: self.point, outcome }
+    }
+
+    /// The mean over seeds of a result, where all have it.
+    pub fn mean(&self, of: impl Fn(&JobRow) -> Option<f64>) -> Option<f64> {
+        let values: Option<Vec<f64>> = self.jobs.iter().map(of).collect();
+        values.filter(|v| !v.is_empty()).map(|v| v.iter().sum::<f64>() / v.len() as f64)
+    }
+
+    /// Whole runs that it cost.
+    pub fn cost(&self) -> f64 {
+        self.jobs.iter().map(|job| job.cost).sum()
+    }
+}
+
+/// A store that cannot do what it should. Every one names the file.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum StoreError {
+    /// No such file, or one that cannot be opened.
+    #[error("cannot open the study {}: {message}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        message: String,
+    },
+    /// A file, or its directory, that cannot be written.
+    #[error("the study {} is read-only: make the file and its directory writable", .0.display())]
+    ReadOnly(PathBuf),
+    /// No space. What was committed before is kept.
+    #[error("no space left for the study {}: nothing recorded so far is lost; free some and go on", .0.display())]
+    Full(PathBuf),
+    /// Another program does not let go of it.
+    #[error("the study {} has been locked by another program for {seconds} s; close what has it open (a database browser?)", path.display())]
+    Locked {
+        /// The file.
+        path: PathBuf,
+        /// How long it was waited for.
+        seconds: u64,
+    },
+    /// Another program's file.
+    #[error("{} is not a study of fixnorm: {reason}", path.display())]
+    NotAStudy {
+        /// The file.
+        path: PathBuf,
+        /// What is there instead.
+        reason: String,
+    },
+    /// A file without a study, as another process makes it just before it fills it.
+    #[error("the study {} is empty", .0.display())]
+    Empty(PathBuf),
+    /// A torn or truncated file.
+    #[error("the study {} is damaged: {message}; go on from a copy, or export what `sqlite3 .recover` finds", path.display())]
+    Damaged {
+        /// The file.
+        path: PathBuf,
+        /// What the check said.
+        message: String,
+    },
+    /// Made by a later version.
+    #[error("the study {} has schema {found}, this version of fixnorm knows {known}: use the version that made it", path.display())]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its schema.
+        found: i64,
+        /// The latest one known.
+        known: i64,
+    },
+    /// A study of something else.
+    #[error("the study {} was started with another {what}: it has {old}, this is {new}; go on without changes, or name another file with --study", path.display())]
+    Other {
+        /// The file.
+        path: PathBuf,
+        /// What differs.
+        what: &'static str,
+        /// As saved.
+        old: String,
+        /// As asked for.
+        new: String,
+    },
+    /// Anything else.
+    #[error("the study {}: {message}", path.display())]
+    Sql {
+        /// The file.
+        path: PathBuf,
+        /// What the database said.
+        message: String,
+    },
+    /// An export that cannot be written.
+    #[error("cannot write {}: {message}", path.display())]
+    Export {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        message: String,
+    },
+}
+
+/// Keeps a study and hands out its jobs. See the [module](self) for what it promises.
+pub trait Store {
+    /// What the study is about.
+    fn study(&self) -> &Study;
+
+    /// Claims a job for `worker`, who has to [renew](Self::renew) the claim within `lease`.
+    ///
+    /// # Errors
+    /// A store that cannot be read or written.
+    fn claim(&mut self, worker: &str, lease: Duration) -> Result<Claim, StoreError>;
+
+    /// Renews a claim and adds the epochs that are not recorded yet. False if another worker has the job by now.
+    ///
+    /// # Errors
+    /// A store that cannot be written.
+    fn renew(&mut self, job: &Job, lease: Duration, curve: &[Epoch]) -> Result<bool, StoreError>;
+
+    /// Ends a job. False if another worker has it by now: then this result does not count.
+    ///
+    /// # Errors
+    /// A store that cannot be written.
+    fn finish(&mut self, job: &Job, end: &End) -> Result<bool, StoreError>;
+
+    /// Gives a job back, to be run again or gone on with.
+    ///
+    /// # Errors
+    /// A store that cannot be written.
+    fn release(&mut self, job: &Job) -> Result<(), StoreError>;
+
+    /// Everything so far, in the order of the proposals.
+    ///
+    /// # Errors
+    /// A store that cannot be read.
+    fn trials(&self) -> Result<Vec<TrialRow>, StoreError>;
+}
