@@ -199,7 +199,7 @@ body{margin:0;background:var(--ground);color:var(--ink);font:16px/1.5 system-ui,
 main{max-width:60rem;margin:0 auto;padding:1rem}h1{font-size:1.6rem;overflow-wrap:anywhere}\
 h2{margin-top:2.5rem;border-bottom:1px solid var(--rule)}\
 a{color:inherit}nav ul{padding-left:1.2rem;columns:2}figure{margin:1.5rem 0}figcaption{margin-bottom:.3rem}\
-svg{width:100%;height:auto}.scroll{overflow-x:auto}table{border-collapse:collapse;font-variant-numeric:tabular-nums}\
+svg{width:100%;height:auto}.scroll{overflow-x:auto;margin:1rem 0}table{border-collapse:collapse;font-variant-numeric:tabular-nums}\
 th,td{padding:.25rem .6rem;border-bottom:1px solid var(--rule);text-align:left;white-space:nowrap}\
 table.numbers{font-size:.8rem}details>.scroll{max-height:24rem;overflow:auto}\
 pre{overflow-x:auto;font-size:.8rem}summary{cursor:pointer;color:var(--faint)}.save{margin:.3rem 0}\

@@ -172,7 +172,10 @@ impl Plot {
             let (column, row) = ((index % 3) as f64, (index / 3) as f64);
             let (at, line) = (LEFT + column * 216.0, HEIGHT + 8.0 + 18.0 * row);
             let key = Series {
-                points: vec![(0.0, 0.0), (1.0, 0.0)],
+                points: match series.mark {
+                    Mark::Points => vec![(0.5, 0.0)],
+                    _ => vec![(0.0, 0.0), (1.0, 0.0)],
+                },
                 mark: match series.mark {
                     Mark::Bars => Mark::Line,
                     mark => mark,
@@ -265,7 +268,18 @@ fn draw(svg: &mut String, series: &Series, x: &Scale, y: &Scale) {
     match series.mark {
         Mark::Line | Mark::Dashed => {
             let class = if series.mark == Mark::Dashed { "line dashed" } else { "line" };
-            let places: Vec<String> = places.map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
+            let places: Vec<(f64, f64)> = places.collect();
+            if let [(x, y)] = places[..] {
+                // A line needs two.
+                let left = x - 3.0;
+                let _ = write!(
+                    svg,
+                    "<path class=\"line c{colour}\" d=\"M{left:.1} {y:.1}a3 3 0 1 0 6 0a3 3 0 1 0 -6 0\"/>"
+                );
+                return;
+            }
+            let places: Vec<String> =
+                places.iter().map(|(x, y)| format!("{x:.1},{y:.1}")).collect();
             let _ = write!(
                 svg,
                 "<polyline class=\"{class} c{colour}\" points=\"{}\"/>",
@@ -412,7 +426,8 @@ mod tests {
         assert_eq!(zero.table().1.len(), 3);
         assert!(!plot(vec![], Mark::Line, false).has_data());
         assert!(!plot(vec![(1.0, f64::NAN)], Mark::Line, false).has_data());
-        // A single point, and a flat curve.
+        // A single point is seen as a curve, too, and a flat curve lies in the middle.
+        assert!(plot(vec![(1.0, 2.0)], Mark::Line, false).svg().contains("<path"));
         for points in [vec![(1.0, 2.0)], vec![(0.0, 0.0), (1.0, 0.0)]] {
             let svg = plot(points, Mark::Points, false).svg();
             assert!(svg.contains("<path") && !svg.contains("NaN"), "{svg}");
