@@ -26,7 +26,7 @@ fn trained_model_through_every_command() {
         dir,
         &small_run(
             "out",
-            &["--set", "head.alpha=0.7", "--set", "augment.flip=false", "--epochs", "8"],
+            &["--set", "head.alpha=0.7", "--set", "augment.hflip=0", "--epochs", "8"],
         ),
     );
     for key in [
@@ -101,7 +101,7 @@ fn trained_model_through_every_command() {
         "--set",
         "head.alpha=0.7",
         "--set",
-        "augment.flip=false",
+        "augment.hflip=0",
         "--set",
         "optimizer.lr=0.01",
     ];

@@ -9,11 +9,35 @@ pub struct NamedRecipe {
     pub text: &'static str,
 }
 
+/// The recipes of these files.
+macro_rules! recipes {
+    ($($name:literal),* $(,)?) => {
+        &[$(NamedRecipe {
+            name: $name,
+            text: include_str!(concat!("../../../recipes/", $name, ".toml")),
+        }),*]
+    };
+}
+
 /// All of them, by name.
-pub const RECIPES: &[NamedRecipe] = &[NamedRecipe {
-    name: "fashion_resnet20",
-    text: include_str!("../../../recipes/fashion_resnet20.toml"),
-}];
+pub const RECIPES: &[NamedRecipe] = recipes![
+    "cifar10_resnet20",
+    "cifar10_resnet20_wd",
+    "efficientnet_b0",
+    "efficientnet_b0_wd_tf",
+    "efficientnet_b0_wd_timm",
+    "fashion_resnet20",
+    "finetune",
+    "mobilenetv2_100",
+    "mobilenetv2_100_wd",
+    "mobilenetv2_b0",
+    "mobilenetv2_b0_wd",
+    "resnet50",
+    "resnet50_a3",
+    "resnet50_a3_wd",
+    "resnet50_wd",
+    "semnasnet_100",
+];
 
 impl NamedRecipe {
     /// The recipe of this name.

@@ -18,7 +18,7 @@ use burn::tensor::{DType, Tensor};
 ///
 /// let device = Device::flex().autodiff();
 /// let layer = LinearConfig::new(3, 2).init(&device);
-/// let loss = layer.forward(Tensor::ones([4, 3], &device)).sum();
+/// let loss = layer.forward(Tensor::<2>::ones([4, 3], &device)).sum();
 /// let grads = GradientsParams::from_grads(loss.backward(), &layer);
 /// let (grads, norm) = fixnorm::clip_grad_norm(&layer, grads, 1.0);
 /// // Six weights and two biases, each with gradient 4.
