@@ -437,8 +437,8 @@ mod tests {
     #[test]
     fn ticks_are_round_and_numbers_short() {
         assert_eq!(ticks(0.0, 10.0), [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]);
-        assert_eq!(ticks(-0.3, 0.3).len(), 7);
-        let numbers = [0.5, 1234.0, 0.012345, 1e-7, 0.0, -2.5].map(number);
+        assert_eq!(ticks(-0.3, 0.3).len(), 3);
+        let numbers = [0.5, 1234.0, 0.0123456, 1e-7, 0.0, -2.5].map(number);
         assert_eq!(numbers, ["0.5", "1234", "0.01235", "1.00e-7", "0", "-2.5"]);
     }
 
