@@ -155,6 +155,14 @@ fn dry_run_shows_plan_and_roles_and_writes_nothing() {
     assert_eq!(role("stem.conv.weight"), "scale_invariant");
     assert_eq!(role("stages.2.0.Basic.conv1.conv.weight"), "free");
     assert_eq!(role("fc.weight"), "head");
+    let estimate = &shown["estimate"];
+    assert_eq!(estimate["steps"], 18);
+    let (ms, seconds) =
+        (estimate["step_ms"].as_f64().unwrap(), estimate["seconds"].as_f64().unwrap());
+    assert!(ms > 0.0 && seconds > 80.0 * ms / 1e3, "{estimate}");
+    // Three checkpoints of weights and momentum, and the result.
+    let params = shown["plan"]["derived"]["params"].as_u64().unwrap();
+    assert_eq!(estimate["bytes"], 4 * params * 7);
     let text = run(dir, &arguments).stdout;
     assert!(text.contains("set by hand") && text.contains("steps_per_epoch = 20"), "{text}");
     assert_eq!(fs::read_dir(dir).unwrap().count(), 1);

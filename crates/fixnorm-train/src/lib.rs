@@ -7,6 +7,7 @@
 //!   what every step was like, followed      trajectory.rs, follow.rs
 //!   run directory, checkpoints              run_dir.rs, checkpoint.rs
 //!   events, and the logs that record them   event.rs, logs.rs, tensorboard.rs
+//!   time and disk that it will take         estimate.rs
 //! bench    speed and memory of steps         bench/
 //! weights  with all that their use needs    bundle.rs, pretrained.rs
 //! several  the dissection of weight decay     dissect/
@@ -26,6 +27,7 @@ mod device;
 pub mod dissect;
 mod ema;
 mod error;
+pub mod estimate;
 pub mod evaluate;
 pub mod event;
 pub mod export;

@@ -5,7 +5,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use fixnorm_train::run::{Prepared, prepare, resume, start};
+use fixnorm_train::data::DataSet;
+use fixnorm_train::estimate::estimate;
+use fixnorm_train::run::{prepare, resume, start};
 use fixnorm_train::run_dir::read_plan;
 use fixnorm_train::{Outcome, Plan, Provenance, RecipeBuilder, Stop, Summary, TrainError};
 use serde_json::json;
@@ -28,7 +30,7 @@ pub(crate) fn run(args: &TrainArgs, format: Format) -> anyhow::Result<ExitCode> 
     let recipe = choices(args, builder.map_err(TrainError::from)?)?;
     let (plan, data) = Plan::resolve_with(recipe, made_by(&args.device), &progress::loading())?;
     if args.dry_run {
-        dry_run(&plan, &prepare(&plan, &data)?, format)?;
+        dry_run(&plan, &data, format)?;
         return Ok(ExitCode::SUCCESS);
     }
     let stop = stop_on_signals()?;
@@ -175,15 +177,55 @@ fn text(summary: &Summary) -> anyhow::Result<()> {
     output::line(&format!("  tensorboard --logdir {out}"))
 }
 
-fn dry_run(plan: &Plan, prepared: &Prepared, format: Format) -> anyhow::Result<()> {
-    let roles = &prepared.roles;
+fn dry_run(plan: &Plan, data: &DataSet, format: Format) -> anyhow::Result<()> {
+    let prepared = prepare(plan, data)?;
+    let roles = prepared.roles.clone();
     if let Some(initialized) = &prepared.initialized {
         eprintln!("{}", progress::start_from(initialized));
     }
+    let estimate = estimate(plan, data, prepared)?;
     if format == Format::Json {
-        return output::json(&json!({"plan": plan, "parameters": roles.params}));
+        let parameters = roles.params;
+        return output::json(
+            &json!({"plan": plan, "parameters": parameters, "estimate": estimate}),
+        );
     }
     output::line(plan.to_toml().trim_end())?;
     output::line("")?;
-    output::line(roles.to_string().trim_end())
+    output::line(roles.to_string().trim_end())?;
+    output::line("")?;
+    output::line(&format!(
+        "estimate  {} and {} MiB on disk, from {} steps of {:.0} ms ({:.0} pictures/s)",
+        duration(estimate.seconds),
+        estimate.bytes.div_ceil(1 << 20),
+        estimate.steps,
+        estimate.step_ms,
+        estimate.images_per_second
+    ))
+}
+
+/// In the two largest units.
+fn duration(seconds: f64) -> String {
+    let seconds = seconds.ceil() as u64;
+    let (minutes, hours, days) = (seconds / 60, seconds / 3600, seconds / 86_400);
+    match (days, hours, minutes) {
+        (0, 0, 0) => format!("{seconds} s"),
+        (0, 0, _) => format!("{minutes} min {} s", seconds % 60),
+        (0, ..) => format!("{hours} h {} min", minutes % 60),
+        _ => format!("{days} days {} h", hours % 24),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::duration;
+
+    #[test]
+    fn durations_have_two_units() {
+        let all = [59.2, 61.0, 3599.0, 7260.0, 86_399.0, 180_000.0].map(duration);
+        assert_eq!(
+            all,
+            ["1 min 0 s", "1 min 1 s", "59 min 59 s", "2 h 1 min", "23 h 59 min", "2 days 2 h"]
+        );
+    }
 }

@@ -1,0 +1,102 @@
+//! How long a run will take and how much it will write, from its first steps.
+//! Not here: training (`session.rs`).
+
+use std::time::{Duration, Instant};
+
+use burn::module::Module;
+use fixnorm_data::{DataSet, Loader};
+use serde::Serialize;
+
+use crate::evaluate::{loader, pictures};
+use crate::recipe::Base;
+use crate::run::{Prepared, train_config};
+use crate::step::EpochSums;
+use crate::{Plan, TrainError};
+
+/// Steps that are measured, after two that are not.
+const STEPS: usize = 20;
+/// After this time fewer steps have to do.
+const PATIENCE: Duration = Duration::from_secs(60);
+/// Batches that validation is judged by.
+const VAL_BATCHES: usize = 3;
+
+/// What a run will take, at the speed of its first steps.
+#[derive(Clone, Debug, Serialize)]
+pub struct Estimate {
+    /// Steps that were measured.
+    pub steps: usize,
+    /// Median milliseconds of one, with loading.
+    pub step_ms: f64,
+    /// Training pictures a second.
+    pub images_per_second: f64,
+    /// Seconds of the whole run, validation and test included.
+    pub seconds: f64,
+    /// Bytes of the run directory at its end but for the logs: checkpoints and weights.
+    pub bytes: u64,
+}
+
+/// Takes the first steps of a plan and forgets them.
+///
+/// # Errors
+/// As training.
+pub fn estimate(plan: &Plan, data: &DataSet, prepared: Prepared) -> Result<Estimate, TrainError> {
+    let (recipe, derived) = (&plan.recipe, &plan.derived);
+    let mut learner = prepared.learner;
+    let train = Loader::new(data.train.clone(), derived.train_picture, train_config(plan))?;
+    let (mut epoch, mut sums) = (train.epoch(0), EpochSums::default());
+    let (start, mut times) = (Instant::now(), vec![]);
+    for step in 0..(STEPS + 2).min(derived.steps_per_epoch) {
+        let clock = Instant::now();
+        let batches: Vec<_> =
+            epoch.by_ref().take(recipe.train.accumulate).collect::<Result<_, _>>()?;
+        let stepped;
+        (learner, stepped) = learner.step(batches, step, recipe.optimizer.lr, &mut sums, None);
+        if !stepped.loss.is_finite() {
+            break;
+        }
+        times.push(clock.elapsed());
+        if start.elapsed() > PATIENCE {
+            break;
+        }
+    }
+    drop(epoch);
+    // The first ones fill caches and pools, unless there are no others.
+    let mut times = times.split_off(2.min(times.len().saturating_sub(1)));
+    times.sort();
+    let step = times.get(times.len() / 2).map_or(f64::NAN, Duration::as_secs_f64);
+
+    let (device, model) = (learner.device.clone().inner(), learner.model.valid());
+    let shown = (plan.normalization(), derived.resize);
+    let batch_size = recipe.train.batch_size;
+    let val = loader(data.val.clone(), derived.picture, shown, batch_size, &recipe.loader)?;
+    let (clock, mut seen) = (Instant::now(), 0);
+    for batch in val.epoch(0).take(VAL_BATCHES) {
+        let mut batch = batch?;
+        if !batch.labels.is_empty() {
+            seen += batch.labels.len();
+            model.forward(pictures(&mut batch, &device)).into_data();
+        }
+    }
+    let passes = 1.0 + f64::from(u8::from(recipe.eval.flip));
+    let a_picture = passes * clock.elapsed().as_secs_f64() / seen.max(1) as f64;
+    let evaluated = derived.val_pictures * recipe.train.epochs + derived.test_pictures;
+    Ok(Estimate {
+        steps: times.len(),
+        step_ms: 1e3 * step,
+        images_per_second: recipe.train.step_size() as f64 / step,
+        seconds: step * derived.steps as f64 + a_picture * evaluated as f64,
+        bytes: bytes(plan),
+    })
+}
+
+fn bytes(plan: &Plan) -> u64 {
+    let recipe = &plan.recipe;
+    let states = match recipe.optimizer.base {
+        Base::Sgd | Base::Nesterov => 1,
+        Base::Rmsprop | Base::Adamw => 2,
+    };
+    let averages = u64::from(recipe.train.ema_decay > 0.0);
+    let weights = 4 * plan.derived.params as u64;
+    // The last ones and the best, and the result.
+    weights * (1 + states + averages) * (recipe.checkpoint.keep_last as u64 + 1) + weights
+}
