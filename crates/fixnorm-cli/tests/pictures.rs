@@ -67,7 +67,7 @@ fn ten_strange_files(tree: &Path) -> BTreeSet<String> {
         use std::os::unix::fs::{PermissionsExt, symlink};
         symlink("nowhere.jpg", at("dangling.jpg")).unwrap();
         bad.push("dangling.jpg");
-        fs::set_permissions(at("forbidden.jpg"), fs::Permissions::from_mode(0)).unwrap();
+        fs::set_permissions(at("forbidden.jpg"), fs::Permissions::from_mode(0o000)).unwrap();
         if fs::File::open(at("forbidden.jpg")).is_err() {
             bad.push("forbidden.jpg");
         }

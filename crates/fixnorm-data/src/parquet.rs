@@ -42,14 +42,16 @@ mod schema;
 
 use schema::{class_label, open, torn};
 
+/// A row group: its rows, and of each page of the picture column offset and first row.
+type Group = (u32, Vec<(u64, u32)>);
+
 /// What the index keeps of a file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Contents {
     labels: Vec<i64>,
     /// One a row, or none at all.
     paths: Vec<String>,
-    /// By row group: rows, and of each page of the picture column offset and first row.
-    groups: Vec<(u32, Vec<(u64, u32)>)>,
+    groups: Vec<Group>,
     class_names: Vec<String>,
 }
 
@@ -60,7 +62,7 @@ struct Shard {
     spill: Option<Spill>,
     metadata: ParquetMetaData,
     column: usize,
-    groups: Vec<(u32, Vec<(u64, u32)>)>,
+    groups: Vec<Group>,
 }
 
 /// Pictures in Parquet files, by their places.
@@ -102,7 +104,7 @@ impl Source for Table {
 impl Shard {
     /// What reading a picture costs: the largest dictionary with the largest page.
     fn bytes_per_picture(&self) -> u64 {
-        let group = |(number, (_, pages)): (usize, &(u32, Vec<(u64, u32)>))| {
+        let group = |(number, (_, pages)): (usize, &Group)| {
             let (start, length) = self.metadata.row_group(number).column(self.column).byte_range();
             let offsets = pages.iter().map(|page| page.0);
             let ends = offsets.clone().skip(1).chain([start + length]);

@@ -20,7 +20,7 @@ const CLASSES: [&str; 3] = ["ant", "bee", "cat"];
 /// Name, label and bytes of every picture of a part; every twentieth is torn.
 fn pictures(part: &str, per_class: usize) -> Vec<(String, usize, Vec<u8>)> {
     let mut all = vec![];
-    for label in 0..CLASSES.len() {
+    for (label, class) in CLASSES.iter().enumerate() {
         for number in 0..per_class {
             let shade = |x: u32, y: u32, c: u32| {
                 ((x * 7 + y * 11 + c * 40) as usize + number * 31 + label * 70 + part.len()) as u8
@@ -34,7 +34,7 @@ fn pictures(part: &str, per_class: usize) -> Vec<(String, usize, Vec<u8>)> {
             if (label * per_class + number) % 20 == 7 {
                 bytes.truncate(bytes.len() / 2);
             }
-            all.push((format!("{}_{number:03}.jpg", CLASSES[label]), label, bytes));
+            all.push((format!("{class}_{number:03}.jpg"), label, bytes));
         }
     }
     all
