@@ -186,6 +186,15 @@ fn roles_do_not_depend_on_the_precision() {
 }
 
 #[test]
+fn pictures_of_one_size_are_trained_as_they_are_and_evaluated_larger() {
+    let dir = tempfile::tempdir().unwrap();
+    let shown = json(dir.path(), &["train", "--dry-run", "--set", "eval.resolution=32"]);
+    let derived = &shown["plan"]["derived"];
+    assert_eq!(derived["picture"], serde_json::json!([32, 32, 1]));
+    assert_eq!(shown["plan"]["recipe"]["augment"]["crop"], "padded");
+}
+
+#[test]
 fn models_are_counted() {
     let models = json(Path::new("."), &["models"]);
     let first = &models[0];

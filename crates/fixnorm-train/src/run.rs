@@ -14,11 +14,11 @@ use serde::{Deserialize, Serialize};
 
 use crate::bundle::Bundle;
 use crate::checkpoint::Checkpoints;
-use crate::evaluate::{labels, pictures};
+use crate::evaluate::pictures;
 use crate::event::{Initialized, Observer};
 use crate::run_dir::RunDir;
 use crate::session::Session;
-use crate::step::Learner;
+use crate::step::{Learner, targets};
 use crate::{Plan, TrainError};
 
 /// Asks a run to stop after the step at hand. Signal handlers set it; 0 means go on.
@@ -142,11 +142,11 @@ fn probe(
     let recipe = &plan.recipe;
     let batch_size = recipe.train.batch_size.min(PROBE_PICTURES);
     let config = LoaderConfig { batch_size, ..train_config(plan) };
-    let first = Loader::new(data.train.clone(), plan.derived.picture, config)?.epoch(0).next();
+    let first = Loader::new(data.train.clone(), plan.train_picture(0), config)?.epoch(0).next();
     let mut batch =
         first.ok_or_else(|| TrainError::Mismatch("no training pictures".to_owned()))??;
-    let (labels, x) = (labels(&batch, device), pictures(&mut batch, device));
-    let (criterion, targets) = (recipe.train.criterion(), labels.into());
+    let (targets, x) = (targets(&batch, device), pictures(&mut batch, device));
+    let criterion = recipe.train.criterion();
     let loss = |model: &Classifier| criterion.forward(model.forward(x.clone()), &targets);
     // In bf16 scaling a weight moves the loss by what rounding moves it, and nothing would seem scale-invariant.
     let exact = model.clone().with_precision(Precision::F32);
