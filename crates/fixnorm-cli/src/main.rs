@@ -4,6 +4,7 @@ mod args;
 mod commands;
 mod output;
 mod progress;
+mod run;
 mod trials;
 
 use std::process::ExitCode;

@@ -7,7 +7,7 @@
 //! orientation that a camera noted (EXIF) is not applied, which neither of the two does.
 
 use std::fs::File;
-use std::io::{Cursor, Read};
+use std::io::{self, Cursor, Read, Seek, SeekFrom};
 use std::ops::Range;
 use std::path::Path;
 
@@ -68,6 +68,15 @@ pub(crate) fn read_encoded(path: &Path) -> Result<Encoded, DataError> {
     Ok(Encoded { bytes, name: path.to_owned() })
 }
 
+/// The bytes of a picture in a file of many. Opened each time: sets have more files than a process may have open.
+pub(crate) fn read_within(path: &Path, offset: u64, size: u64) -> io::Result<Vec<u8>> {
+    let mut file = File::open(path)?;
+    file.seek(SeekFrom::Start(offset))?;
+    let mut bytes = vec![0; size as usize];
+    file.read_exact(&mut bytes)?;
+    Ok(bytes)
+}
+
 /// The whole picture; grey pictures have one channel, others three.
 ///
 /// # Errors
@@ -89,10 +98,6 @@ pub(crate) fn decode_window(
     let wrong = |message: String| DataError::NotAPicture { path: encoded.name.clone(), message };
     let bytes = &encoded.bytes[..];
     match image::guess_format(bytes) {
-        // Whatever the window: which pictures are bad must not depend on it.
-        Ok(ImageFormat::Jpeg) if ends_early(bytes) => {
-            Err(wrong("it ends before its last pixel".to_owned()))
-        }
         Ok(ImageFormat::Jpeg) => jpeg::decode_window(bytes, choose).map_err(wrong),
         Ok(format @ (ImageFormat::Png | ImageFormat::WebP)) => {
             let picture = decode_whole(bytes, format).map_err(wrong)?;
@@ -101,30 +106,6 @@ pub(crate) fn decode_window(
         }
         _ if bytes.is_empty() => Err(wrong("it is empty".to_owned())),
         _ => Err(wrong("it begins like none".to_owned())),
-    }
-}
-
-/// Whether the bytes are a JPEG file without the marker that ends one. The decoder would make up what is
-/// missing.
-fn ends_early(bytes: &[u8]) -> bool {
-    let mut rest = match bytes {
-        [0xff, 0xd8, rest @ ..] => rest,
-        _ => return false,
-    };
-    // Over the headers, of which one may hold a whole JPEG, to the first scan.
-    loop {
-        match *rest {
-            [0xff, 0xda, ref scan @ ..] => {
-                return !scan.windows(2).any(|pair| pair == [0xff, 0xd9]);
-            }
-            [0xff, 0xff, ..] => rest = &rest[1..],
-            [0xff, _, high, low, ..] => {
-                let length = usize::from(u16::from_be_bytes([high, low]));
-                rest = rest.get(2 + length..).unwrap_or_default();
-            }
-            // Not as JPEG has it: the decoder will say what is wrong.
-            _ => return false,
-        }
     }
 }
 

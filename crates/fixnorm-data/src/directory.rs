@@ -4,15 +4,13 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::{DataError, DataSet, Source, idx, split};
+use crate::split::{self, VAL_SHARE};
+use crate::{DataError, DataSet, Source, idx};
 
 pub(crate) const TRAIN_IMAGES: &str = "train-images-idx3-ubyte";
 pub(crate) const TRAIN_LABELS: &str = "train-labels-idx1-ubyte";
 pub(crate) const TEST_IMAGES: &str = "t10k-images-idx3-ubyte";
 pub(crate) const TEST_LABELS: &str = "t10k-labels-idx1-ubyte";
-
-/// One twelfth of the training pictures validates: 5,000 of 60,000.
-const VAL_SHARE: usize = 12;
 
 /// Whether `dir` has this file, gzipped or not.
 pub(crate) fn has(dir: &Path, file: &str) -> bool {

@@ -20,6 +20,10 @@ pub(crate) fn decode_window(
         .set_max_width(usize::from(u16::MAX))
         .set_max_height(usize::from(u16::MAX))
         .set_strict_mode(true);
+    // Whatever the window: which pictures are bad must not depend on it.
+    if ends_early(bytes) {
+        return Err("it ends before its last pixel".to_owned());
+    }
     let mut choose = Some(choose);
     let mut file = Cow::Borrowed(bytes);
     if let Some(frame) = Frame::find(bytes) {
@@ -46,6 +50,54 @@ pub(crate) fn decode_window(
     Ok(Part::from(Picture { height, width, channels, pixels }))
 }
 
+/// The markers of a file and where each stands, down to that of its first scan. A header may hold a whole JPEG file,
+/// which is passed over.
+struct Markers<'a> {
+    bytes: &'a [u8],
+    at: usize,
+}
+
+impl<'a> Markers<'a> {
+    fn of(bytes: &'a [u8]) -> Self {
+        // Behind that of the file's start.
+        Self { bytes, at: 2 }
+    }
+}
+
+impl Iterator for Markers<'_> {
+    type Item = (u8, usize);
+
+    fn next(&mut self) -> Option<(u8, usize)> {
+        // Any number of these may stand before a marker.
+        while self.bytes.get(self.at..self.at + 2)? == [0xff, 0xff] {
+            self.at += 1;
+        }
+        let at = self.at;
+        let &[0xff, marker] = self.bytes.get(at..at + 2)? else { return None };
+        let length = number(self.bytes, at + 2);
+        self.at = match (marker, length) {
+            (SCAN, _) | (_, None) => self.bytes.len(),
+            (_, Some(length)) => at + 2 + length,
+        };
+        Some((marker, at))
+    }
+}
+
+/// The marker of a scan.
+const SCAN: u8 = 0xda;
+
+fn number(bytes: &[u8], at: usize) -> Option<usize> {
+    let two = bytes.get(at..at + 2)?;
+    Some(usize::from(u16::from_be_bytes([two[0], two[1]])))
+}
+
+/// Whether the file lacks the marker that ends one. The decoder would make up what is missing.
+fn ends_early(bytes: &[u8]) -> bool {
+    let scan = Markers::of(bytes).find(|(marker, _)| *marker == SCAN);
+    // Without a scan the decoder will say what is wrong.
+    scan.is_some_and(|(_, at)| !bytes[at + 2..].windows(2).any(|pair| pair == [0xff, 0xd9]))
+}
+
 /// The header of a file whose rows come one after another: sequential, all its components in one scan.
 struct Frame {
     size: [usize; 2],
@@ -58,37 +110,23 @@ struct Frame {
 impl Frame {
     /// That of a file, unless it is of another kind or torn before its first scan.
     fn find(bytes: &[u8]) -> Option<Self> {
-        let number = |at: usize| {
-            let two = bytes.get(at..at + 2)?;
-            Some(usize::from(u16::from_be_bytes([two[0], two[1]])))
-        };
         let (mut frame, mut components) = (None, 0);
-        let mut at = 2;
-        loop {
-            let marker = number(at)?;
+        for (marker, at) in Markers::of(bytes) {
             match marker {
-                // Any number of these may stand before a marker.
-                0xffff => {
-                    at += 1;
-                    continue;
-                }
-                0xffc0 | 0xffc1 => {
-                    let size = [number(at + 5)?, number(at + 7)?];
+                0xc0 | 0xc1 => {
+                    let size = [number(bytes, at + 5)?, number(bytes, at + 7)?];
                     components = usize::from(*bytes.get(at + 9)?);
                     let factors = (0..components).map(|i| Some(bytes.get(at + 11 + 3 * i)? & 15));
                     let most = factors.collect::<Option<Vec<u8>>>()?.into_iter().max()?;
                     frame = Some(Self { size, at: at + 5, unit: 8 * usize::from(most) });
                 }
-                0xffda => return frame.filter(|_| bytes.get(at + 4) == Some(&(components as u8))),
-                // Progressive, lossless or arithmetically coded; or no marker where one must be.
-                0xffc2..=0xffc3 | 0xffc5..=0xffc7 | 0xffc9..=0xffcb | 0xffcd..=0xffcf => {
-                    return None;
-                }
-                0..0xff00 => return None,
+                SCAN => return frame.filter(|_| bytes.get(at + 4) == Some(&(components as u8))),
+                // Progressive, lossless or arithmetically coded.
+                0xc2..=0xc3 | 0xc5..=0xc7 | 0xc9..=0xcb | 0xcd..=0xcf => return None,
                 _ => {}
             }
-            at += 2 + number(at + 2)?;
         }
+        None
     }
 
     /// The file with a height that ends a unit behind row `end`, of which the interpolation of colours needs

@@ -32,9 +32,9 @@ use bytes::Bytes;
 use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
-use crate::index::{self, LoadOptions};
+use crate::index::LoadOptions;
 use crate::parts::{self, Parts};
-use crate::shards::{self, Shards};
+use crate::shards;
 use crate::spill::{Put, Spill};
 use crate::{DataError, DataSet, Encoded, Sample, Source};
 
@@ -181,21 +181,14 @@ pub(crate) fn load(
     name: String,
     options: &LoadOptions<'_>,
 ) -> Result<DataSet, DataError> {
-    let Shards { train, val, test } = shards::find(pattern, ".parquet")?;
-    let all = [&train[..], &val, &test].concat();
-    let contents = index::of_each("parquet", &all, options, scan)?;
-    let class_names = contents.first().map(|first| first.class_names.clone()).unwrap_or_default();
-    let largest = contents[..train.len()].iter().flat_map(|contents| &contents.labels).max();
+    let indexed = shards::find(pattern, ".parquet")?.indexed("parquet", options, scan)?;
+    let [train, val, mut test] = indexed;
+    let class_names = train.first().map(|(_, first)| first.class_names.clone()).unwrap_or_default();
+    let largest = train.iter().flat_map(|(_, contents)| &contents.labels).max();
     let class_names = match class_names.is_empty() {
         true => parts::numbered(largest.map_or(0, |&label| label.max(0) as u64), pattern)?,
         false => class_names,
     };
-    let mut contents = contents.into_iter();
-    let mut part = |files: Vec<PathBuf>| {
-        let own: Vec<_> = contents.by_ref().take(files.len()).collect();
-        files.into_iter().zip(own).collect::<Vec<_>>()
-    };
-    let (train, val, mut test) = (part(train), part(val), part(test));
     if test.iter().all(|(_, own)| own.labels.iter().all(|&label| label == -1)) {
         test.clear();
     }

@@ -5,10 +5,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use crate::source::Subset;
-use crate::{DataError, DataSet, Source, imagenet, split};
-
-/// One twelfth of the training pictures validates where there are no others: 5,000 of 60,000.
-const VAL_SHARE: usize = 12;
+use crate::split::{self, VAL_SHARE};
+use crate::{DataError, DataSet, Source, imagenet};
 
 /// More classes than any set has: a label beyond is a mistake, not a reason to make up names for all below.
 const MOST_CLASSES: u64 = 1 << 20;

@@ -3,7 +3,11 @@
 
 use std::path::{Path, PathBuf};
 
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+
 use crate::DataError;
+use crate::index::{self, LoadOptions};
 
 /// Files by what they are for, each list in the order of names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -11,6 +15,28 @@ pub(crate) struct Shards {
     pub(crate) train: Vec<PathBuf>,
     pub(crate) val: Vec<PathBuf>,
     pub(crate) test: Vec<PathBuf>,
+}
+
+impl Shards {
+    /// The files of each part with what `scan` finds in them, from the index where it holds.
+    ///
+    /// # Errors
+    /// The first file that cannot be scanned.
+    pub(crate) fn indexed<T>(
+        self,
+        kind: &str,
+        options: &LoadOptions<'_>,
+        scan: impl Fn(&Path) -> Result<T, DataError> + Sync,
+    ) -> Result<[Vec<(PathBuf, T)>; 3], DataError>
+    where
+        T: Serialize + DeserializeOwned + Send,
+    {
+        let all = [&self.train[..], &self.val, &self.test].concat();
+        let mut found = index::of_each(kind, &all, options, scan)?.into_iter();
+        // `zip` asks its first side first, so that nothing of the next part is taken.
+        Ok([self.train, self.val, self.test]
+            .map(|files| files.into_iter().zip(found.by_ref()).collect()))
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -9,6 +9,7 @@ use std::fs::{self, File};
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use crate::decode::read_within;
 use crate::index;
 
 /// The last bytes; the number is the version.
@@ -83,11 +84,8 @@ impl Spill {
 
     /// The bytes of a picture.
     pub(crate) fn read(&self, row: usize) -> io::Result<Vec<u8>> {
-        let mut file = File::open(&self.path)?;
-        file.seek(SeekFrom::Start(self.offsets[row]))?;
-        let mut bytes = vec![0; (self.offsets[row + 1] - self.offsets[row]) as usize];
-        file.read_exact(&mut bytes)?;
-        Ok(bytes)
+        let (start, end) = (self.offsets[row], self.offsets[row + 1]);
+        read_within(&self.path, start, end - start)
     }
 }
 

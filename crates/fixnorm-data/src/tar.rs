@@ -11,17 +11,17 @@
 
 use std::collections::HashMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, Seek};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use ::tar::{Archive, EntryType};
 use serde::{Deserialize, Serialize};
 
-use crate::decode::MAX_FILE_BYTES;
-use crate::index::{self, LoadOptions};
+use crate::decode::{MAX_FILE_BYTES, read_within};
+use crate::index::LoadOptions;
 use crate::parts::{self, Parts};
-use crate::shards::{self, Shards};
+use crate::shards;
 use crate::walk::is_picture;
 use crate::{DataError, DataSet, Encoded, Sample, Source};
 
@@ -63,7 +63,7 @@ impl Source for Tar {
             let message = format!("it has more than {MAX_FILE_BYTES} bytes");
             return Err(DataError::NotAPicture { path: name, message });
         }
-        match read_at(shard, member.offset, member.size) {
+        match read_within(shard, member.offset, member.size) {
             Ok(bytes) => Ok(Sample::Encoded(Encoded { bytes, name })),
             Err(source) => Err(DataError::Read { path: name, source }),
         }
@@ -72,15 +72,6 @@ impl Source for Tar {
     fn label(&self, index: usize) -> u32 {
         self.labels[index]
     }
-}
-
-/// Some bytes of a file. Opened each time: sets have more shards than a process may have files open.
-fn read_at(path: &Path, offset: u64, size: u64) -> std::io::Result<Vec<u8>> {
-    let mut file = File::open(path)?;
-    file.seek(SeekFrom::Start(offset))?;
-    let mut bytes = vec![0; size as usize];
-    file.read_exact(&mut bytes)?;
-    Ok(bytes)
 }
 
 /// The data set in the shards that a pattern names.
@@ -92,14 +83,14 @@ pub(crate) fn load(
     name: String,
     options: &LoadOptions<'_>,
 ) -> Result<DataSet, DataError> {
-    let Shards { train, val, test } = shards::find(pattern, ".tar")?;
-    let all = [&train[..], &val, &test].concat();
-    let mut found = index::of_each("tar", &all, options, scan)?.into_iter();
-    let mut part = |shards: &[PathBuf]| -> Vec<(u32, Member)> {
-        let numbered = (0..).zip(found.by_ref().take(shards.len()));
-        numbered.flat_map(|(shard, own)| own.into_iter().map(move |m| (shard, m))).collect()
+    let indexed = shards::find(pattern, ".tar")?.indexed("tar", options, scan)?;
+    let part = |part: Vec<(PathBuf, Vec<Member>)>| {
+        let (shards, members): (Vec<_>, Vec<_>) = part.into_iter().unzip();
+        let numbered = (0..).zip(members);
+        let members = numbered.flat_map(|(shard, own)| own.into_iter().map(move |m| (shard, m)));
+        (shards, members.collect::<Vec<(u32, Member)>>())
     };
-    let (mut train_members, val_members, test_members) = (part(&train), part(&val), part(&test));
+    let [(train, mut train_members), (val, val_members), (test, test_members)] = indexed.map(part);
     let Some((_, first)) = train_members.first() else {
         return Err(DataError::NoPictures { path: pattern.to_owned() });
     };

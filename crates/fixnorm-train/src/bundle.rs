@@ -11,7 +11,7 @@ use fixnorm_nn::weights::{self, Fit, Loaded, Metadata, Mismatch, WeightsFile};
 use fixnorm_nn::{Classifier, Input, ModelSpec, WeightsError};
 use serde::{Deserialize, Serialize};
 
-use crate::evaluate::{evaluate, loader};
+use crate::evaluate::{Order, evaluate, loader};
 use crate::run_dir::write_atomic;
 use crate::{Evaluation, Plan, TrainError, pretrained, recipe};
 
@@ -336,7 +336,7 @@ impl Bundle {
         let View { shape, pictures, input } = self.view(spec, &data)?;
         let loaded = self.load_into(spec.init(input, 0, &device), spec, fit)?;
         let settings = recipe::Loader { max_bad: options.max_bad, ..recipe::Loader::default() };
-        let val = loader(data.val, shape, pictures, 128, &settings)?;
+        let val = loader(data.val, shape, pictures, 128, &settings, Order::Given)?;
         Ok((evaluate(&loaded.model, &val, options.flip, &device)?, loaded.left))
     }
 }

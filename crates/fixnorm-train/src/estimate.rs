@@ -7,7 +7,7 @@ use burn::module::Module;
 use fixnorm_data::{DataSet, Loader};
 use serde::Serialize;
 
-use crate::evaluate::{loader, pictures};
+use crate::evaluate::{Order, loader, pictures};
 use crate::recipe::Base;
 use crate::run::{Prepared, train_config};
 use crate::step::EpochSums;
@@ -68,7 +68,8 @@ pub fn estimate(plan: &Plan, data: &DataSet, prepared: Prepared) -> Result<Estim
     let (device, model) = (learner.device.clone().inner(), learner.model.valid());
     let shown = (plan.normalization(), derived.resize);
     let batch_size = recipe.train.batch_size;
-    let val = loader(data.val.clone(), derived.picture, shown, batch_size, &recipe.loader)?;
+    let (source, order) = (data.val.clone(), Order::Given);
+    let val = loader(source, derived.picture, shown, batch_size, &recipe.loader, order)?;
     let (clock, mut seen) = (Instant::now(), 0);
     for batch in val.epoch(0).take(VAL_BATCHES) {
         let mut batch = batch?;

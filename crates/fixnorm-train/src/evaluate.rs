@@ -67,20 +67,30 @@ pub(crate) fn hits(logits: &[f32], labels: &[u32]) -> (usize, usize) {
     (top1, top5)
 }
 
-/// A set of pictures to evaluate on, in order and unchanged.
+/// In which order pictures are looked at; of training, the order is the plan's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Order {
+    /// As the source has them.
+    Given,
+    /// A random one, the same for all seeds: runs are measured on the same first few pictures.
+    Shuffled,
+}
+
+/// A set of pictures to evaluate on, unchanged.
 pub(crate) fn loader(
     source: Arc<dyn Source>,
     shape: [usize; 3],
     (normalization, resize): (Normalization, Option<Resize>),
     batch_size: usize,
     loader: &recipe::Loader,
+    order: Order,
 ) -> Result<Loader, TrainError> {
     let config = LoaderConfig {
         batch_size,
         workers: loader.workers,
         prefetch: loader.prefetch,
         seed: 0,
-        shuffle: false,
+        shuffle: order == Order::Shuffled,
         drop_last: false,
         transform: resize.map_or_else(Transform::default, Transform::from),
         normalization,

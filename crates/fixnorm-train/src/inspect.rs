@@ -1,7 +1,9 @@
 //! Roles, norms and effective learning rates of a model's parameters.
 
 use burn::tensor::{Tensor, TensorData};
-use fixnorm::{Risk, Role, WeightSnapshot};
+use fixnorm::measure::weight_norms;
+use fixnorm::migrate::alpha_of;
+use fixnorm::{Risk, Role};
 use fixnorm_data::{DataSet, DataSpec};
 use fixnorm_nn::ModelSpec;
 use fixnorm_nn::loss::cross_entropy;
@@ -9,7 +11,8 @@ use fixnorm_nn::weights::Fit;
 use serde::Serialize;
 
 use crate::bundle::View;
-use crate::risks::{loader as loader_of, risk};
+use crate::evaluate::{Order, loader};
+use crate::risks::risk;
 use crate::{Bundle, TrainError, recipe};
 
 /// A model, parameter by parameter.
@@ -49,8 +52,8 @@ pub fn risks(
     let View { shape, pictures, input } = bundle.view(spec, &data)?;
     let model = bundle.load_into(spec.init(input, 0, &device), spec, Fit::Exact)?.model;
     let of = |source| {
-        let loader = recipe::Loader::default();
-        let loader = loader_of(source, shape, pictures.clone(), 128, &loader)?;
+        let settings = recipe::Loader::default();
+        let loader = loader(source, shape, pictures.clone(), 128, &settings, Order::Shuffled)?;
         risk(&model, &loader, most, &device)
     };
     Ok(Risks { train: of(data.train)?, val: of(data.val)? })
@@ -122,10 +125,7 @@ pub fn inspect(
     let roles =
         probe.run(&model, |model| cross_entropy(model.forward(x.clone()), labels.clone(), 0.0))?;
 
-    let norms: Vec<(String, f64)> = {
-        let snapshot = WeightSnapshot::take(&model, &roles);
-        snapshot.norms().map(|(path, norm)| (path.to_owned(), norm)).collect()
-    };
+    let norms = weight_norms(&model, &roles);
     let norm_of = |path: &str| norms.iter().find(|(known, _)| known == path).map(|(_, norm)| *norm);
     let rows = roles.params.iter().map(|param| {
         let norm = norm_of(&param.path);
@@ -150,10 +150,7 @@ pub fn inspect(
     Ok(Inspection {
         parameters: rows.collect(),
         head: HeadRow {
-            alpha: head
-                .as_deref()
-                .and_then(norm_of)
-                .map(|norm| norm / (input.classes as f64).sqrt()),
+            alpha: head.as_deref().and_then(norm_of).map(|norm| alpha_of(norm, input.classes)),
             path: head,
         },
         risk: None,

@@ -140,13 +140,8 @@ impl RecipeBuilder {
     /// # Errors
     /// Another form, an unknown key or a value that does not fit it.
     pub fn override_with(mut self, assignment: &str) -> Result<Self, RecipeError> {
-        let (key, text) = assignment
-            .split_once('=')
-            .ok_or_else(|| RecipeError::Override(assignment.to_owned()))?;
-        let parsed = format!("value = {text}").parse::<Table>();
-        let value = parsed.ok().and_then(|mut table| table.remove("value"));
-        let value = value.unwrap_or_else(|| Value::String(text.trim().to_owned()));
-        self.insert(key.trim(), value, "--set")?;
+        let (key, value) = parse_assignment(assignment)?;
+        self.insert(key, value, "--set")?;
         Ok(self)
     }
 
@@ -200,6 +195,15 @@ impl Recipe {
     pub fn to_toml(&self) -> String {
         toml::to_string(self).expect("a recipe is a table of plain values")
     }
+}
+
+/// Key and value of `key=value`. A value that is not TOML is a string: names need no quotes.
+pub(crate) fn parse_assignment(assignment: &str) -> Result<(&str, Value), RecipeError> {
+    let (key, text) =
+        assignment.split_once('=').ok_or_else(|| RecipeError::Override(assignment.to_owned()))?;
+    let parsed = format!("value = {text}").parse::<Table>();
+    let value = parsed.ok().and_then(|mut table| table.remove("value"));
+    Ok((key.trim(), value.unwrap_or_else(|| Value::String(text.trim().to_owned()))))
 }
 
 /// The path before the last dot is a section; `roles.` takes any key, dots included.

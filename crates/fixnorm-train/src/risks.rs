@@ -1,40 +1,14 @@
 //! Cross-boundary risk of a classifier on pictures.
 //! Not here: what it is (`fixnorm::risk`).
 
-use std::sync::Arc;
-
 use burn::module::Module;
 use burn::tensor::Device;
 use fixnorm::{Features, LinearHead, Risk, RiskConfig, cross_boundary_risk};
-use fixnorm_data::{Loader, LoaderConfig, Normalization, OnBad, Resize, Source, Transform};
+use fixnorm_data::Loader;
 use fixnorm_nn::Classifier;
 
+use crate::TrainError;
 use crate::evaluate::pictures;
-use crate::{TrainError, recipe};
-
-/// Pictures to measure the risk on: all of them in a fixed random order, of which the first few are taken.
-pub(crate) fn loader(
-    source: Arc<dyn Source>,
-    shape: [usize; 3],
-    (normalization, resize): (Normalization, Option<Resize>),
-    batch_size: usize,
-    loader: &recipe::Loader,
-) -> Result<Loader, TrainError> {
-    let config = LoaderConfig {
-        batch_size,
-        workers: loader.workers,
-        prefetch: loader.prefetch,
-        // Fixed: runs of different seeds are measured on the same pictures.
-        seed: 0,
-        shuffle: true,
-        drop_last: false,
-        transform: resize.map_or_else(Transform::default, Transform::from),
-        normalization,
-        on_bad: OnBad::LeaveOut,
-        max_bad: loader.max_bad,
-    };
-    Ok(Loader::new(source, shape, config)?)
-}
 
 /// Risk of `model`, with running statistics, on the first `most` pictures of `loader`. `device` is without
 /// autodiff.

@@ -14,7 +14,7 @@ use fixnorm_nn::Classifier;
 
 use crate::checkpoint::{Checkpoints, EpochResult, Progress};
 use crate::ema::Ema;
-use crate::evaluate::{evaluate, loader};
+use crate::evaluate::{Order, evaluate, loader};
 use crate::event::{Event, Initialized, Observer, Part};
 use crate::follow::{Follower, Rates};
 use crate::logs::Logs;
@@ -24,7 +24,7 @@ use crate::run::{Outcome, Prepared, Stop, Summary, train_config};
 use crate::run_dir::{RunDir, Skipped};
 use crate::step::Learner;
 use crate::trajectory::TrajectoryLog;
-use crate::{Evaluation, Plan, TrainError, bundle, risks};
+use crate::{Evaluation, Plan, TrainError, bundle};
 
 /// One process's part of a run.
 pub(crate) struct Session<'a> {
@@ -70,15 +70,10 @@ impl<'a> Session<'a> {
                 ema.set_model(Checkpoints::load_ema(&path, ema.model().clone())?);
             }
         }
-        let evaluation = |source| {
+        let unchanged = |source, order| {
             let pictures = (plan.normalization(), plan.derived.resize);
             let Train { batch_size, .. } = recipe.train;
-            loader(source, plan.derived.picture, pictures, batch_size, &recipe.loader)
-        };
-        let risk_loader = |source| {
-            let pictures = (plan.normalization(), plan.derived.resize);
-            let Train { batch_size, .. } = recipe.train;
-            risks::loader(source, plan.derived.picture, pictures, batch_size, &recipe.loader)
+            loader(source, plan.derived.picture, pictures, batch_size, &recipe.loader, order)
         };
         let weights =
             || weight_norms(&learner.model, &roles).into_iter().map(|(path, _)| path).collect();
@@ -88,15 +83,18 @@ impl<'a> Session<'a> {
             trajectory: trajectory
                 .map(|weights| TrajectoryLog::open(dir.root(), &weights, progress.step))
                 .transpose()?,
-            risk_loaders: (risk_loader(data.train.clone())?, risk_loader(data.val.clone())?),
+            risk_loaders: (
+                unchanged(data.train.clone(), Order::Shuffled)?,
+                unchanged(data.val.clone(), Order::Shuffled)?,
+            ),
             roles,
             initialized,
             learner: Some(learner),
             ema,
             schedule: plan.lr_schedule(),
             train: Loader::new(data.train.clone(), plan.derived.train_picture, train_config(plan))?,
-            val: evaluation(data.val.clone())?,
-            test: data.test.clone().map(evaluation).transpose()?,
+            val: unchanged(data.val.clone(), Order::Given)?,
+            test: data.test.clone().map(|test| unchanged(test, Order::Given)).transpose()?,
             checkpoints: Checkpoints::new(dir.checkpoints(), recipe.checkpoint.keep_last),
             logs: Logs::open(&dir, &progress.logs, recipe.log.every_steps)?,
             skipped: dir.bad_pictures()?,

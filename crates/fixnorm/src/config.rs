@@ -225,22 +225,11 @@ impl FixNormConfig {
                 HeadControl::Fixed(alpha) | HeadControl::Capped(alpha) => alpha,
                 HeadControl::Free | HeadControl::Decayed(..) => return vec![],
             };
-            return vec![alpha * classes(param).sqrt()];
+            return vec![alpha * (param.c_out() as f64).sqrt()];
         }
-        let per_group = |norm: f64| match (self.radius, self.scope) {
-            (Radius::Unit, _) | (Radius::SqrtCOut, Scope::OutputChannel) => 1.0,
-            (Radius::SqrtCOut, Scope::Tensor) => classes(param).sqrt(),
-            (Radius::Init, _) => norm,
-            (Radius::Value(radius), _) => radius,
-        };
-        norms.iter().map(|&norm| per_group(norm)).collect()
+        let of_group = |&norm| self.radius.of_group(self.scope, param.c_out(), norm);
+        norms.iter().map(of_group).collect()
     }
-}
-
-/// Number of output channels: rows of the head, filters of a convolution. A weight whose layout is
-/// not known counts as having them in its first dimension, as PyTorch's layouts do.
-fn classes(param: &ParamRole) -> f64 {
-    param.shape[param.channel_axis.unwrap_or(0)] as f64
 }
 
 /// Brings every controlled weight to its norm and collects the groups' optimizers.

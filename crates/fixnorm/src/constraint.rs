@@ -37,6 +37,18 @@ pub enum Radius {
     Value(f64),
 }
 
+impl Radius {
+    /// The norm of one group of a weight with `c_out` output channels, whose norm is `norm` at setup.
+    pub fn of_group(self, scope: Scope, c_out: usize, norm: f64) -> f64 {
+        match (self, scope) {
+            (Radius::Unit, _) | (Radius::SqrtCOut, Scope::OutputChannel) => 1.0,
+            (Radius::SqrtCOut, Scope::Tensor) => (c_out as f64).sqrt(),
+            (Radius::Init, _) => norm,
+            (Radius::Value(radius), _) => radius,
+        }
+    }
+}
+
 /// What one norm is taken over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]

@@ -6,24 +6,15 @@
 
 use crate::{ParamRole, Radius, Scope};
 
-/// The norm that [`Radius`] means for a weight whose norm at setup is `norm`, taken over the whole tensor.
-pub fn radius_of(radius: Radius, param: &ParamRole, norm: f64) -> f64 {
-    match radius {
-        Radius::Unit => 1.0,
-        Radius::Init => norm,
-        Radius::SqrtCOut => (param.shape[param.channel_axis.unwrap_or(0)] as f64).sqrt(),
-        Radius::Value(radius) => radius,
-    }
-}
-
-/// The square of the norm of a whole weight whose groups have the norm that [`Radius`] means under `scope`.
+/// The square of the norm of a whole weight whose groups have the norm that [`Radius`] means under `scope`; `norm` is
+/// that of the whole weight at setup.
 pub fn radius_square(radius: Radius, scope: Scope, param: &ParamRole, norm: f64) -> f64 {
-    let channels = param.shape[param.channel_axis.unwrap_or(0)] as f64;
-    match (scope, radius) {
-        (Scope::OutputChannel, Radius::Unit | Radius::SqrtCOut) => channels,
-        (Scope::OutputChannel, Radius::Value(radius)) => channels * radius * radius,
-        _ => radius_of(radius, param, norm).powi(2),
-    }
+    let groups = match (scope, radius) {
+        // The groups' own norms, whatever they are, make up the whole one.
+        (Scope::Tensor, _) | (_, Radius::Init) => 1,
+        (Scope::OutputChannel, _) => param.c_out(),
+    };
+    groups as f64 * radius.of_group(scope, param.c_out(), norm).powi(2)
 }
 
 /// Geometric mean; none of no values.
@@ -68,6 +59,22 @@ mod tests {
         let plain = first_alpha(10, 0.0, 2.0);
         assert!((plain - first_alpha(10, 1.0 / 9.0, 2.0)).abs() < 1e-12);
         assert!((plain - 81f64.ln() * 0.9 / 2.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn alpha_reaches_the_optimal_gap() {
+        // Features of norm r along w_y − mean(w): with rows of RMS norm α on a simplex, the gap is α·r·C/(C − 1).
+        for (classes, smoothing, norm) in [(10, 0.1, 4.0), (1000, 0.1, 20.0), (2, 0.2, 1.0)] {
+            let alpha = first_alpha(classes, smoothing, norm);
+            let c = classes as f64;
+            let gap = alpha * norm * c / (c - 1.0);
+            let p = gap.exp() / (gap.exp() + c - 1.0);
+            let target = 1.0 - smoothing + smoothing / c;
+            assert!((p - target).abs() < 1e-9, "{p} against {target}");
+        }
+        let gap = first_alpha(10, 0.0, 1.0) * 10.0 / 9.0;
+        let p = gap.exp() / (gap.exp() + 9.0);
+        assert!((p - 0.9).abs() < 1e-9, "{p}");
     }
 
     #[test]

@@ -56,6 +56,12 @@ impl ParamRole {
     pub fn is_weight(&self) -> bool {
         self.shape.len() >= 2
     }
+
+    /// Number of output channels: rows of the head, filters of a convolution. A weight whose layout is not known counts
+    /// as having them in its first dimension, as PyTorch's layouts do.
+    pub fn c_out(&self) -> usize {
+        self.shape[self.channel_axis.unwrap_or(0)]
+    }
 }
 
 /// The table of roles of one model.

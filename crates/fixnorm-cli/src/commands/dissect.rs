@@ -1,20 +1,19 @@
 //! `fixnorm dissect`.
 
 use std::process::ExitCode;
-use std::sync::atomic::Ordering;
 
+use fixnorm_train::RecipeBuilder;
 use fixnorm_train::dissect::stats::{Interval, Stat};
 use fixnorm_train::dissect::{Dissect, Dissection, Ended, Settings, arms, chosen, collect};
-use fixnorm_train::{Recipe, RecipeBuilder, TrainError};
 use serde_json::json;
 
 use crate::args::{DissectArgs, Format};
-use crate::commands::train::{made_by, stop_on_signals};
 use crate::output;
 use crate::progress::Progress;
+use crate::run::{interrupted, made_by, recipe, stop_on_signals};
 
 pub(crate) fn run(args: &DissectArgs, format: Format) -> anyhow::Result<ExitCode> {
-    let recipe = recipe(args)?;
+    let recipe = recipe(RecipeBuilder::new(), args.recipe.as_deref(), Ok, &args.overrides)?;
     let settings = Settings { lr: args.wd_lr, weight_decay: args.wd };
     let arms = chosen(arms(&recipe, settings), &args.arms)?;
     if args.list {
@@ -40,8 +39,7 @@ pub(crate) fn run(args: &DissectArgs, format: Format) -> anyhow::Result<ExitCode
     )?;
     if ended == Ended::Interrupted {
         eprintln!("stopped and saved; the same command goes on with it");
-        let signal = stop.load(Ordering::Relaxed);
-        return Ok(ExitCode::from(u8::try_from(128 + signal).unwrap_or(1)));
+        return Ok(interrupted(&stop));
     }
     let found = collect(&dissect, &args.reference)?;
     found.save()?;
@@ -50,17 +48,6 @@ pub(crate) fn run(args: &DissectArgs, format: Format) -> anyhow::Result<ExitCode
         Format::Text => text(&found)?,
     }
     Ok(ExitCode::SUCCESS)
-}
-
-fn recipe(args: &DissectArgs) -> Result<Recipe, TrainError> {
-    let mut builder = RecipeBuilder::new();
-    if let Some(file) = &args.recipe {
-        builder = builder.named_or_file(file)?;
-    }
-    for assignment in &args.overrides {
-        builder = builder.override_with(assignment)?;
-    }
-    Ok(builder.build()?)
 }
 
 fn text(found: &Dissection) -> anyhow::Result<()> {

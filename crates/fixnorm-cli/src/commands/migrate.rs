@@ -7,8 +7,8 @@ use fixnorm_train::migrate::{Migration, decayed, from_recipe, from_run, from_wei
 use fixnorm_train::{Bundle, Plan, Recipe, RecipeBuilder, TrainError};
 
 use crate::args::{Format, MigrateArgs};
-use crate::commands::train::made_by;
 use crate::output;
+use crate::run::{made_by, recipe, with_model_and_data};
 
 pub(crate) fn run(args: &MigrateArgs, format: Format) -> anyhow::Result<ExitCode> {
     let migration = match (&args.run, &args.weights, args.wd) {
@@ -20,11 +20,11 @@ pub(crate) fn run(args: &MigrateArgs, format: Format) -> anyhow::Result<ExitCode
                 anyhow::anyhow!("{} does not say its learning rate; give --lr", weights.display())
             })?;
             let found = inspect(args.model.as_deref(), Some(&bundle), &args.device)?;
-            from_weights(&found, lr, &recipe(args)?)?
+            from_weights(&found, lr, &choices(args)?)?
         }
         (.., wd) => {
             let (lr, wd) = (args.lr.unwrap_or_default(), wd.unwrap_or_default());
-            let recipe = decayed(recipe(args)?, lr, wd, args.momentum);
+            let recipe = decayed(choices(args)?, lr, wd, args.momentum);
             let (plan, data) = Plan::resolve(recipe, made_by(&args.device))?;
             from_recipe(&plan, &data)?
         }
@@ -36,21 +36,10 @@ pub(crate) fn run(args: &MigrateArgs, format: Format) -> anyhow::Result<ExitCode
     Ok(ExitCode::SUCCESS)
 }
 
-fn recipe(args: &MigrateArgs) -> Result<Recipe, TrainError> {
-    let mut builder = RecipeBuilder::new();
-    if let Some(file) = &args.recipe {
-        builder = builder.named_or_file(file)?;
-    }
-    if let Some(model) = &args.model {
-        builder = builder.set("model", model.as_str())?;
-    }
-    if let Some(data) = &args.data {
-        builder = builder.set("data", data.as_str())?;
-    }
-    for assignment in &args.overrides {
-        builder = builder.override_with(assignment)?;
-    }
-    Ok(builder.build()?)
+/// The recipe that flags describe.
+fn choices(args: &MigrateArgs) -> Result<Recipe, TrainError> {
+    let flags = |builder| with_model_and_data(builder, args.model.as_deref(), args.data.as_deref());
+    recipe(RecipeBuilder::new(), args.recipe.as_deref(), flags, &args.overrides)
 }
 
 fn text(migration: &Migration) -> anyhow::Result<()> {

@@ -2,21 +2,20 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 
 use fixnorm_train::data::DataSet;
 use fixnorm_train::estimate::estimate;
 use fixnorm_train::run::{prepare, resume, start};
 use fixnorm_train::run_dir::read_plan;
-use fixnorm_train::{Outcome, Plan, Provenance, RecipeBuilder, Stop, Summary, TrainError};
+use fixnorm_train::{Outcome, Plan, Recipe, RecipeBuilder, Stop, Summary, TrainError};
 use serde_json::json;
-use signal_hook::consts::{SIGINT, SIGTERM};
-use signal_hook::flag;
+use signal_hook::consts::SIGTERM;
 
 use crate::args::{Format, TrainArgs};
 use crate::output;
 use crate::progress::{self, Progress};
+use crate::run::{interrupted, made_by, recipe, stop_on_signals, with_model_and_data};
 
 pub(crate) fn run(args: &TrainArgs, format: Format) -> anyhow::Result<ExitCode> {
     let builder = match (&args.out, args.resume) {
@@ -46,49 +45,27 @@ pub(crate) fn run(args: &TrainArgs, format: Format) -> anyhow::Result<ExitCode> 
     report(&outcome, args, format, &stop)
 }
 
-/// This program, on this device.
-pub(crate) fn made_by(device: &str) -> Provenance {
-    Provenance {
-        version: env!("CARGO_PKG_VERSION").to_owned(),
-        commit: env!("FIXNORM_COMMIT").to_owned(),
-        device: match device {
-            "auto" => "cpu".to_owned(),
-            named => named.to_owned(),
-        },
-    }
-}
-
-/// Recipe, then flags, then `--set`: later ones win.
-fn choices(
-    args: &TrainArgs,
-    mut builder: RecipeBuilder,
-) -> Result<fixnorm_train::Recipe, TrainError> {
-    if let Some(file) = &args.recipe {
-        builder = builder.named_or_file(file)?;
-    }
+/// The recipe that flags describe.
+fn choices(args: &TrainArgs, builder: RecipeBuilder) -> Result<Recipe, TrainError> {
     let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
-    if let Some(model) = &args.model {
-        builder = builder.set("model", model.as_str())?;
-    }
-    if let Some(data) = &args.data {
-        builder = builder.set("data", data.as_str())?;
-    }
-    if let Some(init) = &args.init {
-        builder = builder.set("init", init.as_str())?;
-    }
-    if args.allow_partial {
-        builder = builder.set("allow_partial", true)?;
-    }
-    if let Some(epochs) = args.epochs {
-        builder = builder.set("train.epochs", whole(epochs as u64))?;
-    }
-    if let Some(seed) = args.seed {
-        builder = builder.set("train.seed", whole(seed))?;
-    }
-    for assignment in &args.overrides {
-        builder = builder.override_with(assignment)?;
-    }
-    Ok(builder.build()?)
+    let flags = |builder| {
+        let mut builder =
+            with_model_and_data(builder, args.model.as_deref(), args.data.as_deref())?;
+        if let Some(init) = &args.init {
+            builder = builder.set("init", init.as_str())?;
+        }
+        if args.allow_partial {
+            builder = builder.set("allow_partial", true)?;
+        }
+        if let Some(epochs) = args.epochs {
+            builder = builder.set("train.epochs", whole(epochs as u64))?;
+        }
+        if let Some(seed) = args.seed {
+            builder = builder.set("train.seed", whole(seed))?;
+        }
+        Ok(builder)
+    };
+    recipe(builder, args.recipe.as_deref(), flags, &args.overrides)
 }
 
 /// Asks the run to stop when standard input ends, as it does when the program at its other end does.
@@ -109,18 +86,6 @@ fn free_directory(plan: &Plan) -> PathBuf {
     free.expect("there are more numbers than directories")
 }
 
-/// The first Ctrl-C or SIGTERM asks the run to stop, a second one ends the process at once.
-pub(crate) fn stop_on_signals() -> anyhow::Result<Stop> {
-    let stop = Arc::new(AtomicUsize::new(0));
-    let again = Arc::new(std::sync::atomic::AtomicBool::new(false));
-    for signal in [SIGINT, SIGTERM] {
-        flag::register_conditional_shutdown(signal, 128 + signal, again.clone())?;
-        flag::register(signal, again.clone())?;
-        flag::register_usize(signal, stop.clone(), signal as usize)?;
-    }
-    Ok(stop)
-}
-
 fn report(
     outcome: &Outcome,
     args: &TrainArgs,
@@ -138,8 +103,7 @@ fn report(
         Outcome::Interrupted { step, steps, out } => {
             eprintln!("stopped and saved after step {step} of {steps}; go on with:");
             eprintln!("  {}", resume_command(out, args));
-            // As a shell says that a signal ended a program.
-            Ok(ExitCode::from(u8::try_from(128 + stop.load(Ordering::Relaxed)).unwrap_or(1)))
+            Ok(interrupted(stop))
         }
     }
 }

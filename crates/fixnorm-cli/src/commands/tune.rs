@@ -2,7 +2,6 @@
 
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use fixnorm_train::run_dir::write_atomic;
@@ -14,9 +13,9 @@ use fixnorm_train::tune::{
 };
 use fixnorm_train::{Plan, Recipe, RecipeBuilder, Stop, TrainError};
 
-use super::train::{made_by, stop_on_signals};
 use crate::args::{Format, PruneArg, SearcherArg, SpaceArg, TuneArgs};
 use crate::output;
+use crate::run::{interrupted, made_by, recipe, stop_on_signals};
 use crate::trials::{self, TrialTable};
 
 /// Trials of a study that does not say.
@@ -69,25 +68,15 @@ pub(crate) fn run(args: &TuneArgs, format: Format) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// As a shell says that a signal ended a program.
-fn interrupted(stop: &Stop) -> ExitCode {
-    ExitCode::from(u8::try_from(128 + stop.load(Ordering::Relaxed)).unwrap_or(1))
-}
-
 /// The first of runs/tune-1.study, -2, … that is not there yet.
 fn free_study() -> PathBuf {
     let name = |number: usize| PathBuf::from(format!("runs/tune-{number}.study"));
     (1..).map(name).find(|path| !path.exists()).expect("there are more numbers than files")
 }
 
-fn recipe(args: &TuneArgs, mut builder: RecipeBuilder) -> Result<Recipe, TrainError> {
-    if let Some(file) = &args.recipe {
-        builder = builder.named_or_file(file)?;
-    }
-    for assignment in &args.overrides {
-        builder = builder.override_with(assignment)?;
-    }
-    Ok(builder.build()?)
+/// The recipe that flags describe.
+fn choices(args: &TuneArgs) -> Result<Recipe, TrainError> {
+    recipe(RecipeBuilder::new(), args.recipe.as_deref(), Ok, &args.overrides)
 }
 
 /// A study that is there: what flags say must be what it has.
@@ -101,7 +90,7 @@ fn reopen(args: &TuneArgs, path: &Path) -> Result<Open, TrainError> {
     // Seeds are the study's; the plan says everything else.
     plan.recipe.train.seed = saved.seeds.first().copied().unwrap_or(0);
     if args.recipe.is_some() || !args.overrides.is_empty() {
-        let asked = recipe(args, RecipeBuilder::new())?;
+        let asked = choices(args)?;
         let (asked, _) = Plan::resolve(asked, made_by(&args.device))?;
         let asked = saved_plan(&plan_text(&asked, knobs)?)?;
         let changes = saved_plan(&saved.plan)?.changes(&asked);
@@ -175,7 +164,7 @@ fn to_knobs(space: SpaceArg) -> Knobs {
 
 /// A new study; none if stopped while its start was measured.
 fn create(args: &TuneArgs, path: &Path, stop: &Stop) -> anyhow::Result<Option<Open>> {
-    let recipe = recipe(args, RecipeBuilder::new())?;
+    let recipe = choices(args)?;
     let knobs = args.space.map_or_else(|| Knobs::of(&recipe), to_knobs);
     knobs.check(&recipe)?;
     let (plan, data) = Plan::resolve(recipe, made_by(&args.device))?;

@@ -4,9 +4,10 @@ use std::time::{Duration, Instant};
 
 use fixnorm_data::{Crop, DataSpec, Loader, LoaderConfig, OnBad, Transform};
 use serde::{Deserialize, Serialize};
-use toml::{Table, Value};
+use toml::Table;
 
 use super::peak_rss_mib;
+use crate::keys::parse_assignment;
 use crate::{RecipeError, TrainError, recipe};
 
 /// Of pictures of any size.
@@ -62,14 +63,11 @@ pub fn pipeline(changes: &[String]) -> Result<Transform, TrainError> {
     let base = Transform { crop: Crop::RandomResized, hflip: 0.5, ..Transform::default() };
     let mut table = Table::try_from(base).unwrap_or_default();
     for change in changes {
-        let (key, value) =
-            change.split_once('=').ok_or_else(|| RecipeError::Override(change.clone()))?;
-        // What is no TOML value is a string: names need no quotes.
-        let parsed = format!("v = {value}").parse::<Table>().ok().and_then(|mut t| t.remove("v"));
-        table.insert(key.to_owned(), parsed.unwrap_or_else(|| Value::String(value.to_owned())));
+        let (key, value) = parse_assignment(change)?;
+        table.insert(key.to_owned(), value.clone());
         Transform::deserialize(table.clone()).map_err(|error| RecipeError::Value {
             key: key.to_owned(),
-            value: value.to_owned(),
+            value: value.to_string(),
             message: error.to_string().trim().to_owned(),
         })?;
     }

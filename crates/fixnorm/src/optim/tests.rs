@@ -250,7 +250,7 @@ fn both_ways<const D: usize>(optimizer: &NormOptimizer, shape: [usize; D], lr: f
 #[test]
 fn kernel_agrees_with_composed_step() {
     for (base, lr) in bases() {
-        for rule in [StepRule::Raw, StepRule::Normalized] {
+        for rule in [StepRule::Raw, StepRule::Normalized, StepRule::TrustRatio] {
             for constraint in [Constraint::Free, Constraint::Fixed, Constraint::Capped] {
                 for decay in [None, Some((0.05, DecayKind::L2)), Some((0.05, DecayKind::Decoupled))]
                 {

@@ -1,0 +1,71 @@
+//! What the commands that train have in common: a recipe from flags, this program's name, signals.
+//! Not here: the flags (`args.rs`), what a command does with them.
+
+use std::path::Path;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+
+use fixnorm_train::{Provenance, Recipe, RecipeBuilder, RecipeError, Stop, TrainError};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::flag;
+
+/// The recipe, then what flags of their own say, then `--set`: later ones win.
+pub(crate) fn recipe(
+    mut builder: RecipeBuilder,
+    named: Option<&Path>,
+    flags: impl FnOnce(RecipeBuilder) -> Result<RecipeBuilder, RecipeError>,
+    overrides: &[String],
+) -> Result<Recipe, TrainError> {
+    if let Some(named) = named {
+        builder = builder.named_or_file(named)?;
+    }
+    builder = flags(builder)?;
+    for assignment in overrides {
+        builder = builder.override_with(assignment)?;
+    }
+    Ok(builder.build()?)
+}
+
+/// With model and data set, where they are given.
+pub(crate) fn with_model_and_data(
+    mut builder: RecipeBuilder,
+    model: Option<&str>,
+    data: Option<&str>,
+) -> Result<RecipeBuilder, RecipeError> {
+    for (key, value) in [("model", model), ("data", data)] {
+        if let Some(value) = value {
+            builder = builder.set(key, value)?;
+        }
+    }
+    Ok(builder)
+}
+
+/// This program, on this device.
+pub(crate) fn made_by(device: &str) -> Provenance {
+    Provenance {
+        version: env!("CARGO_PKG_VERSION").to_owned(),
+        commit: env!("FIXNORM_COMMIT").to_owned(),
+        device: match device {
+            "auto" => "cpu".to_owned(),
+            named => named.to_owned(),
+        },
+    }
+}
+
+/// The first Ctrl-C or SIGTERM asks the run to stop, a second one ends the process at once.
+pub(crate) fn stop_on_signals() -> anyhow::Result<Stop> {
+    let stop = Arc::new(AtomicUsize::new(0));
+    let again = Arc::new(AtomicBool::new(false));
+    for signal in [SIGINT, SIGTERM] {
+        flag::register_conditional_shutdown(signal, 128 + signal, again.clone())?;
+        flag::register(signal, again.clone())?;
+        flag::register_usize(signal, stop.clone(), signal as usize)?;
+    }
+    Ok(stop)
+}
+
+/// As a shell says that a signal ended a program.
+pub(crate) fn interrupted(stop: &Stop) -> ExitCode {
+    ExitCode::from(u8::try_from(128 + stop.load(Ordering::Relaxed)).unwrap_or(1))
+}
