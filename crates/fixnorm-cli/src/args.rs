@@ -454,9 +454,9 @@ pub(crate) struct DissectArgs {
 
 #[derive(Debug, Args)]
 pub(crate) struct ReportArgs {
-    /// Directories of runs and of dissections.
-    #[arg(required = true, value_name = "DIR")]
-    pub(crate) dirs: Vec<PathBuf>,
+    /// Directories of runs and of dissections, files of studies.
+    #[arg(required = true, value_name = "DIR|STUDY")]
+    pub(crate) sources: Vec<PathBuf>,
     /// The page to write.
     #[arg(short, long, value_name = "FILE.html")]
     pub(crate) out: PathBuf,

@@ -105,6 +105,26 @@ fn a_diverged_trial_is_recorded_and_the_search_goes_on() {
     assert!(result["best"]["alpha"].as_f64().unwrap() < 2.0);
     let failed = &trials(&result)[1]["seeds"][0];
     assert_eq!(failed["diverged"], true, "{failed}");
+
+    json(dir.path(), &["report", "d.study", "-o", "page.html", "--plots", "plots"]);
+    let page = std::fs::read_to_string(dir.path().join("page.html")).unwrap();
+    for title in
+        ["Path of the search", "Measured surface", "Fit along lr", "Accuracy of the trials"]
+    {
+        assert!(page.contains(&format!("<b>{title}</b>")), "{title}");
+    }
+    assert!(!page.contains("NaN") && !page.contains("inf<"), "{page}");
+    // Two of the four cells have a score.
+    let surface =
+        std::fs::read_to_string(dir.path().join("plots/03-measured-surface.csv")).unwrap();
+    let cells = surface.lines().skip(1).flat_map(|line| line.split(',').skip(1));
+    assert_eq!(
+        cells.filter(|cell| cell.parse::<f64>().is_ok_and(f64::is_finite)).count(),
+        2,
+        "{surface}"
+    );
+    let said = run(dir.path(), &["report", "page.html", "-o", "x.html"]);
+    assert!(said.code == Some(1) && said.stderr.contains("page.html is not a study"), "{said:?}");
 }
 
 #[test]

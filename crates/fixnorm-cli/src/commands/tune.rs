@@ -83,9 +83,7 @@ fn choices(args: &TuneArgs) -> Result<Recipe, TrainError> {
 fn reopen(args: &TuneArgs, path: &Path) -> Result<Open, TrainError> {
     let store = Sqlite::open(path)?;
     let saved = store.study().clone();
-    let space = saved.search.space().clone();
-    let knobs = Knobs::from_names([&space.axes[0].name, &space.axes[1].name])
-        .ok_or_else(|| TrainError::Knobs(format!("{} tunes other knobs", path.display())))?;
+    let knobs = Knobs::of_study(path, &saved)?;
     let mut plan = saved_plan(&saved.plan)?;
     // Seeds are the study's; the plan says everything else.
     plan.recipe.train.seed = saved.seeds.first().copied().unwrap_or(0);

@@ -1,14 +1,16 @@
-//! `fixnorm report`: what runs and dissections came to, as one HTML page that needs no network.
+//! `fixnorm report`: what runs, dissections and studies came to, as one HTML page that needs no network.
 //!
 //! ```text
 //! plot       curves, points, bars and heat maps as SVG, each with its table    plot.rs
 //! page       the page around them, with its style and script                   page.rs
 //! sections   which plots a run and a dissection have                           sections.rs
+//! study      which plots a study of the tuner has                              study.rs
 //! ```
 
 mod page;
 mod plot;
 mod sections;
+mod study;
 
 use std::path::{Path, PathBuf};
 
@@ -16,21 +18,26 @@ use crate::TrainError;
 use crate::dissect::Dissection;
 use crate::history::History;
 use crate::run_dir::write_atomic;
+use crate::tune::Sqlite;
 
 use page::Page;
 
-/// Writes the report of run directories and of directories of dissections to `file`, and where `plots` is given
-/// every plot as SVG and CSV into it.
+/// Writes the report of run directories, of directories of dissections and of studies' files to `file`, and where
+/// `plots` is given every plot as SVG and CSV into it.
 ///
 /// # Errors
-/// Directories that hold neither, logs that do not parse, a file that cannot be written.
-pub fn write(dirs: &[PathBuf], file: &Path, plots: Option<&Path>) -> Result<(), TrainError> {
+/// Sources that are none of these, logs that do not parse, a file that cannot be written.
+pub fn write(sources: &[PathBuf], file: &Path, plots: Option<&Path>) -> Result<(), TrainError> {
     let mut page = Page::new();
     let (mut runs, mut dissections) = (vec![], vec![]);
-    for dir in dirs {
-        match Dissection::read(dir)? {
+    for source in sources {
+        if source.is_file() {
+            study::study(&mut page, source, &Sqlite::open(source)?)?;
+            continue;
+        }
+        match Dissection::read(source)? {
             Some(dissection) => dissections.push(dissection),
-            None => runs.push(History::read(dir)?),
+            None => runs.push(History::read(source)?),
         }
     }
     for dissection in &dissections {
@@ -39,7 +46,7 @@ pub fn write(dirs: &[PathBuf], file: &Path, plots: Option<&Path>) -> Result<(), 
     for run in &runs {
         sections::run(&mut page, run);
     }
-    let names: Vec<String> = dirs.iter().map(|dir| dir.display().to_string()).collect();
+    let names: Vec<String> = sources.iter().map(|source| source.display().to_string()).collect();
     write_atomic(file, page.html(&format!("fixnorm: {}", names.join(", "))).as_bytes())?;
     let Some(plots) = plots else { return Ok(()) };
     std::fs::create_dir_all(plots).map_err(TrainError::io("create", plots))?;

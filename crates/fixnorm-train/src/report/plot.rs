@@ -81,8 +81,11 @@ pub(crate) fn number(value: f64) -> String {
     }
 }
 
-/// A number in a table, to six digits.
+/// A number in a table, to six digits; empty where there is none.
 fn cell(value: f64) -> String {
+    if value.is_nan() {
+        return String::new();
+    }
     let rounded = format!("{value:.5e}").parse::<f64>();
     rounded.map_or_else(|_| value.to_string(), |rounded| rounded.to_string())
 }

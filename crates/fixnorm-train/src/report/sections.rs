@@ -1,5 +1,5 @@
 //! Which plots and tables a run and a dissection have.
-//! Not here: drawing them (`plot.rs`).
+//! Not here: drawing them (`plot.rs`), studies (`study.rs`).
 
 use fixnorm::{LayerMeasure, Risk, Role};
 
@@ -11,12 +11,18 @@ use crate::dissect::{ArmResult, Dissection, RunResult, TauStat};
 use crate::event::Part;
 use crate::history::History;
 
-fn plot(title: &str, caption: &str, axes: [&str; 2], log_y: bool, series: Vec<Series>) -> Figure {
+pub(super) fn plot(
+    title: &str,
+    caption: &str,
+    axes: [&str; 2],
+    log_y: bool,
+    series: Vec<Series>,
+) -> Figure {
     let [x, y] = axes.map(str::to_owned);
     Figure::Plot(Plot { title: title.to_owned(), caption: caption.to_owned(), x, y, log_y, series })
 }
 
-fn series(name: &str, colour: usize, mark: Mark, points: Vec<(f64, f64)>) -> Series {
+pub(super) fn series(name: &str, colour: usize, mark: Mark, points: Vec<(f64, f64)>) -> Series {
     Series { name: name.to_owned(), points, mark, colour }
 }
 

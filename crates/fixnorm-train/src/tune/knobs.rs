@@ -1,7 +1,10 @@
 //! The two keys of a recipe that are tuned, and over which range.
 
+use std::path::Path;
+
 use fixnorm::Constraint;
 use fixnorm_tune::Axis;
+use fixnorm_tune::store::Study;
 use serde::{Deserialize, Serialize};
 
 use crate::recipe::{HeadMode, Recipe};
@@ -80,9 +83,14 @@ impl Knobs {
         }
     }
 
-    /// The knobs of these names.
-    pub fn from_names(names: [&str; 2]) -> Option<Self> {
-        [Knobs::LrAlpha, Knobs::LrWd].into_iter().find(|knobs| knobs.names() == names)
+    /// The knobs of the study in the file `path`.
+    ///
+    /// # Errors
+    /// A study of knobs that are not ours.
+    pub fn of_study(path: &Path, study: &Study) -> Result<Self, TrainError> {
+        let names = study.search.space().axes.each_ref().map(|axis| axis.name.as_str());
+        let known = [Knobs::LrAlpha, Knobs::LrWd].into_iter().find(|knobs| knobs.names() == names);
+        known.ok_or_else(|| TrainError::Knobs(format!("{} tunes other knobs", path.display())))
     }
 
     /// The recipe's keys.
@@ -158,6 +166,5 @@ mod tests {
         assert!(Knobs::LrAlpha.check(&decayed).is_err());
         let set = Knobs::LrWd.set(&decayed, [0.3, 1e-3]).unwrap();
         assert_eq!((set.optimizer.lr, set.optimizer.weight_decay), (0.3, 1e-3));
-        assert_eq!(Knobs::from_names(["lr", "wd"]), Some(Knobs::LrWd));
     }
 }
