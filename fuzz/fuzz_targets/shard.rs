@@ -8,6 +8,8 @@ use fixnorm_data::{DataSpec, LoadOptions};
 use libfuzzer_sys::fuzz_target;
 
 static DIR: LazyLock<PathBuf> = LazyLock::new(|| {
+    // libFuzzer's hook aborts at any panic, also at those of the crate `parquet` that are caught.
+    std::panic::set_hook(Box::new(|_| ()));
     let dir = std::env::temp_dir().join(format!("fixnorm-fuzz-shard-{}", std::process::id()));
     std::fs::create_dir_all(&dir).expect("the temporary directory can be written");
     dir

@@ -8,6 +8,9 @@ use fixnorm_train::event::Initialized;
 use fixnorm_train::{Event, Observer};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
+/// Share of an epoch spent waiting for pictures from which on it is worth a word.
+const SLOW: f64 = 0.1;
+
 /// Shows a run's events on stderr.
 pub(crate) struct Progress {
     bar: ProgressBar,
@@ -110,14 +113,7 @@ impl Observer for Progress {
                 self.begin(*epochs, *steps_per_epoch, *step);
             }
             Event::Init(initialized) => self.say(&start_from(initialized)),
-            Event::Step {
-                step,
-                epoch,
-                epoch_loss,
-                epoch_top1,
-                images_per_second,
-                ..
-            } => {
+            Event::Step { step, epoch, epoch_loss, epoch_top1, images_per_second, .. } => {
                 self.bar.set_position(*step as u64 + 1);
                 self.bar.set_message(format!(
                     "epoch {}/{}  loss {epoch_loss:.3}  top-1 {epoch_top1:.3}  {images_per_second:.0} pictures/s",
@@ -133,14 +129,21 @@ impl Observer for Progress {
                 val_top1,
                 val_top5,
                 images_per_second,
+                data_wait,
                 ..
-            } => self.say(&format!(
-                "epoch {:>3}/{}  train loss {train_loss:.4}  top-1 {train_top1:.4}  val loss {val_loss:.4}  \
-                 top-1 {val_top1:.4}  top-5 {val_top5:.4}  {images_per_second:.0} pictures/s  {}s",
-                epoch + 1,
-                self.epochs,
-                self.since.elapsed().as_secs()
-            )),
+            } => {
+                let waited = match *data_wait {
+                    share if share < SLOW => String::new(),
+                    share => format!("  ({:.0} % of it waiting for pictures)", 100.0 * share),
+                };
+                self.say(&format!(
+                    "epoch {:>3}/{}  train loss {train_loss:.4}  top-1 {train_top1:.4}  val loss {val_loss:.4}  \
+                     top-1 {val_top1:.4}  top-5 {val_top5:.4}  {images_per_second:.0} pictures/s{waited}  {}s",
+                    epoch + 1,
+                    self.epochs,
+                    self.since.elapsed().as_secs()
+                ));
+            }
             Event::BadPictures { pictures, .. } => {
                 for bad in pictures {
                     self.say(&format!("skipped {}: {}", bad.name.display(), bad.reason));

@@ -50,7 +50,10 @@ fn trained_model_through_every_command() {
     assert_eq!((summary["steps"].as_u64(), summary["seed"].as_u64()), (Some(160), Some(3)));
     assert!(summary["val_top1"].as_f64().unwrap() > 0.9, "{summary}");
     assert!(summary["test_top1"].as_f64().unwrap() > 0.8, "{summary}");
-    assert_eq!(events(&dir.join("out"), "epoch").len(), 8);
+    let epochs = events(&dir.join("out"), "epoch");
+    assert_eq!(epochs.len(), 8);
+    let waited = epochs.iter().map(|epoch| epoch["data_wait"].as_f64().unwrap());
+    assert!(waited.clone().all(|share| share > 0.0 && share < 1.0), "{epochs:?}");
 
     let eval = json(dir, &["eval", "--model", "resnet8", "--weights", "out", "--data", "idx:data"]);
     assert_eq!(eval["count"], 30);

@@ -40,7 +40,7 @@ use crate::{DataError, DataSet, Encoded, Sample, Source};
 
 mod schema;
 
-use schema::{class_label, open, torn};
+use schema::{caught, class_label, open, torn};
 
 /// A row group: its rows, and of each page of the picture column offset and first row.
 type Group = (u32, Vec<(u64, u32)>);
@@ -87,7 +87,7 @@ impl Source for Table {
                 Err(source) => Err(DataError::Read { path: name, source }),
             };
         }
-        match shard.picture(row) {
+        match caught(|| shard.picture(row), |error| error) {
             Ok(Some(bytes)) => Ok(Sample::Encoded(Encoded { bytes, name })),
             Ok(None) => {
                 Err(DataError::NotAPicture { path: name, message: "it is null".to_owned() })
@@ -181,7 +181,8 @@ pub(crate) fn load(
     name: String,
     options: &LoadOptions<'_>,
 ) -> Result<DataSet, DataError> {
-    let indexed = shards::find(pattern, ".parquet")?.indexed("parquet", options, scan)?;
+    let indexed = shards::find(pattern, ".parquet")?
+        .indexed("parquet", options, |path| caught(|| scan(path), torn(path)))?;
     let [train, val, mut test] = indexed;
     let class_names = train.first().map(|(_, first)| first.class_names.clone()).unwrap_or_default();
     let largest = train.iter().flat_map(|(_, contents)| &contents.labels).max();
@@ -244,7 +245,7 @@ fn spill(shards: &mut [Shard], options: &LoadOptions<'_>) {
     }
     let done = AtomicUsize::new(0);
     coarse.into_par_iter().for_each(|shard| {
-        let all = |put: Put<'_>| shard.all_pictures(put);
+        let all = |put: Put<'_>| caught(|| shard.all_pictures(put), io::Error::from);
         shard.spill = Spill::make(cache, &shard.path, all);
         (options.progress)(done.fetch_add(1, Ordering::Relaxed) + 1, missing);
     });

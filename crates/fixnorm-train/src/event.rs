@@ -87,6 +87,8 @@ pub enum Event {
         val_top5: f64,
         /// Training pictures a second in this epoch.
         images_per_second: f64,
+        /// Share of the training time in which steps waited for pictures.
+        data_wait: f64,
     },
     /// Cross-boundary risk was measured, after an epoch.
     Risk {

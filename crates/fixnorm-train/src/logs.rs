@@ -96,6 +96,7 @@ impl Logs {
                 val_top1,
                 val_top5,
                 images_per_second,
+                data_wait,
             } => {
                 let values = [
                     ("epoch/number", *epoch as f32),
@@ -105,6 +106,7 @@ impl Logs {
                     ("val/top1", *val_top1 as f32),
                     ("val/top5", *val_top5 as f32),
                     ("epoch/images_per_second", *images_per_second as f32),
+                    ("epoch/data_wait", *data_wait as f32),
                 ];
                 // The last step of the epoch, so that its curves end where the step curves do.
                 self.events.scalars(*step as i64 - 1, &values)?;

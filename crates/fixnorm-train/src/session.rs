@@ -26,6 +26,14 @@ use crate::step::Learner;
 use crate::trajectory::TrajectoryLog;
 use crate::{Evaluation, Plan, TrainError, bundle};
 
+/// How fast an epoch's training was.
+struct Speed {
+    /// Pictures a second.
+    images_per_second: f64,
+    /// Share of the time in which steps waited for pictures.
+    data_wait: f64,
+}
+
 /// One process's part of a run.
 pub(crate) struct Session<'a> {
     plan: &'a Plan,
@@ -208,7 +216,7 @@ impl<'a> Session<'a> {
     /// Trains to the end of the epoch at hand; false if it was asked to stop before.
     fn epoch(&mut self, observer: &mut dyn Observer, stop: &Stop) -> Result<bool, TrainError> {
         let (start, before) = (Instant::now(), self.progress.seconds);
-        let (mut training, mut pictures) = (Duration::ZERO, 0);
+        let (mut training, mut waited, mut pictures) = (Duration::ZERO, Duration::ZERO, 0);
         let every = self.plan.recipe.checkpoint.every_steps;
         let mut since = Instant::now();
         let count = self.plan.recipe.train.accumulate;
@@ -221,6 +229,7 @@ impl<'a> Session<'a> {
                 Ok(batches) => batches,
                 Err(error) => return Err(self.failed(Part::Train, error.into(), observer)),
             };
+            waited += since.elapsed();
             for batch in &mut batches {
                 self.note_bad(Part::Train, std::mem::take(&mut batch.bad), observer)?;
             }
@@ -242,7 +251,11 @@ impl<'a> Session<'a> {
         }
         // A run interrupted at the end of an epoch resumes here without a step.
         let seconds = training.as_secs_f64().max(f64::MIN_POSITIVE);
-        self.validate(pictures as f64 / seconds, observer)?;
+        let speed = Speed {
+            images_per_second: pictures as f64 / seconds,
+            data_wait: waited.as_secs_f64() / seconds,
+        };
+        self.validate(speed, observer)?;
         self.progress.seconds = before + start.elapsed().as_secs_f64();
         let path = self.save(observer)?;
         if let Some(result) = &self.progress.last {
@@ -319,11 +332,7 @@ impl<'a> Session<'a> {
     }
 
     /// Validates and moves on to the next epoch.
-    fn validate(
-        &mut self,
-        images_per_second: f64,
-        observer: &mut dyn Observer,
-    ) -> Result<(), TrainError> {
+    fn validate(&mut self, speed: Speed, observer: &mut dyn Observer) -> Result<(), TrainError> {
         let val = self.evaluate(Part::Val, observer)?;
         if !val.loss.is_finite() {
             return Err(self.diverged(format!("the validation loss is {}", val.loss)));
@@ -346,7 +355,8 @@ impl<'a> Session<'a> {
             val_loss: val.loss,
             val_top1: val.top1,
             val_top5: val.top5,
-            images_per_second,
+            images_per_second: speed.images_per_second,
+            data_wait: speed.data_wait,
         };
         self.emit(event, observer)?;
         let (every, done) = (self.plan.recipe.log.risk_every_epochs, epoch + 1);

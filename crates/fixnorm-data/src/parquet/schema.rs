@@ -2,6 +2,7 @@
 //! Not here: reading them (`parquet.rs`).
 
 use std::fs::File;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 
 use ::parquet::basic::Type as Physical;
@@ -23,9 +24,21 @@ pub(super) fn torn(path: &Path) -> impl Fn(ParquetError) -> DataError + '_ {
     |error| DataError::format(path, "a Parquet file", error)
 }
 
+/// What `read` returns, or an error where it panics: the crate `parquet` does on some damaged files.
+pub(super) fn caught<T, E>(
+    read: impl FnOnce() -> Result<T, E>,
+    error: impl FnOnce(ParquetError) -> E,
+) -> Result<T, E> {
+    // Nothing that `read` has changed is looked at after a panic.
+    panic::catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
+        Err(error(ParquetError::General("damaged, its reader gave up".to_owned())))
+    })
+}
+
 pub(super) fn open(path: &Path) -> Result<(ParquetMetaData, Columns), DataError> {
     let file = File::open(path).map_err(DataError::read(path))?;
-    let metadata = ParquetMetaDataReader::new().parse_and_finish(&file).map_err(torn(path))?;
+    let parse = || ParquetMetaDataReader::new().parse_and_finish(&file);
+    let metadata = caught(parse, |error| error).map_err(torn(path))?;
     let columns = columns(path, &metadata)?;
     Ok((metadata, columns))
 }

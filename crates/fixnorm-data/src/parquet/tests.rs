@@ -237,3 +237,20 @@ fn files_that_are_none_or_torn_are_named() {
         assert!(failed.contains("0.parquet"), "{failed}");
     }
 }
+
+#[test]
+fn lengths_that_lie_are_errors_where_the_reader_panics() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("0.parquet");
+    let rows: Vec<Row> = (0..20).map(|i| row(i, 300, 0)).collect();
+    write(&path, &rows, WriterProperties::builder().set_dictionary_enabled(false));
+    let mut bytes = fs::read(&path).unwrap();
+    let length = bytes.windows(4).position(|four| four == 300u32.to_le_bytes()).unwrap();
+    bytes[length + 2] = 0x54;
+    fs::write(&path, bytes).unwrap();
+    let data = load_dir(dir.path()).unwrap();
+    for index in 0..data.train.len() {
+        let failed = data.train.sample(index).unwrap_err().to_string();
+        assert!(failed.contains("0.parquet"), "{failed}");
+    }
+}
