@@ -13,6 +13,7 @@ use serde::Serialize;
 use crate::bundle::View;
 use crate::evaluate::{Order, loader};
 use crate::risks::risk;
+use crate::run::{PROBE_PICTURES, PROBE_SIDE};
 use crate::{Bundle, TrainError, recipe};
 
 /// A model, parameter by parameter.
@@ -113,14 +114,13 @@ pub fn inspect(
         None => spec.init(input, 0, &device),
     };
     // Roles do not depend on what is in the pictures, only on how the model is wired.
-    let [h, w, c] = shape;
-    const PICTURES: usize = 16;
+    let [h, w, c] = [shape[0].min(PROBE_SIDE), shape[1].min(PROBE_SIDE), shape[2]];
     let noise =
         |i: usize| ((i as u32).wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0;
-    let pixels: Vec<f32> = (0..PICTURES * h * w * c).map(noise).collect();
-    let x = Tensor::<4>::from_data(TensorData::new(pixels, [PICTURES, h, w, c]), &device);
-    let labels: Vec<i64> = (0..PICTURES).map(|i| (i % input.classes) as i64).collect();
-    let labels = Tensor::from_data(TensorData::new(labels, [PICTURES]), &device);
+    let pixels: Vec<f32> = (0..PROBE_PICTURES * h * w * c).map(noise).collect();
+    let x = Tensor::<4>::from_data(TensorData::new(pixels, [PROBE_PICTURES, h, w, c]), &device);
+    let labels: Vec<i64> = (0..PROBE_PICTURES).map(|i| (i % input.classes) as i64).collect();
+    let labels = Tensor::from_data(TensorData::new(labels, [PROBE_PICTURES]), &device);
     let probe = fixnorm::Probe::new();
     let roles =
         probe.run(&model, |model| cross_entropy(model.forward(x.clone()), labels.clone(), 0.0))?;
