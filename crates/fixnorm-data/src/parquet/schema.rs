@@ -2,7 +2,6 @@
 //! Not here: reading them (`parquet.rs`).
 
 use std::fs::File;
-use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 
 use ::parquet::basic::Type as Physical;
@@ -10,6 +9,7 @@ use ::parquet::errors::ParquetError;
 use ::parquet::file::metadata::{ParquetMetaData, ParquetMetaDataReader};
 use serde_json::Value;
 
+use super::caught;
 use crate::DataError;
 
 /// The columns in use, by their number among the leaves of the schema.
@@ -22,17 +22,6 @@ pub(super) struct Columns {
 
 pub(super) fn torn(path: &Path) -> impl Fn(ParquetError) -> DataError + '_ {
     |error| DataError::format(path, "a Parquet file", error)
-}
-
-/// What `read` returns, or an error where it panics: the crate `parquet` does on some damaged files.
-pub(super) fn caught<T, E>(
-    read: impl FnOnce() -> Result<T, E>,
-    error: impl FnOnce(ParquetError) -> E,
-) -> Result<T, E> {
-    // Nothing that `read` has changed is looked at after a panic.
-    panic::catch_unwind(AssertUnwindSafe(read)).unwrap_or_else(|_| {
-        Err(error(ParquetError::General("damaged, its reader gave up".to_owned())))
-    })
 }
 
 pub(super) fn open(path: &Path) -> Result<(ParquetMetaData, Columns), DataError> {

@@ -3,14 +3,14 @@
 
 use std::path::Path;
 
-use fixnorm_tune::quadratic::Quadratic;
+use fixnorm_tune::quadratic::{Estimate, Quadratic};
 use fixnorm_tune::search::Told;
 
 use super::page::{Figure, Page};
 use super::plot::{HeatMap, Mark, Series, number};
 use super::sections::{plot, series};
 use crate::TrainError;
-use crate::tune::{Choice, Knobs, Outcome, Store, Study, TrialRow, Tuned};
+use crate::tune::{Choice, Knobs, Outcome, Search, Store, Study, TrialRow, Tuned};
 
 /// Trials whose curves are drawn, the best ones.
 const CURVES: usize = 8;
@@ -156,7 +156,7 @@ fn surface(
     let [columns, rows] = [0, 1].map(|axis: usize| axes[axis].lattice(SPACING));
     let scores = || history.iter().filter_map(|told| told.outcome.score());
     let worst = scores().fold(f64::INFINITY, f64::min);
-    let is_table = axes.iter().all(|axis| axis.step.is_some());
+    let is_table = matches!(study.search, Search::Grid(_));
     let at = |x: f64, y: f64| match is_table {
         true => history
             .iter()
@@ -202,7 +202,7 @@ fn parabola(
     let tried = history.iter().map(|told| told.point[axis]);
     let (low, high) =
         tried.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), x| (a.min(x), b.max(x)));
-    let along = |of: &dyn Fn(fixnorm_tune::quadratic::Estimate) -> f64| -> Vec<(f64, f64)> {
+    let along = |of: &dyn Fn(Estimate) -> f64| -> Vec<(f64, f64)> {
         let steps = ((high - low) / 0.1).ceil().max(1.0) as usize;
         let xs = (0..=steps).map(|i| low + (high - low) * i as f64 / steps as f64);
         xs.map(|x| {
