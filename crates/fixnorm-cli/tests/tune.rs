@@ -2,6 +2,7 @@
 
 mod common;
 
+use std::fs::File;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -40,9 +41,11 @@ fn tune<'a>(study: &'a str, more: &[&'a str]) -> Vec<&'a str> {
     arguments
 }
 
-fn worker(dir: &Path, study: &str) -> Child {
+/// A process that shares a study; what it says goes to `NAME.log`.
+fn worker(dir: &Path, study: &str, name: &str) -> Child {
     let mut command: Command = fixnorm(dir, &tune(study, &[]));
-    command.env("RAYON_NUM_THREADS", "1").stdout(Stdio::null()).stderr(Stdio::null());
+    let log = File::create(dir.join(format!("{name}.log"))).unwrap();
+    command.env("RAYON_NUM_THREADS", "1").stdout(Stdio::null()).stderr(log);
     command.spawn().unwrap()
 }
 
@@ -71,14 +74,17 @@ fn four_workers_of_which_two_are_killed_come_to_what_one_does() {
     data(dir.path(), "data");
     let alone = json(dir.path(), &tune("one.study", &[]));
 
-    let mut workers: Vec<Child> = (0..4).map(|_| worker(dir.path(), "four.study")).collect();
+    let names = ["first", "second", "third", "fourth"];
+    let mut workers = names.map(|name| worker(dir.path(), "four.study", name));
     wait_until("a run", || begun(dir.path(), "four.study") >= 2);
     for worker in &mut workers[..2] {
         worker.kill().unwrap();
         worker.wait().unwrap();
     }
-    for worker in &mut workers[2..] {
-        assert!(worker.wait().unwrap().success());
+    for (worker, name) in workers.iter_mut().zip(names).skip(2) {
+        let status = worker.wait().unwrap();
+        let log = || std::fs::read_to_string(dir.path().join(format!("{name}.log")));
+        assert!(status.success(), "{name} worker, {status}: {:?}", log());
     }
     let shared = json(dir.path(), &["tune", "--study", "four.study", "--show"]);
     assert_eq!(trials(&shared).len(), 6);
@@ -131,7 +137,7 @@ fn a_diverged_trial_is_recorded_and_the_search_goes_on() {
 fn an_interrupted_study_goes_on_and_writes_a_recipe() {
     let dir = tempfile::tempdir().unwrap();
     data(dir.path(), "data");
-    let mut first = worker(dir.path(), "s.study");
+    let mut first = worker(dir.path(), "s.study", "first");
     wait_until("a run", || begun(dir.path(), "s.study") >= 2);
     let pid = i32::try_from(first.id()).unwrap();
     let killed = Command::new("kill").args(["-INT", &pid.to_string()]).status().unwrap();

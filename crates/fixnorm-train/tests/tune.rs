@@ -10,8 +10,8 @@ use fixnorm_train::tune::prune::Prune;
 use fixnorm_train::tune::search::Halton;
 use fixnorm_train::tune::space::{Axis, Space};
 use fixnorm_train::tune::{
-    Ended, Knobs, Search, Sqlite, State, Store, Study, TrialRow, TuneObserver, Tuned, Worker,
-    plan_text, saved_plan, tuned_recipe,
+    Claim, Ended, Knobs, Search, Sqlite, State, Store, Study, TrialRow, TuneObserver, Tuned,
+    Worker, plan_text, saved_plan, tuned_recipe,
 };
 use fixnorm_train::{Plan, Provenance, RecipeBuilder, TrainError};
 
@@ -38,7 +38,8 @@ fn script(dir: &Path, body: &str) -> PathBuf {
     path
 }
 
-fn work(dir: &Path, prune: Prune, body: &str) -> (Result<Ended, TrainError>, Sqlite, Plan) {
+/// A study of six trials, `s.study` in `dir`.
+fn study(dir: &Path, prune: Prune) -> (Sqlite, Plan) {
     let plan = plan();
     let space = Space::new(Axis::new("lr", -4.0, 0.0), Axis::new("alpha", -2.0, 4.0)).unwrap();
     let study = Study {
@@ -53,11 +54,16 @@ fn work(dir: &Path, prune: Prune, body: &str) -> (Result<Ended, TrainError>, Sql
         plan: plan_text(&plan, Knobs::LrAlpha).unwrap(),
         provenance: String::new(),
     };
-    let (mut store, is_new) = Sqlite::create_or_open(&dir.join("s.study"), &study).unwrap();
+    let (store, is_new) = Sqlite::create_or_open(&dir.join("s.study"), &study).unwrap();
     assert!(is_new);
+    (store, plan)
+}
+
+/// Works on a study with a program of `body` instead of ours.
+fn work_on(dir: &Path, store: &mut Sqlite, plan: &Plan, body: &str) -> Result<Ended, TrainError> {
     let mut worker = Worker {
-        store: &mut store,
-        plan: &plan,
+        store,
+        plan,
         knobs: Knobs::LrAlpha,
         program: script(dir, body),
         runs: dir.join("runs"),
@@ -66,6 +72,12 @@ fn work(dir: &Path, prune: Prune, body: &str) -> (Result<Ended, TrainError>, Sql
     let mut count = Count(0);
     let ended = worker.work(&mut count, &Arc::default());
     assert!(count.0 > 0);
+    ended
+}
+
+fn work(dir: &Path, prune: Prune, body: &str) -> (Result<Ended, TrainError>, Sqlite, Plan) {
+    let (mut store, plan) = study(dir, prune);
+    let ended = work_on(dir, &mut store, &plan, body);
     (ended, store, plan)
 }
 
@@ -109,6 +121,27 @@ fn a_recipe_that_cannot_be_trained_ends_the_search() {
     let (ended, store, _) = work(dir.path(), Prune::Off, "echo 'error: no such data' >&2; exit 2");
     assert_eq!(ended.unwrap_err().to_string(), "no such data");
     assert_eq!(store.trials().unwrap()[0].jobs[0].state, State::Waiting);
+}
+
+#[test]
+fn where_a_dead_workers_process_still_trains_another_directory_is_taken() {
+    let dir = tempfile::tempdir().unwrap();
+    let (mut store, plan) = study(dir.path(), Prune::Off);
+    let claim = store.claim("dead", Duration::ZERO).unwrap();
+    assert!(matches!(claim, Claim::Run(_)));
+    // As a run directory that is locked, or in which a plan was made after it was looked for.
+    let body = format!(
+        r#"case "$out" in
+            *trial-000-seed-5) echo "error: another process uses $out" >&2; exit 2 ;;
+        esac
+        {RESULT}"#
+    );
+    let ended = work_on(dir.path(), &mut store, &plan, &body);
+    assert!(matches!(ended.unwrap(), Ended::Done(_)));
+    let trials = store.trials().unwrap();
+    assert!(trials.iter().all(|trial| trial.jobs[0].state == State::Complete));
+    assert_eq!(trials[0].jobs[0].attempt, 2);
+    assert!(dir.path().join("runs/trial-000-seed-5-attempt-2/result.json").exists());
 }
 
 #[test]

@@ -27,6 +27,8 @@ pub(super) struct Run<'a> {
     pub(super) device: &'a str,
     /// The run directory; a run that is there already is gone on with.
     pub(super) out: &'a Path,
+    /// Whether the process of an earlier attempt may still be there, before or after it has made its plan.
+    pub(super) inherited: bool,
 }
 
 /// A running trial.
@@ -34,7 +36,8 @@ pub(super) struct Trial {
     child: Child,
     out: PathBuf,
     log: PathBuf,
-    resumed: bool,
+    /// Whether a failure may be due to what was there before.
+    inherited: bool,
 }
 
 /// How a trial's process ended.
@@ -70,7 +73,8 @@ impl Trial {
         }
         let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(stderr).spawn();
         let child = child.map_err(TrainError::io("start", run.program))?;
-        Ok(Self { child, out: run.out.to_owned(), log, resumed })
+        let inherited = run.inherited || resumed;
+        Ok(Self { child, out: run.out.to_owned(), log, inherited })
     }
 
     /// The epochs so far.
@@ -124,7 +128,7 @@ impl Trial {
             Some(_) if last.is_some_and(|last| last.starts_with("diverged")) => {
                 failed(true, reason())
             }
-            Some(_) if self.resumed => Exit::NotResumed,
+            Some(_) if self.inherited => Exit::NotResumed,
             Some(2) => Exit::Refused(reason()),
             Some(_) => failed(false, reason()),
             None => failed(false, format!("killed ({status})")),

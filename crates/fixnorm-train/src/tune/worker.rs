@@ -121,8 +121,9 @@ impl Worker<'_> {
         stop: &Stop,
     ) -> Result<bool, TrainError> {
         let mut out = self.runs.join(format!("trial-{:03}-seed-{}", job.trial, job.seed));
+        let mut inherited = job.attempt > 1;
         loop {
-            let trial = self.start(job, recipe, &out)?;
+            let trial = self.start(job, recipe, &out, inherited)?;
             match self.watch(job, trial, observer, stop) {
                 Ok(Watched::Recorded) => {
                     remove_checkpoints(&out);
@@ -142,6 +143,7 @@ impl Worker<'_> {
                     if out.exists() {
                         fs::remove_dir_all(&out).map_err(TrainError::io("remove", &out))?;
                     }
+                    inherited = false;
                 }
                 Err(error) => {
                     // Best effort: what failed may be the store itself, and then the lease runs out.
@@ -152,7 +154,13 @@ impl Worker<'_> {
         }
     }
 
-    fn start(&self, job: &Job, recipe: &Path, out: &Path) -> Result<Trial, TrainError> {
+    fn start(
+        &self,
+        job: &Job,
+        recipe: &Path,
+        out: &Path,
+        inherited: bool,
+    ) -> Result<Trial, TrainError> {
         let [first, second] = self.knobs.keys();
         let [x, y] = job.point.map(f64::exp2);
         Trial::start(&Run {
@@ -162,6 +170,7 @@ impl Worker<'_> {
             seed: job.seed,
             device: &self.plan.made_by.device,
             out,
+            inherited,
         })
     }
 
