@@ -3,9 +3,11 @@
 
     python benches/peers/train_step.py [--rounds 5] [--models mobilenetv2_100:32,...] > benches/results/train_step.csv
     python benches/peers/train_step.py --inference > benches/results/inference.csv
+    python benches/peers/train_step.py --device cuda:0 --models mobilenetv2_100:256,efficientnet_b0:256,resnet50:256
 
 In each round every configuration is measured once, one after another on an otherwise idle machine; a row is the
-median over the rounds with the fastest and the slowest. PyTorch runs in all of {fp32, bf16} x {eager, compile}.
+median over the rounds with the fastest and the slowest. PyTorch runs in all of {fp32, bf16} x {eager, compile}, on a GPU
+(of CUDA or ROCm, which it calls by the same name) one after another, since their memory does not fit together.
 Needs torch and timm, and `cargo build --release`; nothing else may run.
 """
 import argparse
@@ -25,11 +27,13 @@ MODELS = "mobilenetv2_100:32,efficientnet_b0:32,resnet50:16"
 class Torch:
     """A warmed-up PyTorch process that measures when asked."""
 
-    def __init__(self, model, batch, side, precision, mode, threads, steps, kind):
+    def __init__(self, model, precision, mode, args):
         script = Path(__file__).with_name("torch_step.py")
-        args = [model, batch, side, precision, mode, threads, steps, kind]
+        name, batch = model.split(":")
+        device = "cpu" if args.device == "cpu" else "cuda"
+        options = [name, batch, args.res, precision, mode, os.cpu_count(), args.steps, args.kind, device]
         self.process = subprocess.Popen(
-            [sys.executable, script, *map(str, args)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+            [sys.executable, script, *map(str, options)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
         if self.process.stdout.readline().strip() != "ready":
             raise SystemExit(f"PyTorch failed on {model} {precision} {mode}")
@@ -37,23 +41,42 @@ class Torch:
     def measure(self):
         self.process.stdin.write("\n")
         self.process.stdin.flush()
-        ms, rss = self.process.stdout.readline().split()
-        return float(ms), int(rss)
+        ms, mib = self.process.stdout.readline().split()
+        return float(ms), int(mib)
 
     def close(self):
         self.process.stdin.close()
         self.process.wait()
 
 
-def fixnorm(model, batch, side, precision, threads, steps, kind):
-    command = [ROOT / "target/release/fixnorm", "--format", "json", "bench", "step", "--model", model]
-    options = dict(batch=batch, res=side, precision=precision, threads=threads, steps=steps)
-    for key, value in options.items():
-        command += [f"--{key}", str(value)]
-    if kind == "inference":
-        command.append("--inference")
-    report = json.loads(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
-    return report["step_ms"], report["peak_rss_mib"], report["isa"]
+class Fixnorm:
+    """The command, run anew for each measurement."""
+
+    def __init__(self, model, precision, args):
+        name, batch = model.split(":")
+        options = dict(model=name, batch=batch, res=args.res, precision=precision, threads=os.cpu_count())
+        options |= dict(steps=args.steps, device=args.device)
+        self.command = [args.fixnorm, "--format", "json", "bench", "step"]
+        self.command += [f"--{key}={value}" for key, value in options.items()]
+        self.command += ["--inference"] if args.inference else []
+        self.on_cpu = args.device == "cpu"
+
+    def measure(self):
+        report = json.loads(subprocess.run(self.command, check=True, capture_output=True, text=True).stdout)
+        self.mode = report["isa"] if self.on_cpu else report["device"]
+        return report["step_ms"], report["peak_rss_mib" if self.on_cpu else "device_mib"]
+
+    def close(self):
+        pass
+
+
+def name_of(device):
+    """The processor's or the GPU's name, with its driver's version."""
+    if device == "cpu":
+        names = (line.split(":")[1].strip() for line in open("/proc/cpuinfo") if line.startswith("model name"))
+        return next(names, platform.processor())
+    query = ["nvidia-smi", "--query-gpu=name,driver_version", "--format=csv,noheader"]
+    return subprocess.run(query, check=True, capture_output=True, text=True).stdout.splitlines()[0].replace(",", "")
 
 
 def main():
@@ -63,38 +86,44 @@ def main():
     parser.add_argument("--models", default=MODELS, help="MODEL:BATCH,...")
     parser.add_argument("--res", type=int, default=224)
     parser.add_argument("--inference", action="store_true", help="predictions instead of training steps")
+    parser.add_argument("--device", default="cpu", help="fixnorm's name of it")
+    parser.add_argument("--fixnorm", type=Path, default=ROOT / "target/release/fixnorm", help="the command")
     args = parser.parse_args()
+    args.kind = "inference" if args.inference else "train"
     import torch
 
-    threads, kind = os.cpu_count(), "inference" if args.inference else "train"
     commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True)
-    cpu = next((l.split(":")[1].strip() for l in open("/proc/cpuinfo") if l.startswith("model name")), platform.processor())
+    end = [commit.stdout.strip(), os.cpu_count(), name_of(args.device)]
     out = csv.writer(sys.stdout)
-    out.writerow("model batch res program precision mode images_per_second slowest fastest rounds peak_rss_mib "
-                 "commit threads cpu".split())
-    for entry in args.models.split(","):
-        model, batch = entry.split(":")
-        peers = {
-            (precision, mode): Torch(model, batch, args.res, precision, mode, threads, args.steps, kind)
-            for precision in ("fp32", "bf16")
-            for mode in ("eager", "compile")
+    out.writerow("model batch res program precision mode images_per_second slowest fastest rounds peak_mib "
+                 "commit threads device".split())
+    peers = [(precision, mode) for precision in ("fp32", "bf16") for mode in ("eager", "compile")]
+    for model in args.models.split(","):
+        makers = {
+            (f"torch {torch.__version__}", *peer): lambda peer=peer: Torch(model, *peer, args) for peer in peers
         }
-        found = {}
-        for round_ in range(args.rounds):
-            for key, peer in peers.items():
-                found.setdefault((f"torch {torch.__version__}", *key), []).append(peer.measure())
-            for precision in ("f32", "bf16"):
-                ms, rss, isa = fixnorm(model, batch, args.res, precision, threads, args.steps, kind)
-                found.setdefault(("fixnorm", precision.replace("f32", "fp32"), isa), []).append((ms, rss))
-            print(f"{model}: round {round_ + 1} of {args.rounds}", file=sys.stderr)
-        for (program, precision, mode), measured in found.items():
-            speeds = [1e3 * int(batch) / ms for ms, _ in measured]
-            rss = max(rss for _, rss in measured)
-            out.writerow([model, batch, args.res, program, precision, mode, f"{statistics.median(speeds):.2f}",
-                          f"{min(speeds):.2f}", f"{max(speeds):.2f}", args.rounds, rss, commit.stdout.strip(), threads, cpu])
-        sys.stdout.flush()
-        for peer in peers.values():
-            peer.close()
+        for precision in ("f32", "bf16"):
+            name = ("fixnorm", precision.replace("f32", "fp32"), None)
+            makers[name] = lambda precision=precision: Fixnorm(model, precision, args)
+        # In turns on a CPU; on a GPU what is warmed up keeps its memory.
+        groups = [makers.items()] if args.device == "cpu" else [[maker] for maker in makers.items()]
+        for group in groups:
+            programs = {name: make() for name, make in group}
+            found = {name: [] for name in programs}
+            for round_ in range(args.rounds):
+                for name, program in programs.items():
+                    found[name].append(program.measure())
+                print(f"{model}: round {round_ + 1} of {args.rounds}", file=sys.stderr)
+            for (name, precision, mode), measured in found.items():
+                batch = int(model.split(":")[1])
+                speeds = [1e3 * batch / ms for ms, _ in measured]
+                mode = mode or programs[name, precision, mode].mode
+                speeds = [f"{speed:.2f}" for speed in (statistics.median(speeds), min(speeds), max(speeds))]
+                peak = max(mib for _, mib in measured)
+                out.writerow([*model.split(":"), args.res, name, precision, mode, *speeds, args.rounds, peak, *end])
+            sys.stdout.flush()
+            for program in programs.values():
+                program.close()
 
 
 if __name__ == "__main__":

@@ -179,6 +179,9 @@ pub(crate) struct BenchStepArgs {
     /// Print the time of each operation beside what this machine can do.
     #[arg(long)]
     pub(crate) profile: bool,
+    /// Where to compute: cpu, a GPU of a build that has its backend, as cuda:0, or auto for the best present.
+    #[arg(long, value_name = "DEVICE", default_value = "auto")]
+    pub(crate) device: String,
 }
 
 /// A precision by name.
@@ -210,7 +213,7 @@ pub(crate) struct TrainArgs {
     /// Decides initialization, order and augmentation.
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
-    /// Where to compute.
+    /// Where to compute: cpu, a GPU of a build that has its backend, as cuda:0, or auto for the best present.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: String,
     /// Weights to start from (safetensors, PyTorch .pth, or a finished run's directory); the final layer is
@@ -333,7 +336,7 @@ pub(crate) struct TuneArgs {
     /// Seconds without a sign of life after which a worker's run passes to another.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) lease: u32,
-    /// Where to compute.
+    /// Where to compute: cpu, a GPU of a build that has its backend, as cuda:0, or auto for the best present.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: String,
 }
@@ -364,7 +367,7 @@ pub(crate) struct EvalArgs {
     /// Share of the pictures that may be skipped because they cannot be read.
     #[arg(long, value_name = "SHARE", default_value_t = 0.001)]
     pub(crate) max_bad: f64,
-    /// Where to compute.
+    /// Where to compute: cpu, a GPU of a build that has its backend, as cuda:0, or auto for the best present.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: String,
 }
@@ -383,7 +386,7 @@ pub(crate) struct PredictArgs {
     /// Print the logits as well (with --format json).
     #[arg(long)]
     pub(crate) logits: bool,
-    /// Where to compute.
+    /// Where to compute: cpu, a GPU of a build that has its backend, as cuda:0, or auto for the best present.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: String,
     /// Pictures that go through the model together.
@@ -405,7 +408,7 @@ pub(crate) struct ExportArgs {
     /// The file to write, ending in .safetensors or .onnx.
     #[arg(short, long, value_name = "FILE", value_parser = export_file)]
     pub(crate) out: (ExportFormat, PathBuf),
-    /// Where to compute.
+    /// Where to compute: cpu, a GPU of a build that has its backend, as cuda:0, or auto for the best present.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: String,
 }
@@ -444,7 +447,7 @@ pub(crate) struct DissectArgs {
     /// Where the runs go. The same command goes on with what is there.
     #[arg(long, value_name = "DIR", default_value = "runs/dissect")]
     pub(crate) out: PathBuf,
-    /// Where to compute.
+    /// Where to compute: cpu, a GPU of a build that has its backend, as cuda:0, or auto for the best present.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: String,
     /// Override a recipe key in all arms, for example train.epochs=2; may be repeated.
@@ -492,7 +495,7 @@ pub(crate) struct MigrateArgs {
     /// Data, as `train` takes it.
     #[arg(long, value_name = "DATA")]
     pub(crate) data: Option<String>,
-    /// Where to compute.
+    /// Where to compute: cpu, a GPU of a build that has its backend, as cuda:0, or auto for the best present.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: String,
     /// Override a recipe key, for example optimizer.radius=unit; may be repeated.
@@ -514,7 +517,7 @@ pub(crate) struct InspectArgs {
     /// Most pictures of a part that risk is measured on, drawn once.
     #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) pictures: u32,
-    /// Where to compute.
+    /// Where to compute: cpu, a GPU of a build that has its backend, as cuda:0, or auto for the best present.
     #[arg(long, value_name = "DEVICE", default_value = "auto")]
     pub(crate) device: String,
 }

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use fixnorm_train::{Provenance, Recipe, RecipeBuilder, RecipeError, Stop, TrainError};
+use fixnorm_train::{
+    Provenance, Recipe, RecipeBuilder, RecipeError, Stop, TrainError, device_name,
+};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
@@ -46,10 +48,7 @@ pub(crate) fn made_by(device: &str) -> Provenance {
     Provenance {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         commit: env!("FIXNORM_COMMIT").to_owned(),
-        device: match device {
-            "auto" => "cpu".to_owned(),
-            named => named.to_owned(),
-        },
+        device: device_name(device),
     }
 }
 

@@ -100,7 +100,7 @@ fn deviation(what: &str, logits: Tensor<2>, expected: &Value) -> f64 {
 /// Holds the model against the reference, at two resolutions and in both modes.
 fn compare(name: &str) {
     let fixture = fixture();
-    let (device, spec) = (Device::flex().autodiff(), ModelSpec::find(name).unwrap());
+    let (device, spec) = (Device::default().autodiff(), ModelSpec::find(name).unwrap());
     let number = |key: &str| fixture[key].as_u64().unwrap() as usize;
     let input = Input { channels: 3, classes: number("classes") };
     let momentum = fixture["momentum"].as_f64().unwrap();

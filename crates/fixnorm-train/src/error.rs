@@ -56,11 +56,13 @@ pub enum TrainError {
         /// Why it failed.
         source: std::io::Error,
     },
-    /// A device that this build does not reach.
-    #[error("no device `{name}`; this build has: cpu")]
+    /// A device that this build or this machine does not have.
+    #[error("no device `{name}`; this build finds: {present}")]
     NoDevice {
-        /// The name as given.
+        /// The name in full.
         name: String,
+        /// The devices that there are.
+        present: String,
     },
     /// A new run into the directory of another.
     #[error("{} already holds a run; go on with it by --resume, or name another directory with --out", .0.display())]
@@ -112,6 +114,14 @@ pub enum TrainError {
     /// Knobs that cannot be tuned as asked.
     #[error("{0}")]
     Knobs(String),
+    /// A device that did not do what it was asked for.
+    #[error("device {name}: {why}")]
+    Device {
+        /// Its name.
+        name: String,
+        /// What went wrong.
+        why: String,
+    },
     /// Data that the model cannot take.
     #[error("{0}")]
     Mismatch(String),

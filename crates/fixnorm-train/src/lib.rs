@@ -54,7 +54,7 @@ pub mod trajectory;
 pub mod tune;
 
 pub use bundle::Bundle;
-pub use device::device;
+pub use device::{device, device_name, devices};
 pub use error::TrainError;
 pub use evaluate::Evaluation;
 pub use event::{Event, Observer};

@@ -8,6 +8,7 @@ use serde::{Deserialize, Serialize};
 use toml::Table;
 
 use crate::TrainError;
+use crate::device::device_for;
 use crate::recipe::Recipe;
 
 /// Which program made a run.
@@ -86,7 +87,7 @@ impl Plan {
         // First what can fail without reading pictures.
         recipe.clone().resolved().validate()?;
         ModelSpec::find(&recipe.model)?;
-        crate::device(&made_by.device)?;
+        device_for(&made_by.device, recipe.train.precision)?;
         let data = recipe.data.parse::<DataSpec>()?.load_with(options)?;
         let plan = Self::of(recipe, made_by, &data)?;
         Ok((plan, data))
@@ -100,7 +101,7 @@ impl Plan {
         let recipe = recipe.resolved();
         recipe.validate()?;
         let spec = ModelSpec::find(&recipe.model)?;
-        let device = crate::device(&made_by.device)?;
+        let device = device_for(&made_by.device, recipe.train.precision)?;
         let train_pictures = data.train.len();
         // An incomplete last step is left out: its batch statistics would be another net's.
         let steps_per_epoch = train_pictures / recipe.train.step_size();

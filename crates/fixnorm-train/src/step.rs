@@ -74,8 +74,8 @@ pub(crate) struct Learner {
 
 impl Learner {
     /// Takes step number `step` on the mean gradient of `batches`, which are of one size, adds to the epoch's sums, and
-    /// returns what it was like. A loss that is not finite leaves everything as it was. Gradients are measured, before
-    /// they are clipped, where there are roles that name the weights.
+    /// returns what it was like. On a CPU a loss that is not finite leaves everything as it was. Gradients are measured,
+    /// before they are clipped, where there are roles that name the weights.
     pub(crate) fn step(
         self,
         batches: Vec<Batch>,
@@ -85,27 +85,32 @@ impl Learner {
         measured: Option<&Roles>,
     ) -> (Self, Stepped) {
         let count = batches.len();
-        let (mut all, mut own) = (GradientsAccumulator::new(), EpochSums::default());
+        let (mut all, mut parts) = (GradientsAccumulator::new(), vec![]);
         for (part, mut batch) in batches.into_iter().enumerate() {
             let targets = targets(&batch, &self.device);
             let x = pictures(&mut batch, &self.device);
             let rng = StepRng::new(self.seed, step * count + part);
             let (loss, logits, grads) = self.gradients(x, &targets, rng, count);
             let Some(grads) = grads else {
-                return (self, Stepped { loss, gradient_norms: vec![] });
+                return (self, Stepped { loss: loss.into_scalar(), gradient_norms: vec![] });
             };
             all.accumulate(&self.model, grads);
-            let logits: Vec<f32> = logits.into_data().iter().collect();
-            own.add(loss, hits(&logits, &batch.labels).0, batch.labels.len());
+            parts.push((loss, logits, batch.labels));
         }
-        sums.join(own);
         let grads = all.grads();
         let norms = measured.map(|roles| gradient_norms(&self.model, roles, &grads));
-        let stepped = Stepped { loss: own.loss(), gradient_norms: norms.unwrap_or_default() };
-        (self.update(grads, lr), stepped)
+        let learner = self.update(grads, lr);
+        // Read last: a GPU has by then been told the whole step.
+        let mut own = EpochSums::default();
+        for (loss, logits, labels) in parts {
+            let logits: Vec<f32> = logits.into_data().iter().collect();
+            own.add(loss.into_scalar(), hits(&logits, &labels).0, labels.len());
+        }
+        sums.join(own);
+        (learner, Stepped { loss: own.loss(), gradient_norms: norms.unwrap_or_default() })
     }
 
-    /// Takes step number `step` on one batch and returns loss and logits. A loss that is not finite leaves everything
+    /// Takes step number `step` on one batch and returns its loss. On a CPU a loss that is not finite leaves everything
     /// as it was.
     pub(crate) fn step_on(
         self,
@@ -113,35 +118,36 @@ impl Learner {
         labels: Tensor<1, Int>,
         step: usize,
         lr: f64,
-    ) -> (Self, f64, Tensor<2>) {
-        let (loss, logits, grads) =
-            self.gradients(x, &labels.into(), StepRng::new(self.seed, step), 1);
-        match grads {
-            Some(grads) => (self.update(grads, lr), loss, logits),
-            None => (self, loss, logits),
-        }
+    ) -> (Self, f64) {
+        let (loss, _, grads) = self.gradients(x, &labels.into(), StepRng::new(self.seed, step), 1);
+        let learner = match grads {
+            Some(grads) => self.update(grads, lr),
+            None => self,
+        };
+        (learner, loss.into_scalar())
     }
 
-    /// Loss and logits of a batch, and what it adds to the mean gradient of `of` such batches; none if the loss is not
-    /// finite.
+    /// Loss and logits of a batch, and what it adds to the mean gradient of `of` such batches; on a CPU none if the loss is
+    /// not finite. Elsewhere looking at it would wait for the device.
     fn gradients(
         &self,
         x: Tensor<4>,
         targets: &Targets,
         rng: StepRng,
         of: usize,
-    ) -> (f64, Tensor<2>, Option<GradientsParams>) {
+    ) -> (Tensor<1>, Tensor<2>, Option<GradientsParams>) {
         let logits = self.model.forward_train(x, rng);
         let loss = self.criterion.forward(logits.clone(), targets);
-        let value = loss.clone().into_scalar::<f64>();
-        if !value.is_finite() {
-            return (value, logits, None);
+        let at_hand = self.device == Device::flex();
+        if at_hand && !loss.clone().into_scalar::<f64>().is_finite() {
+            return (loss, logits, None);
         }
-        let loss = match of {
-            1 => loss,
-            _ => loss.div_scalar(of as f64),
+        let part = match of {
+            1 => loss.clone(),
+            _ => loss.clone().div_scalar(of as f64),
         };
-        (value, logits, Some(GradientsParams::from_grads(loss.backward(), &self.model)))
+        let grads = GradientsParams::from_grads(part.backward(), &self.model);
+        (loss.detach(), logits.detach(), Some(grads))
     }
 
     fn update(mut self, grads: GradientsParams, lr: impl Into<ModuleLearningRate>) -> Self {

@@ -15,6 +15,7 @@ pub(crate) fn step(args: &BenchStepArgs, format: Format) -> anyhow::Result<ExitC
     }
     let spec = ModelSpec::find(&args.model).map_err(fixnorm_train::TrainError::from)?;
     let report = bench::step(&StepBench {
+        device: args.device.clone(),
         model: args.model.clone(),
         batch: args.batch as usize,
         resolution: args.res.map_or(spec.resolution, |res| res as usize),
@@ -93,10 +94,11 @@ fn print(report: &StepReport) -> anyhow::Result<()> {
     let [fastest, slowest] = report.step_ms_range;
     let memory = report.peak_rss_mib.map_or_else(String::new, |mib| format!(", peak {mib} MiB"));
     output::line(&format!(
-        "{} batch {} at {} px: {:.1} pictures/s (median of {} steps, {:.1} ms, {fastest:.1} to {slowest:.1}{memory})",
+        "{} batch {} at {} px on {}: {:.1} pictures/s (median of {} steps, {:.1} ms, {fastest:.1} to {slowest:.1}{memory})",
         report.model,
         report.batch,
         report.resolution,
+        report.device,
         report.images_per_second,
         report.steps,
         report.step_ms,

@@ -11,11 +11,14 @@ use serde::Serialize;
 
 use super::{Ceiling, Spread, learner, peak_rss_mib};
 use crate::TrainError;
+use crate::device::device_for;
 use crate::recipe::PrecisionName;
 
 /// What to measure.
 #[derive(Clone, Debug)]
 pub struct StepBench {
+    /// Device by name.
+    pub device: String,
     /// Model id.
     pub model: String,
     /// Pictures a step.
@@ -30,13 +33,15 @@ pub struct StepBench {
     pub inference: bool,
     /// Steps that are measured, after two that are not.
     pub steps: usize,
-    /// Whether the time of each operation is wanted.
+    /// Whether the time of each operation is wanted, which a CPU alone can tell.
     pub profile: bool,
 }
 
 /// What was measured.
 #[derive(Clone, Debug, Serialize)]
 pub struct StepReport {
+    /// Device by its full name.
+    pub device: String,
     /// Model id.
     pub model: String,
     /// Pictures a step.
@@ -47,9 +52,9 @@ pub struct StepReport {
     pub precision: PrecisionName,
     /// Whether a step was a prediction.
     pub inference: bool,
-    /// Threads that the kernels use.
+    /// Threads that the CPU's kernels use.
     pub threads: usize,
-    /// The instruction set in use.
+    /// The CPU's instruction set in use.
     pub isa: &'static str,
     /// From the median step.
     pub images_per_second: f64,
@@ -61,6 +66,9 @@ pub struct StepReport {
     pub steps: usize,
     /// Largest memory of the process so far, where the system tells.
     pub peak_rss_mib: Option<u64>,
+    /// Memory that a GPU's allocator holds after the last step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub device_mib: Option<u64>,
     /// By operation, the costliest first; empty unless asked for.
     pub profile: Vec<OpReport>,
     /// What this machine does at best, with a profile.
@@ -88,17 +96,22 @@ pub struct OpReport {
 /// Measures training steps, or predictions, on pictures of noise.
 ///
 /// # Errors
-/// An unknown model, or a network whose roles cannot be found.
+/// An unknown model or device, a network whose roles cannot be found, a profile of what is no CPU, or a step that
+/// the device cannot execute.
 pub fn step(bench: &StepBench) -> Result<StepReport, TrainError> {
     let spec = ModelSpec::find(&bench.model)?;
-    let device = Device::flex().autodiff();
+    let device = device_for(&bench.device, bench.precision)?.autodiff();
+    let failed = |why| TrainError::Device { name: crate::device_name(&bench.device), why };
+    if bench.profile && device.clone().inner() != Device::flex() {
+        return Err(failed("the time of each operation is known on a CPU alone".to_owned()));
+    }
     let input = Input { channels: bench.channels.unwrap_or(spec.input.channels), ..spec.input };
     let (n, side) = (bench.batch, bench.resolution);
     let shape = [n, side, side, input.channels];
     let mut run: Box<dyn FnMut(usize)> = match bench.inference {
         true => {
             let model = spec.init(input, 0, &device).with_precision(bench.precision.into()).valid();
-            let x = Tensor::<4>::random(shape, Distribution::Default, &device.inner());
+            let x = Tensor::<4>::random(shape, Distribution::Default, &device.clone().inner());
             Box::new(move |_| drop(model.forward(x.clone())))
         }
         false => {
@@ -119,6 +132,8 @@ pub fn step(bench: &StepBench) -> Result<StepReport, TrainError> {
         }
         let start = Instant::now();
         run(step);
+        // A GPU computes on when the call is back.
+        device.sync().map_err(|error| failed(error.to_string()))?;
         if step >= 2 {
             times.push(start.elapsed());
         }
@@ -149,6 +164,7 @@ pub fn step(bench: &StepBench) -> Result<StepReport, TrainError> {
         .collect();
     ops.sort_by(|a, b| b.ms.total_cmp(&a.ms));
     Ok(StepReport {
+        device: crate::device_name(&bench.device),
         model: bench.model.clone(),
         batch: n,
         resolution: side,
@@ -161,6 +177,7 @@ pub fn step(bench: &StepBench) -> Result<StepReport, TrainError> {
         step_ms_range: spread.range,
         steps: bench.steps,
         peak_rss_mib: peak_rss_mib(),
+        device_mib: device.memory_pool_usage().map(|usage| usage.bytes_reserved >> 20),
         profile: ops,
         ceiling,
     })

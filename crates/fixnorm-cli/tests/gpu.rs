@@ -1,0 +1,79 @@
+//! The command on a GPU beside the same command on the CPU. Built with a GPU's backend only, and fails
+//! without such a device: `just gpu-check` runs it on a software one.
+#![cfg(any(
+    feature = "cuda",
+    feature = "metal",
+    feature = "rocm",
+    feature = "vulkan",
+    feature = "wgpu"
+))]
+
+mod common;
+
+use std::path::Path;
+
+use common::{data, events, json, run, small_run};
+use serde_json::Value;
+
+/// The device to test: the first, which is the CPU only where there is no GPU.
+fn gpu() -> String {
+    let gpu = fixnorm_train::devices().remove(0);
+    assert_ne!(gpu, "cpu", "no GPU, and no software that acts as one");
+    gpu
+}
+
+/// An epoch of twenty steps into `out`: the losses, and the command's document.
+fn train(dir: &Path, out: &str, device: &str, precision: &str) -> (Vec<f64>, Value) {
+    let precision = format!("train.precision={precision}");
+    let more = ["--epochs", "1", "--device", device, "--set", &precision];
+    let document = json(dir, &small_run(out, &more));
+    let losses =
+        events(&dir.join(out), "step").iter().map(|step| step["loss"].as_f64().unwrap()).collect();
+    (losses, document)
+}
+
+fn val_loss(document: &Value) -> f64 {
+    document["val_loss"].as_f64().unwrap()
+}
+
+/// Holds twenty steps on the GPU against those on the CPU.
+fn compare(precision: &str, tolerance: f64) {
+    let (dir, gpu) = (tempfile::tempdir().unwrap(), gpu());
+    data(dir.path(), "data");
+    let (expected, on_cpu) = train(dir.path(), "cpu", "cpu", precision);
+    let (found, on_gpu) = train(dir.path(), "gpu", &gpu, precision);
+    assert_eq!((expected.len(), found.len()), (20, 20));
+    for (step, (expected, found)) in expected.iter().zip(&found).enumerate() {
+        println!("step {step}: {expected} on the CPU, {found} on {gpu}");
+        let off = (expected - found).abs() / expected;
+        // This way round, a NaN fails.
+        assert!(off <= tolerance, "step {step}: {expected} on the CPU, {found} on {gpu}");
+    }
+    let (expected, found) = (val_loss(&on_cpu), val_loss(&on_gpu));
+    assert!(
+        (expected - found).abs() <= 10.0 * tolerance * expected,
+        "validation: {expected}, {found}"
+    );
+
+    // Weights that the GPU trained, on the CPU.
+    let eval =
+        json(dir.path(), &["eval", "--weights", "gpu", "--data", "idx:data", "--device", "cpu"]);
+    assert!((val_loss(&eval) - found).abs() <= 10.0 * tolerance * found, "{eval} {on_gpu}");
+}
+
+#[test]
+fn twenty_steps_are_those_of_the_cpu() {
+    compare("f32", 1e-3);
+}
+
+#[test]
+fn sixteen_bits_are_near_or_refused() {
+    let (dir, gpu) = (tempfile::tempdir().unwrap(), gpu());
+    data(dir.path(), "data");
+    let bf16 = ["--set", "train.precision=bf16", "--device", &gpu, "--dry-run"];
+    let said = run(dir.path(), &small_run("gpu", &bf16));
+    match said.code {
+        Some(0) => compare("bf16", 2e-2),
+        _ => assert!(said.stderr.contains(&format!("device {gpu}: it has no bf16")), "{said:?}"),
+    }
+}

@@ -1,0 +1,53 @@
+#!/usr/bin/env bash
+# What there is to see on a machine with a GPU: twenty steps beside the CPU's, speed beside PyTorch, one whole training.
+#
+#     scripts/gpu-bench.sh FIXNORM FASHION_MNIST OUT [DEVICE=cuda:0] [MODELS]
+#
+# FIXNORM is the command, built with the GPU's backend (`cargo build --release --features cuda`), FASHION_MNIST the
+# directory of the four files. Builds nothing and needs no network; PyTorch's side needs python3 with torch and timm and is
+# left out without. Writes OUT/steps.csv, OUT/train_step.csv, OUT/fashion.csv and a log beside each.
+set -euo pipefail
+fixnorm=$(realpath "${1:?the command fixnorm}")
+data=$(realpath "${2:?the directory of Fashion-MNIST}")
+mkdir -p "${3:?a directory for the results}"
+out=$(realpath "$3")
+device=${4:-cuda:0}
+models=${5:-mobilenetv2_100:256,efficientnet_b0:256,resnet50:256}
+cd "$(dirname "${BASH_SOURCE[0]}")/.."
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+
+echo "== twenty steps of resnet8 on the CPU and on $device"
+for on in cpu "$device"; do
+    "$fixnorm" train --model resnet8 --epochs 1 --device "$on" --out "$scratch/$on" --set train.batch_size=300 \
+        --set optimizer.lr=0.05 --set log.every_steps=1 2>&1 | tee -a "$out/steps.log"
+done
+losses() { sed -n 's/.*"event":"step".*"loss":\([0-9.e-]*\).*/\1/p' "$scratch/$1/metrics.jsonl"; }
+paste -d, <(seq 0 19) <(losses cpu) <(losses "$device") | sed '1i step,cpu,device' >"$out/steps.csv"
+awk -F, 'NR > 1 { off = ($3 - $2) / $2; off = off < 0 ? -off : off; worst = off > worst ? off : worst }
+         END { printf "largest difference of a loss: %.1e\n", worst; exit !(NR == 21 && worst <= 1e-3) }' "$out/steps.csv"
+
+echo "== training steps, 224 px"
+if python3 -c "import torch, timm" 2>/dev/null; then
+    python3 benches/peers/train_step.py --device "$device" --fixnorm "$fixnorm" --models "$models" --steps 10 --rounds 3 \
+        2>&1 >"$out/train_step.csv" | tee "$out/train_step.log"
+else
+    echo "model,batch,precision,device,images_per_second,device_mib" >"$out/train_step.csv"
+    for model in ${models//,/ }; do
+        for precision in f32 bf16; do
+            "$fixnorm" --format json bench step --model "${model%:*}" --batch "${model#*:}" --precision "$precision" \
+                --device "$device" >"$scratch/json" 2>>"$out/train_step.log"
+            field() { sed -n "s/^ *\"$1\": \"*\([^\",]*\).*/\1/p" "$scratch/json"; }
+            echo "${model%:*},${model#*:},$precision,$device,$(field images_per_second),$(field device_mib)"
+        done
+    done | tee -a "$out/train_step.csv"
+fi
+
+echo "== Fashion-MNIST, all of it"
+"$fixnorm" --format json train --recipe fashion_resnet20 --data "fashion-mnist:$data" --device "$device" \
+    --out "$scratch/fashion" >"$scratch/json" 2> >(tee "$out/fashion.log" >&2)
+field() { sed -n "s/^ *\"$1\": \"*\([^\",]*\).*/\1/p" "$scratch/json"; }
+{
+    echo "device,val_top1,test_top1,images_per_second,seconds"
+    echo "$device,$(field val_top1),$(field test_top1),$(field images_per_second),$(field seconds)"
+} | tee "$out/fashion.csv"
