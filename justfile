@@ -34,7 +34,7 @@ ci:
 gpu-check icd="/usr/lib/chromium/vk_swiftshader_icd.json":
     VK_DRIVER_FILES={{ icd }} BURN_DEVICE=wgpu CUBECL_AUTOTUNE_LEVEL=minimal cargo test --release -p fixnorm-nn -p fixnorm-cli \
         --features fixnorm-cli/wgpu --target-dir target/gpu --test gradients --test gpu --test models -- --test-threads=1 \
-        gradients_are steps_are sixteen_bits resnet8 mobilenetv2_100 efficientnet_b0
+        gradients_are steps_are sixteen_bits resnet8 resnet20
 
 python := "python3"
 
