@@ -16,6 +16,8 @@ models=${5:-mobilenetv2_100:256,efficientnet_b0:256,resnet50:256}
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
+# A value of the last document.
+field() { sed -n "s/^ *\"$1\": \"*\([^\",]*\).*/\1/p" "$scratch/json"; }
 
 echo "== twenty steps of resnet8 on the CPU and on $device"
 for run in cpu device; do
@@ -38,7 +40,6 @@ else
         for precision in f32 bf16; do
             "$fixnorm" --format json bench step --model "${model%:*}" --batch "${model#*:}" --precision "$precision" \
                 --device "$device" >"$scratch/json" 2>>"$out/train_step.log"
-            field() { sed -n "s/^ *\"$1\": \"*\([^\",]*\).*/\1/p" "$scratch/json"; }
             echo "${model%:*},${model#*:},$precision,$device,$(field images_per_second),$(field device_mib)"
         done
     done | tee -a "$out/train_step.csv"
@@ -47,7 +48,6 @@ fi
 echo "== Fashion-MNIST, all of it"
 "$fixnorm" --format json train --recipe fashion_resnet20 --data "fashion-mnist:$data" --device "$device" \
     --out "$scratch/fashion" >"$scratch/json" 2> >(tee "$out/fashion.log" >&2)
-field() { sed -n "s/^ *\"$1\": \"*\([^\",]*\).*/\1/p" "$scratch/json"; }
 {
     echo "device,val_top1,test_top1,images_per_second,seconds"
     echo "$device,$(field val_top1),$(field test_top1),$(field images_per_second),$(field seconds)"
