@@ -299,6 +299,10 @@ pub(crate) struct TuneArgs {
     /// Runs of each trial, with the recipe's seed and those after it (default 1).
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..=100))]
     pub(crate) seeds: Option<u32>,
+    /// Trials that the two-knob search proposes at once, for as many processes; the next ones wait for all of them
+    /// (default 1).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    pub(crate) parallel: Option<u32>,
     /// Decides what a searcher draws (default 0).
     #[arg(long, value_name = "N")]
     pub(crate) search_seed: Option<u64>,

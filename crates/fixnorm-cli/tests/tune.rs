@@ -189,6 +189,7 @@ fn the_start_is_measured_and_wrong_flags_are_usage_errors() {
         (&["--space", "lr-wd"][..], "optimizer.constraint=free"),
         (&["--set", "model=resnet9"][..], "resnet"),
         (&["--start", "1"][..], "two numbers"),
+        (&["--searcher", "halton", "--parallel", "2"][..], "two-knob search"),
     ] {
         let mut arguments = two_knob[..9].to_vec();
         arguments.extend(["--study", "new.study"]);

@@ -41,7 +41,7 @@ const LATTICE: f64 = 0.125;
 pub fn choose(space: &Space, history: &[Told], noise: f64) -> Option<Choice> {
     let measured = pooled_std(history).filter(|&std| std > 0.0);
     let noise = measured.unwrap_or(noise).max(1e-9);
-    let fit = Quadratic::fit(history, noise)?;
+    let fit = Quadratic::fit(space, history, noise)?;
     let worth = |told: &Told| combine(told, fit.at(told.point), noise);
     let scored: Vec<(usize, Estimate)> =
         history.iter().enumerate().filter_map(|(i, told)| Some((i, worth(told)?))).collect();

@@ -6,10 +6,13 @@
 //! - it enters with a standard deviation that grows with it, besides the noise between seeds;
 //! - curvatures have a prior around −D/(2w²), w two octaves, and the interaction one around 0, which a few trials
 //!   outweigh. So the fit is separable at first, bends no way without cause, and needs no least number of trials.
+//!
+//! What is separable at first are v, the octaves of the second knob, and u, the octaves of the first one beyond what the
+//! space's slope expects of it at that v.
 
 use crate::matrix::Cholesky;
 use crate::search::{Outcome, Told, finite_scores};
-use crate::space::Point;
+use crate::space::{Point, Space};
 
 /// Coefficients of 1, u, v, u², v², uv.
 const TERMS: usize = 6;
@@ -25,6 +28,7 @@ const WIDTH: f64 = 2.0;
 pub struct Quadratic {
     /// Where u and v are 0: the best trial.
     origin: Point,
+    slope: f64,
     best: f64,
     scale: f64,
     coefficients: Vec<f64>,
@@ -41,9 +45,9 @@ pub struct Estimate {
 }
 
 impl Quadratic {
-    /// Fits the trials that are known. `noise` is the standard deviation between seeds, above 0. None without a
+    /// Fits the trials that are known, in a space of which the slope counts. `noise` is the standard deviation between seeds, above 0. None without a
     /// single score.
-    pub fn fit(history: &[Told], noise: f64) -> Option<Self> {
+    pub fn fit(space: &Space, history: &[Told], noise: f64) -> Option<Self> {
         let values = finite_scores(history);
         let (origin, best) = best_of(history)?;
         let mut losses: Vec<f64> =
@@ -70,7 +74,7 @@ impl Quadratic {
             let soft = scale * (loss / scale).ln_1p();
             let slope = 1.0 / (1.0 + loss / scale);
             let variance = (noise * slope).powi(2) / seeds + (MISFIT * soft).powi(2);
-            let row = terms(origin, told.point);
+            let row = terms(origin, space.slope, told.point);
             for i in 0..TERMS {
                 right[i] -= row[i] * soft / variance;
                 for j in 0..TERMS {
@@ -80,18 +84,18 @@ impl Quadratic {
         }
         let precision = Cholesky::new(TERMS, |i, j| normal[i][j])?;
         let coefficients = precision.solve(&right);
-        Some(Self { origin, best, scale, coefficients, precision })
+        Some(Self { origin, slope: space.slope, best, scale, coefficients, precision })
     }
 
     /// The score at a point.
     pub fn at(&self, point: Point) -> Estimate {
-        let row = terms(self.origin, point);
+        let row = self.terms(point);
         Estimate { mean: self.score(dot(&row, &self.coefficients)), std: self.std(&row) }
     }
 
     /// How much better `point` is than `other`, near the best trial's score.
     pub fn gain(&self, point: Point, other: Point) -> Estimate {
-        let (here, there) = (terms(self.origin, point), terms(self.origin, other));
+        let (here, there) = (self.terms(point), self.terms(other));
         let row: Vec<f64> = here.iter().zip(&there).map(|(a, b)| a - b).collect();
         Estimate { mean: dot(&row, &self.coefficients), std: self.std(&row) }
     }
@@ -102,10 +106,14 @@ impl Quadratic {
         expected_improvement(mean, std)
     }
 
-    /// Second derivative along an axis, score per octave².
+    /// Second derivative along an axis at a given value of the other knob, score per octave².
     pub fn curvature(&self, axis: usize) -> Estimate {
-        let mut row = [0.0; TERMS];
-        row[3 + axis] = 2.0;
+        let s = self.slope;
+        let row = match axis {
+            0 => [0.0, 0.0, 0.0, 2.0, 0.0, 0.0],
+            // u falls by s with each octave of v.
+            _ => [0.0, 0.0, 0.0, 2.0 * s * s, 2.0, -2.0 * s],
+        };
         Estimate { mean: dot(&row, &self.coefficients), std: self.std(&row) }
     }
 
@@ -119,15 +127,21 @@ impl Quadratic {
             return [f64::INFINITY; 2];
         }
         // The optimum solves H·x = −b; a change of a coefficient moves it by −H⁻¹·(its part of the gradient).
-        let (u, v) = (optimum[0] - self.origin[0], optimum[1] - self.origin[1]);
+        let [_, u, v, ..] = self.terms(optimum);
         let gradient = [[0.0, 1.0, 0.0, 2.0 * u, 0.0, v], [0.0, 0.0, 1.0, 0.0, 2.0 * v, u]];
         let inverse = [[vv / det, -uv / det], [-uv / det, uu / det]];
-        [0, 1].map(|axis| {
-            let row: Vec<f64> = (0..TERMS)
-                .map(|k| -(inverse[axis][0] * gradient[0][k] + inverse[axis][1] * gradient[1][k]))
-                .collect();
-            self.std(&row)
-        })
+        let moved = |axis: usize| -> [f64; TERMS] {
+            std::array::from_fn(|k| {
+                -(inverse[axis][0] * gradient[0][k] + inverse[axis][1] * gradient[1][k])
+            })
+        };
+        let (u, v) = (moved(0), moved(1));
+        let first: [f64; TERMS] = std::array::from_fn(|k| u[k] + self.slope * v[k]);
+        [self.std(&first), self.std(&v)]
+    }
+
+    fn terms(&self, point: Point) -> [f64; TERMS] {
+        terms(self.origin, self.slope, point)
     }
 
     fn std(&self, row: &[f64]) -> f64 {
@@ -163,8 +177,9 @@ pub(crate) fn best_of(history: &[Told]) -> Option<(Point, f64)> {
     scored.reduce(|best, other| if other.1 > best.1 { other } else { best })
 }
 
-fn terms(origin: Point, point: Point) -> [f64; TERMS] {
-    let (u, v) = (point[0] - origin[0], point[1] - origin[1]);
+fn terms(origin: Point, slope: f64, point: Point) -> [f64; TERMS] {
+    let v = point[1] - origin[1];
+    let u = point[0] - origin[0] - slope * v;
     [1.0, u, v, u * u, v * v, u * v]
 }
 
@@ -197,10 +212,15 @@ fn normal_cdf(z: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::space::Axis;
 
     fn told(points: &[Point], score: impl Fn(Point) -> f64) -> Vec<Told> {
         let tell = |&point: &Point| Told { point, outcome: Outcome::of(score(point)) };
         points.iter().map(tell).collect()
+    }
+
+    fn space() -> Space {
+        Space::new(Axis::new("lr", -4.0, 4.0), Axis::new("alpha", -4.0, 4.0)).unwrap()
     }
 
     const CROSS: [Point; 9] = [
@@ -222,7 +242,7 @@ mod tests {
             0.9 - 0.01 * (u * u + 1.5 * v * v - 0.8 * u * v)
         };
         let history = told(&CROSS, f);
-        let fit = Quadratic::fit(&history, 1e-4).unwrap();
+        let fit = Quadratic::fit(&space(), &history, 1e-4).unwrap();
         let lattice =
             (-40..=40).flat_map(|i| (-40..=40).map(move |j| [i, j].map(|k| f64::from(k) / 20.0)));
         let best = lattice.max_by(|a, b| fit.at(*a).mean.total_cmp(&fit.at(*b).mean)).unwrap();
@@ -235,12 +255,34 @@ mod tests {
     }
 
     #[test]
+    fn with_a_slope_one_trial_expects_the_ridge_and_derivatives_are_of_the_knobs() {
+        let sloped = space().with_slope(-1.0);
+        let alone = told(&[[0.0, 0.0]], |_| 0.9);
+        let gain = |space: &Space, point| {
+            Quadratic::fit(space, &alone, 1e-3).unwrap().gain(point, [0.0, 0.0]).mean
+        };
+        assert!(gain(&sloped, [-1.0, 1.0]) > gain(&sloped, [1.0, 1.0]));
+        assert_eq!(gain(&space(), [-1.0, 1.0]), gain(&space(), [1.0, 1.0]));
+
+        let history = told(&CROSS, |[x, y]| 0.9 - 0.01 * ((x + y).powi(2) + 0.5 * y * y));
+        let fit = Quadratic::fit(&sloped, &history, 1e-3).unwrap();
+        for (axis, step) in [[0.5, 0.0], [0.0, 0.5]].into_iter().enumerate() {
+            let back = step.map(|x: f64| -x);
+            let bend = fit.gain(step, [0.0, 0.0]).mean + fit.gain(back, [0.0, 0.0]).mean;
+            assert!((bend / 0.25 - fit.curvature(axis).mean).abs() < 1e-9, "axis {axis}");
+        }
+        // The second knob moves the first one's optimum along: it is as uncertain, and more.
+        let [first, second] = fit.optimum_std([0.0, 0.0]);
+        assert!(first.is_finite() && first > 0.5 * second, "{first} {second}");
+    }
+
+    #[test]
     fn one_trial_far_off_does_not_bend_the_fit() {
         let f = |[x, y]: Point| 0.9 - 0.01 * (x * x + y * y);
         let with_cliff = |p: Point| if p[0] > 2.5 { 0.1 } else { f(p) };
         let mut points = CROSS.to_vec();
         points.push([3.0, 0.0]);
-        let fit = Quadratic::fit(&told(&points, with_cliff), 1e-3).unwrap();
+        let fit = Quadratic::fit(&space(), &told(&points, with_cliff), 1e-3).unwrap();
         for x in [-1.0, 1.0] {
             let off = fit.at([x, 0.0]).mean - f([x, 0.0]);
             assert!(off.abs() < 0.01, "{off} at {x}");
@@ -250,7 +292,8 @@ mod tests {
     #[test]
     fn uncertainty_shrinks_with_trials_and_with_seeds() {
         let history = told(&CROSS, |[x, y]| 0.9 - 0.01 * (x * x + y * y));
-        let std = |history: &[Told]| Quadratic::fit(history, 0.01).unwrap().at([0.5, 0.5]).std;
+        let std =
+            |history: &[Told]| Quadratic::fit(&space(), history, 0.01).unwrap().at([0.5, 0.5]).std;
         assert!(std(&history) < std(&history[..3]));
         let mut with_seeds = history.clone();
         for told in &mut with_seeds {
@@ -263,11 +306,11 @@ mod tests {
     #[test]
     fn equal_scores_and_no_scores_are_no_problem() {
         let flat = told(&CROSS, |_| 0.5);
-        let fit = Quadratic::fit(&flat, 1e-3).unwrap();
+        let fit = Quadratic::fit(&space(), &flat, 1e-3).unwrap();
         assert!((fit.at([0.2, 0.1]).mean - 0.5).abs() < 1e-3);
         let failed = [Told { point: [0.0, 0.0], outcome: Outcome::Failed }];
-        assert!(Quadratic::fit(&failed, 1e-3).is_none());
-        assert!(Quadratic::fit(&[], 1e-3).is_none());
+        assert!(Quadratic::fit(&space(), &failed, 1e-3).is_none());
+        assert!(Quadratic::fit(&space(), &[], 1e-3).is_none());
     }
 
     #[test]

@@ -23,7 +23,14 @@ pub struct Axis {
 pub struct Space {
     /// The knobs; the first is the learning rate in both spaces that we use.
     pub axes: [Axis; 2],
+    /// Octaves by which the best value of the first knob is expected to move for each octave of the second.
+    #[serde(default)]
+    pub slope: f64,
 }
+
+/// The slope between learning rate and α: everything before the head sees gradients in proportion to the head's norm, so
+/// held norms turn by the same angle a step where lr·α is the same.
+pub const ALPHA_SLOPE: f64 = -1.0;
 
 /// A space that cannot be searched.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
@@ -101,14 +108,20 @@ impl Axis {
 }
 
 impl Space {
-    /// A space of two knobs.
+    /// A space of two knobs that are expected to be independent.
     ///
     /// # Errors
     /// An axis without width, or with a step of nothing.
     pub fn new(first: Axis, second: Axis) -> Result<Self, SpaceError> {
         first.check()?;
         second.check()?;
-        Ok(Self { axes: [first, second] })
+        Ok(Self { axes: [first, second], slope: 0.0 })
+    }
+
+    /// The same space with knobs that are expected to depend on one another.
+    pub fn with_slope(mut self, slope: f64) -> Self {
+        self.slope = slope;
+        self
     }
 
     /// The nearest point that can be had.

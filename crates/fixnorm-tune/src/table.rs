@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
 
 use crate::search::Outcome;
-use crate::space::{Axis, Point, Space};
+use crate::space::{ALPHA_SLOPE, Axis, Point, Space};
 use crate::surface::Landscape;
 
 /// A table that cannot be used.
@@ -117,6 +117,10 @@ impl Table {
         };
         let axes = (axis(0, "lr")?, axis(1, second)?);
         let space = Space::new(axes.0, axes.1).map_err(|e| TableError::Grid(e.to_string()))?;
+        let space = match second {
+            "alpha" => space.with_slope(ALPHA_SLOPE),
+            _ => space,
+        };
         let mut cells: BTreeMap<[usize; 2], Vec<Run>> = BTreeMap::new();
         for (point, run) in rows {
             cells.entry(index(&space, *point)).or_default().push(*run);

@@ -10,7 +10,7 @@ use rand_chacha::rand_core::SeedableRng;
 
 fn searches(space: &Space, start: [f64; 2], noise: f64, seed: u64) -> Vec<Search> {
     let space = || space.clone();
-    let stepped = Space { axes: space().axes.map(|axis| axis.with_step(3.0)) };
+    let stepped = Space { axes: space().axes.map(|axis| axis.with_step(3.0)), ..space() };
     vec![
         Search::TwoKnob(TwoKnob::new(space(), start, noise)),
         Search::Random(Random { space: space(), seed }),

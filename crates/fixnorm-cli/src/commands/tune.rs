@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use fixnorm_train::run_dir::write_atomic;
 use fixnorm_train::tune::search::{Gp, Grid, Halton, Random, Tpe, TwoKnob};
-use fixnorm_train::tune::space::{Axis, Point, Space};
+use fixnorm_train::tune::space::{ALPHA_SLOPE, Axis, Point, Space};
 use fixnorm_train::tune::{
     Ended, Knobs, Range, Search, Sqlite, Start, Store, StoreError, Study, Tuned, Worker, plan_text,
     prune::Prune, saved_plan, to_csv, to_optuna, tuned_recipe,
@@ -121,6 +121,9 @@ fn check_flags(
     let asked = args.searcher.map(|searcher| searcher_name(searcher).to_owned());
     check("searcher", saved.search.name().to_owned(), asked)?;
     check("number of seeds", saved.seeds.len().to_string(), args.seeds.map(|k| k.to_string()))?;
+    if let Search::TwoKnob(TwoKnob { parallel, .. }) = &saved.search {
+        check("trials at once", parallel.to_string(), args.parallel.map(|n| n.to_string()))?;
+    }
     let prune = args.prune.map(|prune| format!("{:?}", to_prune(prune)));
     check("pruning", format!("{:?}", saved.prune), prune)?;
     let space = args.space.map(|space| format!("{:?}", to_knobs(space)));
@@ -168,6 +171,11 @@ fn create(args: &TuneArgs, path: &Path, stop: &Stop) -> anyhow::Result<Option<Op
     let (plan, data) = Plan::resolve(recipe, made_by(&args.device))?;
     let searcher = args.searcher.unwrap_or(SearcherArg::TwoKnob);
     let second = second_range(args, knobs)?;
+    if args.parallel.is_some() && searcher != SearcherArg::TwoKnob {
+        let message =
+            "--parallel is for the two-knob search; the others propose whenever a process asks";
+        return Err(TrainError::Knobs(message.to_owned()).into());
+    }
     let start = match (args.start, args.lr, second, searcher) {
         (Some(start), ..) => Some(start),
         // Nothing of what is measured would be used.
@@ -248,7 +256,11 @@ fn space(
             "a table needs --lr LOW:HIGH:COUNT and --{second_name} LOW:HIGH:COUNT"
         )));
     }
-    Space::new(first, second).map_err(|error| TrainError::Knobs(error.to_string()))
+    let space = Space::new(first, second).map_err(|error| TrainError::Knobs(error.to_string()))?;
+    Ok(match knobs {
+        Knobs::LrAlpha => space.with_slope(ALPHA_SLOPE),
+        Knobs::LrWd => space,
+    })
 }
 
 fn to_search(
@@ -263,7 +275,11 @@ fn to_search(
     match searcher {
         SearcherArg::TwoKnob => {
             let start = start.unwrap_or_else(|| space.centre());
-            Search::TwoKnob(TwoKnob::new(space, start, binomial_noise(plan)))
+            let parallel = args.parallel.unwrap_or(1) as usize;
+            Search::TwoKnob(TwoKnob {
+                parallel,
+                ..TwoKnob::new(space, start, binomial_noise(plan))
+            })
         }
         SearcherArg::Halton => Search::Halton(Halton { space, seed }),
         SearcherArg::Random => Search::Random(Random { space, seed }),

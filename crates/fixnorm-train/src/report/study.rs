@@ -45,7 +45,7 @@ pub(super) fn study(page: &mut Page, path: &Path, store: &dyn Store) -> Result<(
     trials(page, names, &tuned);
     path_of(page, names, &tuned, &history);
     if let Some(choice) = &tuned.choice
-        && let Some(fit) = Quadratic::fit(&history, choice.noise)
+        && let Some(fit) = Quadratic::fit(study.search.space(), &history, choice.noise)
     {
         surface(page, names, study, &history, &fit);
         for axis in 0..2 {
