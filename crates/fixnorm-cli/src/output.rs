@@ -44,6 +44,7 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
                 | TrainError::Model(_)
                 | TrainError::Setup(_)
                 | TrainError::NoDevice { .. }
+                | TrainError::Unsupported { .. }
                 | TrainError::UnknownArm { .. }
                 | TrainError::RunExists(_)
                 | TrainError::PlanChanged { .. }

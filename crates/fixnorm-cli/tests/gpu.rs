@@ -74,6 +74,9 @@ fn sixteen_bits_are_near_or_refused() {
     let said = run(dir.path(), &small_run("gpu", &bf16));
     match said.code {
         Some(0) => compare("bf16", 2e-2),
-        _ => assert!(said.stderr.contains(&format!("device {gpu}: it has no bf16")), "{said:?}"),
+        code => {
+            assert_eq!(code, Some(2), "{said:?}");
+            assert!(said.stderr.contains(&format!("device {gpu}: it has no bf16")), "{said:?}");
+        }
     }
 }

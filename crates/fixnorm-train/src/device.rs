@@ -30,12 +30,12 @@ pub fn device(name: &str) -> Result<Device, TrainError> {
 /// The device of this name, if it can store tensors in this precision.
 ///
 /// # Errors
-/// As [`device`], and [`TrainError::Device`] for one that cannot.
+/// As [`device`], and [`TrainError::Unsupported`] for one that cannot.
 pub(crate) fn device_for(name: &str, precision: PrecisionName) -> Result<Device, TrainError> {
     let device = device(name)?;
     if precision == PrecisionName::Bf16 && !device.supports_dtype(FloatDType::BF16) {
         let why = "it has no bf16; f32 it has".to_owned();
-        return Err(TrainError::Device { name: device_name(name), why });
+        return Err(TrainError::Unsupported { name: device_name(name), why });
     }
     Ok(device)
 }

@@ -64,6 +64,14 @@ pub enum TrainError {
         /// The devices that there are.
         present: String,
     },
+    /// A device that cannot do what is asked for.
+    #[error("device {name}: {why}")]
+    Unsupported {
+        /// The name in full.
+        name: String,
+        /// What it cannot do.
+        why: String,
+    },
     /// A new run into the directory of another.
     #[error("{} already holds a run; go on with it by --resume, or name another directory with --out", .0.display())]
     RunExists(PathBuf),

@@ -101,9 +101,11 @@ pub struct OpReport {
 pub fn step(bench: &StepBench) -> Result<StepReport, TrainError> {
     let spec = ModelSpec::find(&bench.model)?;
     let device = device_for(&bench.device, bench.precision)?.autodiff();
-    let failed = |why| TrainError::Device { name: crate::device_name(&bench.device), why };
+    let name = || crate::device_name(&bench.device);
+    let failed = |why| TrainError::Device { name: name(), why };
     if bench.profile && device.clone().inner() != Device::flex() {
-        return Err(failed("the time of each operation is known on a CPU alone".to_owned()));
+        let why = "the time of each operation is known on a CPU alone".to_owned();
+        return Err(TrainError::Unsupported { name: name(), why });
     }
     let input = Input { channels: bench.channels.unwrap_or(spec.input.channels), ..spec.input };
     let (n, side) = (bench.batch, bench.resolution);
