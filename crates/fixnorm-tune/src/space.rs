@@ -28,8 +28,9 @@ pub struct Space {
     pub slope: f64,
 }
 
-/// The slope between learning rate and α: everything before the head sees gradients in proportion to the head's norm, so
-/// held norms turn by the same angle a step where lr·α is the same.
+/// The slope between learning rate and α: as long as little is learned, everything before the head sees gradients in
+/// proportion to the head's norm, so that held norms turn by the same angle a step where lr·α is the same. Later the angles
+/// depend less on α: a guess to begin with, which a few trials outweigh.
 pub const ALPHA_SLOPE: f64 = -1.0;
 
 /// A space that cannot be searched.
