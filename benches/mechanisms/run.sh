@@ -4,7 +4,7 @@
 #     benches/mechanisms/run.sh FASHION_MNIST DIR [WORKERS=2]
 #
 # Runs go to DIR/resnet8 and are gone on with if they are there; the tables go to benches/results/mechanisms, the page to
-# DIR/resnet8.html. One thread a run, WORKERS runs side by side: over an hour on two cores. Needs cargo.
+# DIR/resnet8.html. One thread a run, WORKERS runs side by side: over an hour on two cores. Needs cargo and Python.
 #
 # The settings are those of two studies of eight trials each, which a tuning of one's own makes anew:
 #
@@ -33,5 +33,6 @@ for worker in $(seq "$workers"); do
 done
 for job in "${jobs[@]}"; do wait "$job"; done
 # All runs are there: this one collects them.
-dissect 2>/dev/null | sed '$d' | tee "$results/resnet8.txt"
+dissect >/dev/null 2>>"$dir/worker-1.log"
+python3 benches/mechanisms/summary.py "$dir/resnet8/dissection.json" "$results/resnet8.csv"
 "$fixnorm" report "$dir/resnet8" -o "$dir/resnet8.html" --plots "$dir/plots"

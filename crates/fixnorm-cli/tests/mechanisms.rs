@@ -276,6 +276,8 @@ fn dissection_is_resumed_and_reported() {
     assert_eq!(path["path"], "report.html");
     let page = fs::read_to_string(dir.join("report.html")).unwrap();
     assert!(page.matches("<svg").count() > 20 && page.contains("Risk against generalization gap"));
+    assert!(page.contains("Accuracy on test pictures against wd_all"));
+    assert!(page.contains("Loss of wn_conv, seed 0") && !page.contains("Loss of runs"));
     assert!(!page.contains("NaN") && !page.contains("src=") && !page.contains("href=\"http"));
     let plots = fs::read_dir(dir.join("plots")).unwrap().count();
     assert_eq!(plots, 2 * page.matches("<figure").count());

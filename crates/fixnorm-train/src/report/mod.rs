@@ -2,11 +2,13 @@
 //!
 //! ```text
 //! plot       curves, points, bars and heat maps as SVG, each with its table    plot.rs
+//! forest     estimates with their intervals, a row each                        forest.rs
 //! page       the page around them, with its style and script                   page.rs
 //! sections   which plots a run and a dissection have                           sections.rs
 //! study      which plots a study of the tuner has                              study.rs
 //! ```
 
+mod forest;
 mod page;
 mod plot;
 mod sections;
@@ -44,7 +46,7 @@ pub fn write(sources: &[PathBuf], file: &Path, plots: Option<&Path>) -> Result<(
         sections::dissection(&mut page, dissection)?;
     }
     for run in &runs {
-        sections::run(&mut page, run);
+        sections::run(&mut page, run, &run.root.display().to_string());
     }
     let names: Vec<String> = sources.iter().map(|source| source.display().to_string()).collect();
     write_atomic(file, page.html(&format!("fixnorm: {}", names.join(", "))).as_bytes())?;

@@ -3,6 +3,7 @@
 
 use std::fmt::Write;
 
+use super::forest::Forest;
 use super::plot::{HeatMap, Plot};
 
 /// Text in HTML and SVG.
@@ -26,6 +27,7 @@ pub(crate) fn escape(text: &str) -> String {
 pub(crate) enum Figure {
     Plot(Plot),
     HeatMap(HeatMap),
+    Forest(Forest),
 }
 
 impl Figure {
@@ -33,6 +35,7 @@ impl Figure {
         match self {
             Figure::Plot(plot) => plot.has_data(),
             Figure::HeatMap(map) => map.has_data(),
+            Figure::Forest(forest) => forest.has_data(),
         }
     }
 
@@ -40,6 +43,7 @@ impl Figure {
         match self {
             Figure::Plot(plot) => &plot.title,
             Figure::HeatMap(map) => &map.title,
+            Figure::Forest(forest) => &forest.title,
         }
     }
 
@@ -47,6 +51,7 @@ impl Figure {
         match self {
             Figure::Plot(plot) => &plot.caption,
             Figure::HeatMap(map) => &map.caption,
+            Figure::Forest(forest) => &forest.caption,
         }
     }
 
@@ -54,6 +59,7 @@ impl Figure {
         match self {
             Figure::Plot(plot) => plot.svg(),
             Figure::HeatMap(map) => map.svg(),
+            Figure::Forest(forest) => forest.svg(),
         }
     }
 
@@ -61,6 +67,7 @@ impl Figure {
         match self {
             Figure::Plot(plot) => plot.table(),
             Figure::HeatMap(map) => map.table(),
+            Figure::Forest(forest) => forest.table(),
         }
     }
 
@@ -201,7 +208,7 @@ h2{margin-top:2.5rem;border-bottom:1px solid var(--rule)}\
 a{color:inherit}nav ul{padding-left:1.2rem;columns:2}figure{margin:1.5rem 0}figcaption{margin-bottom:.3rem}\
 svg{width:100%;height:auto}.scroll{overflow-x:auto;margin:1rem 0}table{border-collapse:collapse;font-variant-numeric:tabular-nums}\
 th,td{padding:.25rem .6rem;border-bottom:1px solid var(--rule);text-align:left;white-space:nowrap}\
-table.numbers{font-size:.8rem}details>.scroll{max-height:24rem;overflow:auto}\
+table:not(.numbers) td:last-child{white-space:normal;min-width:12rem}table.numbers{font-size:.8rem}details>.scroll{max-height:24rem;overflow:auto}\
 pre{overflow-x:auto;font-size:.8rem}summary{cursor:pointer;color:var(--faint)}.save{margin:.3rem 0}\
 button{font:inherit;font-size:.8rem;color:inherit;background:none;border:1px solid var(--rule);border-radius:.3rem;padding:.1rem .5rem}\
 @media print{:root{--ground:#fff;--ink:#000;--faint:#444;--rule:#bbb}.save,nav{display:none}figure{break-inside:avoid}}\
@@ -209,7 +216,7 @@ button{font:inherit;font-size:.8rem;color:inherit;background:none;border:1px sol
 
 const SVG_STYLE: &str = "\
 svg text{fill:var(--ink);font:12px system-ui,sans-serif}svg .end{text-anchor:end}svg .middle{text-anchor:middle}\
-svg .grid{stroke:var(--rule);stroke-width:1}svg .line{fill:none;stroke-width:1.8}svg .dashed{stroke-dasharray:6 4}\
+svg .grid{stroke:var(--rule);stroke-width:1}svg .line{fill:none;stroke-width:1.8}svg .dashed{stroke-dasharray:6 4}svg .dotted{stroke-dasharray:2 2.5}\
 svg .bar{fill-opacity:.45}svg .heat{fill:var(--heat)}\
 svg .line.c0{stroke:var(--c0)}svg .line.c1{stroke:var(--c1)}svg .line.c2{stroke:var(--c2)}svg .line.c3{stroke:var(--c3)}\
 svg .line.c4{stroke:var(--c4)}svg .line.c5{stroke:var(--c5)}svg .line.c6{stroke:var(--c6)}svg .line.c7{stroke:var(--c7)}\

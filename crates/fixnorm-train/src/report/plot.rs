@@ -57,11 +57,11 @@ pub(crate) struct HeatMap {
     pub(crate) rows: Vec<(String, Vec<f64>)>,
 }
 
-const WIDTH: f64 = 720.0;
+pub(super) const WIDTH: f64 = 720.0;
 const HEIGHT: f64 = 300.0;
 const LEFT: f64 = 64.0;
-const RIGHT: f64 = 12.0;
-const TOP: f64 = 12.0;
+pub(super) const RIGHT: f64 = 12.0;
+pub(super) const TOP: f64 = 12.0;
 const BOTTOM: f64 = 44.0;
 
 /// A number as people write it.
@@ -77,12 +77,16 @@ pub(crate) fn number(value: f64) -> String {
                 false => text,
             }
         }
-        v => format!("{v:.2e}"),
+        v => {
+            let text = format!("{v:.2e}");
+            let (digits, power) = text.split_once('e').unwrap_or((&text, "0"));
+            format!("{}e{power}", digits.trim_end_matches('0').trim_end_matches('.'))
+        }
     }
 }
 
 /// A number in a table, to six digits; empty where there is none.
-fn cell(value: f64) -> String {
+pub(super) fn cell(value: f64) -> String {
     if value.is_nan() {
         return String::new();
     }
@@ -90,30 +94,39 @@ fn cell(value: f64) -> String {
     rounded.map_or_else(|_| value.to_string(), |rounded| rounded.to_string())
 }
 
-/// Round values that divide a range into about five parts.
-fn ticks(from: f64, to: f64) -> Vec<f64> {
+/// Round values that divide a range into about five parts, `least` or more apart.
+fn ticks(from: f64, to: f64, least: f64) -> Vec<f64> {
     let raw = (to - from) / 5.0;
     let power = 10f64.powf(raw.log10().floor());
     let step = [1.0, 2.0, 5.0, 10.0].map(|m| m * power).into_iter().find(|s| *s >= raw);
-    let step = step.unwrap_or(power);
+    let step = step.unwrap_or(power).max(least);
     let first = (from / step).ceil() as i64;
     (first..).map(|i| i as f64 * step).take_while(|v| *v <= to + step * 1e-9).collect()
 }
 
 /// From data to picture along one axis.
-struct Scale {
-    from: f64,
-    to: f64,
-    low: f64,
-    high: f64,
-    log: bool,
+pub(super) struct Scale {
+    pub(super) from: f64,
+    pub(super) to: f64,
+    pub(super) low: f64,
+    pub(super) high: f64,
+    pub(super) log: bool,
+    /// Whether all values are whole, as epochs are: nothing is to be read between two.
+    pub(super) whole: bool,
 }
 
 impl Scale {
-    fn of(values: impl Iterator<Item = f64>, low: f64, high: f64, log: bool) -> Option<Self> {
+    pub(super) fn of(
+        values: impl Iterator<Item = f64>,
+        low: f64,
+        high: f64,
+        log: bool,
+    ) -> Option<Self> {
         let values = values.map(|v| if log { v.log10() } else { v }).filter(|v| v.is_finite());
-        let (from, to) =
-            values.fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)));
+        let (from, to, whole) = values
+            .fold((f64::INFINITY, f64::NEG_INFINITY, true), |(a, b, whole), v| {
+                (a.min(v), b.max(v), whole && v.fract() == 0.0)
+            });
         if from > to {
             return None;
         }
@@ -122,7 +135,7 @@ impl Scale {
             true => 0.0,
             false => from.abs().max(1.0) * 0.05,
         };
-        Some(Self { from: from - room, to: to + room, low, high, log })
+        Some(Self { from: from - room, to: to + room, low, high, log, whole })
     }
 
     fn at(&self, value: f64) -> Option<f64> {
@@ -132,12 +145,12 @@ impl Scale {
     }
 
     /// Positions and labels.
-    fn ticks(&self) -> Vec<(f64, String)> {
+    pub(super) fn ticks(&self) -> Vec<(f64, String)> {
         let values = match self.log {
-            false => ticks(self.from, self.to),
+            false => ticks(self.from, self.to, if self.whole { 1.0 } else { 0.0 }),
             true if self.to - self.from < 1.0 => {
                 let (from, to) = (10f64.powf(self.from), 10f64.powf(self.to));
-                ticks(from, to).into_iter().filter(|v| *v > 0.0).collect()
+                ticks(from, to, 0.0).into_iter().filter(|v| *v > 0.0).collect()
             }
             true => {
                 let decades = self.from.ceil() as i32..=self.to.floor() as i32;
@@ -185,7 +198,8 @@ impl Plot {
                 },
                 ..series.clone()
             };
-            let flat = |low, high| Scale { from: 0.0, to: 1.0, low, high, log: false };
+            let flat =
+                |low, high| Scale { from: 0.0, to: 1.0, low, high, log: false, whole: false };
             draw(&mut svg, &key, &flat(at, at + 22.0), &flat(line - 4.0, line - 4.0));
             let name = shortened(&series.name, 30);
             let _ = write!(
@@ -227,7 +241,7 @@ impl Plot {
     }
 }
 
-fn open(title: &str, height: f64) -> String {
+pub(super) fn open(title: &str, height: f64) -> String {
     format!(
         "<svg viewBox=\"0 0 {WIDTH} {height:.0}\" role=\"img\" aria-label=\"{}\" xmlns=\"http://www.w3.org/2000/svg\">",
         escape(title)
@@ -262,15 +276,19 @@ fn axes(svg: &mut String, x: &Scale, y: &Scale, x_label: &str, y_label: &str) {
     );
 }
 
-/// Colours that differ for most people's eyes; the ninth series has the first one's again.
+/// Colours that differ for most people's eyes; the ninth series has the first one's again, dotted or with another shape.
 const COLOURS: usize = 8;
 
-fn draw(svg: &mut String, series: &Series, x: &Scale, y: &Scale) {
+pub(super) fn draw(svg: &mut String, series: &Series, x: &Scale, y: &Scale) {
     let colour = series.colour % COLOURS;
     let places = series.points.iter().filter_map(|p| Some((x.at(p.0)?, y.at(p.1)?)));
     match series.mark {
         Mark::Line | Mark::Dashed => {
-            let class = if series.mark == Mark::Dashed { "line dashed" } else { "line" };
+            let class = match series.mark {
+                Mark::Dashed => "line dashed",
+                _ if series.colour >= COLOURS => "line dotted",
+                _ => "line",
+            };
             let places: Vec<(f64, f64)> = places.collect();
             if let [(x, y)] = places[..] {
                 // A line needs two.
@@ -292,7 +310,7 @@ fn draw(svg: &mut String, series: &Series, x: &Scale, y: &Scale) {
         Mark::Points => {
             for (x, y) in places {
                 // Circle, square, diamond, triangle: four shapes beside eight colours.
-                let path = match series.colour % 4 {
+                let path = match (series.colour + series.colour / COLOURS) % 4 {
                     0 => format!("M{:.1} {y:.1}a4 4 0 1 0 8 0a4 4 0 1 0 -8 0", x - 4.0),
                     1 => format!("M{:.1} {:.1}h7v7h-7z", x - 3.5, y - 3.5),
                     2 => format!("M{x:.1} {:.1}l5 5l-5 5l-5 -5z", y - 5.0),
@@ -317,7 +335,7 @@ fn draw(svg: &mut String, series: &Series, x: &Scale, y: &Scale) {
     }
 }
 
-fn shortened(text: &str, most: usize) -> String {
+pub(super) fn shortened(text: &str, most: usize) -> String {
     match text.chars().count() > most {
         // Paths differ at their ends.
         true => {
@@ -439,10 +457,12 @@ mod tests {
 
     #[test]
     fn ticks_are_round_and_numbers_short() {
-        assert_eq!(ticks(0.0, 10.0), [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]);
-        assert_eq!(ticks(-0.3, 0.3).len(), 3);
+        assert_eq!(ticks(0.0, 10.0, 0.0), [0.0, 2.0, 4.0, 6.0, 8.0, 10.0]);
+        assert_eq!(ticks(-0.3, 0.3, 0.0).len(), 3);
+        let epochs = Scale::of([1.0, 2.0].into_iter(), 0.0, 1.0, false).unwrap();
+        assert_eq!(epochs.ticks(), [(0.0, "1".to_owned()), (1.0, "2".to_owned())]);
         let numbers = [0.5, 1234.0, 0.0123456, 1e-7, 0.0, -2.5].map(number);
-        assert_eq!(numbers, ["0.5", "1234", "0.01235", "1.00e-7", "0", "-2.5"]);
+        assert_eq!(numbers, ["0.5", "1234", "0.01235", "1e-7", "0", "-2.5"]);
     }
 
     #[test]

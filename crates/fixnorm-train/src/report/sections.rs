@@ -3,6 +3,7 @@
 
 use fixnorm::{LayerMeasure, Risk, Role};
 
+use super::forest::Forest;
 use super::page::{Figure, Page};
 use super::plot::{HeatMap, Mark, Plot, Series};
 use crate::TrainError;
@@ -33,9 +34,8 @@ fn thinned<T>(values: &[T]) -> impl Iterator<Item = &T> {
     values.iter().step_by(values.len().div_ceil(MOST).max(1))
 }
 
-/// One heading with everything about a run.
-pub(super) fn run(page: &mut Page, run: &History) {
-    let name = run.root.display().to_string();
+/// One heading with everything about a run, which is called `name`.
+pub(super) fn run(page: &mut Page, run: &History, name: &str) {
     let recipe = &run.plan.recipe;
     page.heading(&format!("Run {name}"));
     let end = match &run.summary {
@@ -64,7 +64,7 @@ pub(super) fn run(page: &mut Page, run: &History) {
         series("validation", 1, Mark::Line, of_epochs(|e| e.val_top1)),
     ];
     page.figure(plot(&format!("Accuracy of {name}"), "", ["epoch", "top-1"], false, top1));
-    layers(page, run, &name);
+    layers(page, run, name);
     for part in [Part::Train, Part::Val] {
         let part_name = if part == Part::Train { "training" } else { "validation" };
         if let Some(risk) = run.risk(part) {
@@ -202,43 +202,39 @@ fn interval(interval: Option<Interval>) -> String {
 pub(super) fn dissection(page: &mut Page, found: &Dissection) -> Result<(), TrainError> {
     page.heading(&format!("Dissection {}", found.out.display()));
     page.text(&format!(
-        "Accuracies are shares; ± is the standard deviation over seeds, brackets are 95 % bootstrap intervals of the \
-         difference to {} over shared seeds.",
+        "Accuracies are shares; ± is the standard deviation over n seeds. Arms are compared with {}; below are first \
+         all arms together, then the first seed of each.",
         found.reference
     ));
-    let head = [
-        "arm",
-        "n",
-        "val top-1",
-        "val difference",
-        "test top-1",
-        "test difference",
-        "train top-1",
-        "α",
-        "CBR(1) train",
-        "CBR(1) val",
-        "what it does",
-    ];
     let one = |risk: &[TauStat]| risk.iter().find(|at| at.tau == 1.0).map(|at| at.cbr);
     let row = |arm: &ArmResult| {
         let failed = match arm.failed.len() {
             0 => String::new(),
             n => format!(" ({n} failed)"),
         };
-        vec![
-            arm.name.clone(),
-            format!("{}{failed}", arm.runs.len()),
-            stat(arm.val_top1),
-            interval(arm.val_difference),
-            stat(arm.test_top1),
-            interval(arm.test_difference),
-            stat(arm.train_top1),
-            stat(arm.alpha),
-            stat(one(&arm.risk_train)),
-            stat(one(&arm.risk_val)),
-            arm.what.clone(),
-        ]
+        let n = format!("{}{failed}", arm.runs.len());
+        vec![arm.name.clone(), n, stat(arm.val_top1), stat(arm.test_top1), arm.what.clone()]
     };
+    let head = ["arm", "n", "val top-1", "test top-1", "what it does"];
+    page.table(&head.map(str::to_owned), &found.arms.iter().map(row).collect::<Vec<_>>());
+    for (part, of) in [
+        ("test", (|arm| arm.test_difference) as fn(&ArmResult) -> Option<Interval>),
+        ("validation", |arm| arm.val_difference),
+    ] {
+        let rows = found.arms.iter().filter_map(|arm| Some((arm.name.clone(), of(arm)?)));
+        page.figure(Figure::Forest(Forest {
+            title: format!("Accuracy on {part} pictures against {}", found.reference),
+            caption: "Differences over shared seeds with 95 % bootstrap intervals, which few seeds make too narrow."
+                .to_owned(),
+            x: format!("top-1, less that of {}", found.reference),
+            rows: rows.collect(),
+        }));
+    }
+    let row = |arm: &ArmResult| {
+        let risks = [&arm.risk_train, &arm.risk_val].map(|risk| stat(one(risk)));
+        [vec![arm.name.clone(), stat(arm.train_top1), stat(arm.alpha)], risks.to_vec()].concat()
+    };
+    let head = ["arm", "train top-1", "α", "CBR(1) train", "CBR(1) val"];
     page.table(&head.map(str::to_owned), &found.arms.iter().map(row).collect::<Vec<_>>());
     let risk_of = |run: &RunResult| {
         let risk = run.risk_train.as_ref()?;
@@ -304,9 +300,11 @@ pub(super) fn dissection(page: &mut Page, found: &Dissection) -> Result<(), Trai
             page.text(&format!("{} with seed {seed} has no result: {error}", arm.name));
         }
     }
-    let histories = found.arms.iter().filter_map(|arm| arm.runs.first());
+    let firsts = || found.arms.iter().filter_map(|arm| Some((arm, arm.runs.first()?)));
+    let names: Vec<String> =
+        firsts().map(|(arm, run)| format!("{}, seed {}", arm.name, run.seed)).collect();
     let histories: Vec<History> =
-        histories.map(|run| History::read(&run.dir)).collect::<Result<_, _>>()?;
+        firsts().map(|(_, run)| History::read(&run.dir)).collect::<Result<_, _>>()?;
     let mean_rate = histories.iter().enumerate().map(|(colour, run)| {
         let points = thinned(&run.measures).filter_map(|measure| {
             let layers = measure.layers.iter().filter(|layer| layer.role == Role::ScaleInvariant);
@@ -324,8 +322,8 @@ pub(super) fn dissection(page: &mut Page, found: &Dissection) -> Result<(), Trai
         true,
         mean_rate.collect(),
     ));
-    for run in &histories {
-        self::run(page, run);
+    for (run, name) in histories.iter().zip(&names) {
+        self::run(page, run, name);
     }
     Ok(())
 }
