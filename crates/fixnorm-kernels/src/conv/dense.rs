@@ -1,6 +1,6 @@
 //! Convolutions over all channels of a group, as products of matrices: pointwise ones are a product as
 //! they stand, others gather the window under each pixel first.
-//! Not here: depthwise ones (`depthwise.rs`), wide ones of few channels (`bordered.rs`), the products
+//! Not here: depthwise ones (`depthwise/`), wide ones of few channels (`bordered.rs`), the products
 //! (`gemm`).
 //!
 //! ```text
