@@ -4,12 +4,13 @@
 //! Sections 3 and 4 of docs/method.md, ours; the range probe after L. N. Smith (arXiv 1506.01186).
 
 use fixnorm::migrate::first_alpha;
-use fixnorm::{Role, WeightSnapshot};
+use fixnorm::{Constraint, Role, WeightSnapshot};
 use fixnorm_data::{Batch, DataError, DataSet, Loader};
 use serde::Serialize;
 
 use super::Knobs;
 use crate::evaluate::pictures;
+use crate::recipe::{RadiusKind, RadiusName, Recipe};
 use crate::run::{Stop, prepare, train_config};
 use crate::step::{EpochSums, Learner};
 use crate::{Plan, TrainError};
@@ -79,8 +80,11 @@ impl Start {
             Knobs::LrWd if recipe.optimizer.weight_decay > 0.0 => recipe.optimizer.weight_decay,
             Knobs::LrWd => 5e-4,
         };
-        let lr = recipe.optimizer.lr;
-        let plan = Plan { recipe: knobs.set(recipe, [lr, second])?, ..plan.clone() };
+        let recipe = match knobs {
+            Knobs::LrAlpha => knobs.set(recipe, [recipe.optimizer.lr, second])?,
+            Knobs::LrWd => held(recipe.clone()),
+        };
+        let plan = Plan { recipe, ..plan.clone() };
         let Some(sweep) = sweep(&plan, data, &loader, stop)? else { return Ok(None) };
         let lr = choose_lr(&sweep).ok_or_else(|| {
             TrainError::Knobs(
@@ -90,6 +94,15 @@ impl Start {
         })?;
         Ok(Some(Self { lr, second, feature_norm, sweep }))
     }
+}
+
+/// The recipe with norms held where they begin. Free ones grow under a learning rate that is too high, and so hide it
+/// from a probe of a few steps; a run pays for it later.
+fn held(mut recipe: Recipe) -> Recipe {
+    recipe.optimizer.constraint = Constraint::Fixed;
+    recipe.optimizer.radius = RadiusName::Name(RadiusKind::Init);
+    recipe.optimizer.weight_decay = 0.0;
+    recipe
 }
 
 fn some(batch: Option<Result<Batch, DataError>>) -> Result<Batch, TrainError> {
