@@ -9,7 +9,7 @@
 # The settings are those of two studies of eight trials each, which a tuning of one's own makes anew:
 #
 #     fixnorm tune --recipe benches/mechanisms/resnet8.toml --trials 8 --study alpha.study
-#     fixnorm tune --recipe benches/mechanisms/resnet8_wd.toml --trials 8 --study wd.study
+#     fixnorm tune --recipe benches/mechanisms/resnet8_wd.toml --set optimizer.weight_decay=1e-3 --trials 8 --study wd.study
 set -euo pipefail
 cd "$(dirname "${BASH_SOURCE[0]}")/../.."
 data=$(realpath "${1:?the directory of Fashion-MNIST}")

@@ -45,8 +45,8 @@ pub struct Estimate {
 }
 
 impl Quadratic {
-    /// Fits the trials that are known, in a space of which the slope counts. `noise` is the standard deviation between seeds, above 0. None without a
-    /// single score.
+    /// Fits the trials that are known, in a space of which the slope counts. `noise` is the standard deviation between
+    /// seeds, above 0. None without a single score.
     pub fn fit(space: &Space, history: &[Told], noise: f64) -> Option<Self> {
         let values = finite_scores(history);
         let (origin, best) = best_of(history)?;
