@@ -9,6 +9,7 @@ use fixnorm_data::{Batch, DataError, DataSet, Loader};
 use serde::Serialize;
 
 use super::Knobs;
+use crate::dissect::stats::Stat;
 use crate::evaluate::pictures;
 use crate::recipe::{RadiusKind, RadiusName, Recipe};
 use crate::run::{Stop, prepare, train_config};
@@ -42,11 +43,14 @@ pub struct Sweep {
 /// Learning rates of the probe, in log2, and its steps in an octave.
 const PROBE: (f64, f64, usize) = (-14.0, 5.0, 8);
 
+/// Where the probe ends: the loss has risen by this share of what it had fallen.
+const RISE: f64 = 0.1;
+
+/// Before a rise counts, the loss has to fall by this many of its standard deviations between batches.
+const CLEAR_FALL: f64 = 4.0;
+
 /// An angular update from which a step replaces a good part of the weight.
 const LARGE_UPDATE: f64 = 0.3;
-
-/// Octaves from where the probe's loss is least to where training is stable for long.
-const MARGIN: f64 = 1.0;
 
 impl Start {
     /// Measures a plan's model: one batch for α₀, then training steps whose learning rate rises until the loss does.
@@ -122,7 +126,7 @@ fn sweep(
     let steps = ((high - low) * per_octave as f64) as usize;
     let mut batches = (0..).flat_map(|epoch| loader.epoch(epoch));
     let (mut found, mut sums): (Vec<Sweep>, _) = (vec![], EpochSums::default());
-    let mut least = f64::INFINITY;
+    let mut descent = Descent::new(per_octave);
     for step in 0..steps {
         if stop.load(std::sync::atomic::Ordering::Relaxed) != 0 {
             return Ok(None);
@@ -132,7 +136,6 @@ fn sweep(
         let before = WeightSnapshot::take(&learner.model, &roles);
         let stepped;
         (learner, stepped) = learner.step(vec![batch], step, lr, &mut sums, None);
-        let loss = stepped.loss;
         let mut updates: Vec<f64> = before
             .measure(&learner.model, &roles, |_| lr)
             .into_iter()
@@ -140,41 +143,102 @@ fn sweep(
             .map(|layer| layer.angular_update)
             .collect();
         updates.sort_by(f64::total_cmp);
-        // Over about an octave, so that one batch does not decide.
-        let share = 2.0 / (per_octave as f64 + 1.0);
-        let smooth = found.last().map_or(loss, |last| last.loss + share * (loss - last.loss));
         let angular_update = updates.get(updates.len() / 2).copied().unwrap_or(0.0);
-        if !smooth.is_finite() {
+        if angular_update > LARGE_UPDATE {
             break;
         }
-        found.push(Sweep { lr, loss: smooth, angular_update });
-        least = least.min(smooth);
-        if smooth > 2.0 * least || angular_update > 1.0 {
-            break;
-        }
+        let Some(loss) = descent.push(stepped.loss) else { break };
+        found.push(Sweep { lr, loss, angular_update });
     }
     Ok(Some(found))
 }
 
-/// A margin below the learning rate of the least loss, and no more than where updates become large.
+/// The loss of the probe on its way down, up to where the way ends.
+///
+/// It is the end of the *first* descent that tells: beyond it the loss rises and falls by chance, and may be least anywhere.
+struct Descent {
+    /// Steps over which losses are averaged: about an octave, so that one batch does not decide.
+    steps: usize,
+    /// Losses of the first steps, whose rate is too small to change any.
+    first: Vec<f64>,
+    smooth: f64,
+    least: f64,
+}
+
+impl Descent {
+    const fn new(steps: usize) -> Self {
+        Self { steps, first: vec![], smooth: f64::NAN, least: f64::INFINITY }
+    }
+
+    /// The loss averaged with those before it; None where the descent is over.
+    fn push(&mut self, loss: f64) -> Option<f64> {
+        let begins = self.first.len() < self.steps;
+        if begins {
+            self.first.push(loss);
+        }
+        let start = Stat::of(&self.first)?;
+        match begins {
+            true => self.smooth = start.mean,
+            false => self.smooth += 2.0 / (self.steps as f64 + 1.0) * (loss - self.smooth),
+        }
+        self.least = self.least.min(self.smooth);
+        let (fall, rise) = (start.mean - self.least, self.smooth - self.least);
+        let over = fall > CLEAR_FALL * start.std.unwrap_or(0.0) && rise > RISE * fall;
+        let diverged = !self.smooth.is_finite() || self.smooth > 2.0 * self.least;
+        (!over && !diverged).then_some(self.smooth)
+    }
+}
+
+/// The learning rate of the least loss.
 fn choose_lr(sweep: &[Sweep]) -> Option<f64> {
-    let least = sweep.iter().min_by(|a, b| a.loss.total_cmp(&b.loss))?;
-    let large = sweep.iter().find(|step| step.angular_update > LARGE_UPDATE);
-    let limit = large.map_or(f64::INFINITY, |step| step.lr);
-    Some(least.lr.min(limit) / MARGIN.exp2())
+    sweep.iter().min_by(|a, b| a.loss.total_cmp(&b.loss)).map(|step| step.lr)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// The loss of step 0, 1, …, as far as the probe goes on; the step of the least.
+    fn probe(losses: impl Iterator<Item = f64>) -> (usize, usize) {
+        let mut descent = Descent::new(8);
+        let smooth: Vec<f64> = losses.map_while(|loss| descent.push(loss)).collect();
+        let found: Vec<Sweep> = (0..)
+            .zip(&smooth)
+            .map(|(step, &loss)| Sweep { lr: f64::from(step), loss, angular_update: 0.0 })
+            .collect();
+        (choose_lr(&found).unwrap() as usize, smooth.len())
+    }
+
+    /// Alternates around a loss, as batches do.
+    fn noisy(step: usize, loss: f64) -> f64 {
+        loss + if step.is_multiple_of(2) { 0.03 } else { -0.03 }
+    }
+
     #[test]
-    fn the_probe_stays_below_the_least_loss_and_below_large_updates() {
-        let at = |lr: f64, loss: f64, angular_update: f64| Sweep { lr, loss, angular_update };
-        let sweep = [at(0.1, 2.0, 0.01), at(0.4, 1.0, 0.1), at(1.6, 3.0, 0.2)];
-        assert_eq!(choose_lr(&sweep), Some(0.2));
-        let sweep = [at(0.1, 2.0, 0.01), at(0.2, 1.5, 0.5), at(0.4, 1.0, 0.6)];
-        assert_eq!(choose_lr(&sweep), Some(0.1));
+    fn the_first_descent_decides_not_a_deeper_one_beyond() {
+        let loss = |step: usize| match step {
+            0..40 => 2.4,
+            40..80 => 2.4 - 0.02 * (step - 40) as f64,
+            80..100 => 1.6 + 0.02 * (step - 80) as f64,
+            _ => 0.1,
+        };
+        let (least, steps) = probe((0..150).map(|step| noisy(step, loss(step))));
+        assert!((80..85).contains(&least), "{least}");
+        assert!((84..95).contains(&steps), "{steps}");
+    }
+
+    #[test]
+    fn a_loss_that_does_not_fall_ends_where_it_doubles_or_is_lost() {
+        let (_, steps) = probe((0..150).map(|step| noisy(step, 2.4)));
+        assert_eq!(steps, 150);
+        let (_, steps) = probe((0..150).map(|step| if step < 60 { 2.4 } else { 9.0 }));
+        assert!((60..65).contains(&steps), "{steps}");
+        let (_, steps) = probe((0..150).map(|step| if step < 60 { 2.4 } else { f64::NAN }));
+        assert_eq!(steps, 60);
+    }
+
+    #[test]
+    fn a_probe_of_no_steps_has_no_learning_rate() {
         assert_eq!(choose_lr(&[]), None);
     }
 }
