@@ -35,6 +35,7 @@ impl Net {
         net.conv.weight = Param::from_tensor(conv.reshape([5, 2, 3, 3]));
         let head = Tensor::<1>::from_data(weight(43, 5 * 3), device);
         net.head.weight = Param::from_tensor(head.reshape([5, 3]));
+        net.head.bias = Some(Param::from_tensor(Tensor::from_data(weight(17, 3), device)));
         net
     }
 
