@@ -30,5 +30,5 @@ table() {
 large=(--set "data=idx:$dir/fashion-12k")
 table resnet8_lr_alpha resnet8 3 --lr 0.0125:3.2:9 --alpha 0.25:16:7
 table resnet8_lr_wd resnet8_wd 3 --space lr-wd --lr 0.0125:3.2:9 --wd 2.5e-4:1.6e-2:7
-table resnet20_lr_alpha resnet20 2 "${large[@]}" --lr 0.025:1.6:7 --alpha 0.5:8:5
-table resnet20_lr_wd resnet20_wd 2 "${large[@]}" --space lr-wd --lr 0.025:1.6:7 --wd 5e-4:8e-3:5
+table resnet20_lr_alpha resnet20 2 "${large[@]}" --lr 0.00625:1.6:9 --alpha 0.5:8:5
+table resnet20_lr_wd resnet20_wd 2 "${large[@]}" --space lr-wd --lr 0.0125:0.8:7 --wd 5e-4:8e-3:5

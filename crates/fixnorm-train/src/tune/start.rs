@@ -9,7 +9,6 @@ use fixnorm_data::{Batch, DataError, DataSet, Loader};
 use serde::Serialize;
 
 use super::Knobs;
-use crate::dissect::stats::Stat;
 use crate::evaluate::pictures;
 use crate::recipe::{RadiusKind, RadiusName, Recipe};
 use crate::run::{Stop, prepare, train_config};
@@ -46,8 +45,8 @@ const PROBE: (f64, f64, usize) = (-14.0, 5.0, 8);
 /// Where the probe ends: the loss has risen by this share of what it had fallen.
 const RISE: f64 = 0.1;
 
-/// Before a rise counts, the loss has to fall by this many of its standard deviations between batches.
-const CLEAR_FALL: f64 = 4.0;
+/// Before a rise counts, the loss has to have fallen by this share, lest the difference of two batches be taken for one.
+const FALL: f64 = 0.1;
 
 /// An angular update from which a step replaces a good part of the weight.
 const LARGE_UPDATE: f64 = 0.3;
@@ -158,32 +157,32 @@ fn sweep(
 /// It is the end of the *first* descent that tells: beyond it the loss rises and falls by chance, and may be least anywhere.
 struct Descent {
     /// Steps over which losses are averaged: about an octave, so that one batch does not decide.
+    average: usize,
     steps: usize,
-    /// Losses of the first steps, whose rate is too small to change any.
-    first: Vec<f64>,
+    /// The loss of the first steps, whose rate is too small to change it.
+    start: f64,
     smooth: f64,
     least: f64,
 }
 
 impl Descent {
-    const fn new(steps: usize) -> Self {
-        Self { steps, first: vec![], smooth: f64::NAN, least: f64::INFINITY }
+    const fn new(average: usize) -> Self {
+        Self { average, steps: 0, start: 0.0, smooth: 0.0, least: f64::INFINITY }
     }
 
     /// The loss averaged with those before it; None where the descent is over.
     fn push(&mut self, loss: f64) -> Option<f64> {
-        let begins = self.first.len() < self.steps;
+        self.steps += 1;
+        let begins = self.steps <= self.average;
+        let share =
+            if begins { 1.0 / self.steps as f64 } else { 2.0 / (self.average as f64 + 1.0) };
+        self.smooth += share * (loss - self.smooth);
         if begins {
-            self.first.push(loss);
-        }
-        let start = Stat::of(&self.first)?;
-        match begins {
-            true => self.smooth = start.mean,
-            false => self.smooth += 2.0 / (self.steps as f64 + 1.0) * (loss - self.smooth),
+            self.start = self.smooth;
         }
         self.least = self.least.min(self.smooth);
-        let (fall, rise) = (start.mean - self.least, self.smooth - self.least);
-        let over = fall > CLEAR_FALL * start.std.unwrap_or(0.0) && rise > RISE * fall;
+        let (fall, rise) = (self.start - self.least, self.smooth - self.least);
+        let over = fall > FALL * self.start && rise > RISE * fall;
         let diverged = !self.smooth.is_finite() || self.smooth > 2.0 * self.least;
         (!over && !diverged).then_some(self.smooth)
     }
