@@ -3,7 +3,7 @@
 use std::fmt::Write;
 
 use super::page::escape;
-use super::plot::{Mark, RIGHT, Scale, Series, TOP, WIDTH, cell, draw, open, shortened};
+use super::plot::{Mark, RIGHT, Scale, TOP, WIDTH, cell, draw, open, series, shortened};
 use crate::dissect::stats::Interval;
 
 /// A row for each estimate, from top to bottom.
@@ -44,20 +44,14 @@ impl Forest {
                 bottom + 16.0
             );
         }
-        let line = |points: Vec<(f64, f64)>, mark: Mark, colour: usize| Series {
-            name: String::new(),
-            points,
-            mark,
-            colour,
-        };
         let y = Scale { from: 0.0, to: 1.0, low: TOP, high: bottom, log: false, whole: false };
-        draw(&mut svg, &line(vec![(0.0, 0.0), (0.0, 1.0)], Mark::Dashed, 6), &x, &y);
+        draw(&mut svg, &series("", 6, Mark::Dashed, vec![(0.0, 0.0), (0.0, 1.0)]), &x, &y);
         for (index, (name, interval)) in self.rows.iter().enumerate() {
             let row = (index as f64 + 0.5) / self.rows.len() as f64;
             if let (Some(low), Some(high)) = (interval.low, interval.high) {
-                draw(&mut svg, &line(vec![(low, row), (high, row)], Mark::Line, 0), &x, &y);
+                draw(&mut svg, &series("", 0, Mark::Line, vec![(low, row), (high, row)]), &x, &y);
             }
-            draw(&mut svg, &line(vec![(interval.estimate, row)], Mark::Points, 0), &x, &y);
+            draw(&mut svg, &series("", 0, Mark::Points, vec![(interval.estimate, row)]), &x, &y);
             let _ = write!(
                 svg,
                 "<text class=\"end\" x=\"{}\" y=\"{:.1}\">{}</text>",

@@ -21,6 +21,10 @@ pub(crate) struct Series {
     pub(crate) colour: usize,
 }
 
+pub(super) fn series(name: &str, colour: usize, mark: Mark, points: Vec<(f64, f64)>) -> Series {
+    Series { name: name.to_owned(), points, mark, colour }
+}
+
 /// How a series is drawn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Mark {

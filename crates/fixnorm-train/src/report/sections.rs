@@ -5,7 +5,7 @@ use fixnorm::{LayerMeasure, Risk, Role};
 
 use super::forest::Forest;
 use super::page::{Figure, Page};
-use super::plot::{HeatMap, Mark, Plot, Series};
+use super::plot::{HeatMap, Mark, Plot, Series, series};
 use crate::TrainError;
 use crate::dissect::stats::{Interval, Stat};
 use crate::dissect::{ArmResult, Dissection, RunResult, TauStat};
@@ -21,10 +21,6 @@ pub(super) fn plot(
 ) -> Figure {
     let [x, y] = axes.map(str::to_owned);
     Figure::Plot(Plot { title: title.to_owned(), caption: caption.to_owned(), x, y, log_y, series })
-}
-
-pub(super) fn series(name: &str, colour: usize, mark: Mark, points: Vec<(f64, f64)>) -> Series {
-    Series { name: name.to_owned(), points, mark, colour }
 }
 
 /// Most points of a curve: more would not be seen, and a page has many curves.

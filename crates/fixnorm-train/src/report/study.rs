@@ -7,8 +7,8 @@ use fixnorm_tune::quadratic::{Estimate, Quadratic};
 use fixnorm_tune::search::Told;
 
 use super::page::{Figure, Page};
-use super::plot::{HeatMap, Mark, Series, number};
-use super::sections::{plot, series};
+use super::plot::{HeatMap, Mark, Series, number, series};
+use super::sections::plot;
 use crate::TrainError;
 use crate::tune::{Choice, Knobs, Outcome, Search, Store, Study, TrialRow, Tuned};
 

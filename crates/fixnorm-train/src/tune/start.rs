@@ -143,10 +143,7 @@ fn sweep(
             .collect();
         updates.sort_by(f64::total_cmp);
         let angular_update = updates.get(updates.len() / 2).copied().unwrap_or(0.0);
-        if angular_update > LARGE_UPDATE {
-            break;
-        }
-        let Some(loss) = descent.push(stepped.loss) else { break };
+        let Some(loss) = descent.push(stepped.loss, angular_update) else { break };
         found.push(Sweep { lr, loss, angular_update });
     }
     Ok(Some(found))
@@ -170,8 +167,8 @@ impl Descent {
         Self { average, steps: 0, start: 0.0, smooth: 0.0, least: f64::INFINITY }
     }
 
-    /// The loss averaged with those before it; None where the descent is over.
-    fn push(&mut self, loss: f64) -> Option<f64> {
+    /// The loss averaged with those before it; None where the descent is over or updates become large.
+    fn push(&mut self, loss: f64, angular_update: f64) -> Option<f64> {
         self.steps += 1;
         let begins = self.steps <= self.average;
         let share =
@@ -184,7 +181,8 @@ impl Descent {
         let (fall, rise) = (self.start - self.least, self.smooth - self.least);
         let over = fall > FALL * self.start && rise > RISE * fall;
         let diverged = !self.smooth.is_finite() || self.smooth > 2.0 * self.least;
-        (!over && !diverged).then_some(self.smooth)
+        let ends = over || diverged || angular_update > LARGE_UPDATE;
+        (!ends).then_some(self.smooth)
     }
 }
 
@@ -200,7 +198,7 @@ mod tests {
     /// The loss of step 0, 1, …, as far as the probe goes on; the step of the least.
     fn probe(losses: impl Iterator<Item = f64>) -> (usize, usize) {
         let mut descent = Descent::new(8);
-        let smooth: Vec<f64> = losses.map_while(|loss| descent.push(loss)).collect();
+        let smooth: Vec<f64> = losses.map_while(|loss| descent.push(loss, 0.0)).collect();
         let found: Vec<Sweep> = (0..)
             .zip(&smooth)
             .map(|(step, &loss)| Sweep { lr: f64::from(step), loss, angular_update: 0.0 })
@@ -234,6 +232,13 @@ mod tests {
         assert!((60..65).contains(&steps), "{steps}");
         let (_, steps) = probe((0..150).map(|step| if step < 60 { 2.4 } else { f64::NAN }));
         assert_eq!(steps, 60);
+    }
+
+    #[test]
+    fn large_updates_end_the_probe() {
+        let mut descent = Descent::new(8);
+        assert!(descent.push(2.4, 0.1).is_some());
+        assert_eq!(descent.push(2.3, 0.5), None);
     }
 
     #[test]
