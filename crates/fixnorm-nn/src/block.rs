@@ -4,12 +4,15 @@
 use burn::module::Module;
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, PaddingConfig2d};
-use burn::tensor::{Device, Tensor, activation, module};
+use burn::tensor::ops::ConvOptions;
+use burn::tensor::{DType, Device, Tensor, activation, module};
 pub use fixnorm_kernels::Activation;
 use fixnorm_kernels::conv::ConvShape;
 
 use crate::chain::{Chain, Shortcut};
 use crate::fused::{StageSpec, StageTensors};
+#[cfg(feature = "gpu")]
+use crate::gpu;
 
 /// Where the zeros around a picture go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -147,17 +150,22 @@ impl ConvBnAct {
         device.is_autodiff() && self.norm.training.is_enabled()
     }
 
+    /// Sizes for an input of `[n, h, w, c_in]`.
+    fn shape(&self, input: [usize; 4]) -> ConvShape {
+        let [c_out, _, kernel, _] = self.conv.weight.lazy_shape().dims();
+        let shape =
+            ConvShape::symmetric(input, c_out, kernel, self.conv.stride[0], self.conv.groups);
+        match self.padding {
+            Padding::Symmetric => shape,
+            Padding::Same => same(shape),
+        }
+    }
+
     /// Sizes and constants for an input of `[n, h, w, c_in]`.
     pub(crate) fn spec(&self, input: [usize; 4], device: &Device) -> StageSpec {
-        let [c_out, _, kernel, _] = self.conv.weight.lazy_shape().dims();
         let floats = |tensor: Tensor<1>| -> Vec<f32> { tensor.into_data().iter().collect() };
-        let (stride, groups) = (self.conv.stride[0], self.conv.groups);
-        let shape = ConvShape::symmetric(input, c_out, kernel, stride, groups);
         StageSpec {
-            shape: match self.padding {
-                Padding::Symmetric => shape,
-                Padding::Same => same(shape),
-            },
+            shape: self.shape(input),
             epsilon: self.norm.epsilon as f32,
             activation: self.activation,
             running: (!self.uses_batch(device)).then(|| {
@@ -185,21 +193,61 @@ impl ConvBnAct {
         }
     }
 
-    /// Convolution and normalization composed of Burn's operations.
+    /// Convolution, normalization and `activation`, in the precision of `x`; statistics and what is made with them are `f32`.
     ///
     /// # Shapes
-    /// `x`: `[n, c_in, h, w]` to `[n, c_out, h_out, w_out]`.
-    pub(crate) fn convolve(&self, x: Tensor<4>) -> Tensor<4> {
-        let device = x.device();
-        let y = self.conv.forward(x);
-        if !self.uses_batch(&device) {
-            return self.norm.forward(y);
+    /// `x`: `[n, h, w, c_in]` to `[n, h_out, w_out, c_out]`.
+    pub(crate) fn compose(&self, x: Tensor<4>, activation: Activation) -> Tensor<4> {
+        let y = self.convolve(x);
+        match self.uses_batch(&y.device()) {
+            true => self.normalize(y, activation),
+            false => self.normalize_as_learned(y, activation),
         }
-        let [n, _, h, w] = y.dims();
+    }
+
+    fn convolve(&self, x: Tensor<4>) -> Tensor<4> {
+        let shape = self.shape(x.dims());
+        let ConvShape { h, w, kernel, stride, top, left, h_out, w_out, groups, .. } = shape;
+        // With as many zeros on both sides Burn's backends need no padded copy, so also where the last are not read.
+        let after = |size: usize, out: usize, before: usize| match self.padding {
+            Padding::Symmetric => before,
+            Padding::Same => ((out - 1) * stride + kernel).saturating_sub(size + before),
+        };
+        let padding = [(top, after(h, h_out, top)), (left, after(w, w_out, left))];
+        let options = ConvOptions::new_with_padding([stride; 2], padding, [1; 2], groups);
+        let weight = self.conv.weight.val();
+        let weight = in_precision(weight, x.dtype());
+        to_nhwc(module::conv2d(to_nchw(x), weight, None, options))
+    }
+
+    /// By the batch's statistics, of which the running ones learn.
+    fn normalize(&self, y: Tensor<4>, activation: Activation) -> Tensor<4> {
+        let [n, h, w, _] = y.dims();
         let (gamma, beta) = (self.norm.gamma.val(), self.norm.beta.val());
+        #[cfg(feature = "gpu")]
+        if gpu::takes(&y) {
+            let spec = gpu::norm::NormSpec { epsilon: self.norm.epsilon as f32, activation };
+            let (out, [mean, var]) = gpu::norm::norm_act(y, gamma, beta, spec);
+            self.update_running(mean, var, n * h * w);
+            return out;
+        }
+        let dtype = y.dtype();
+        let y = to_nchw(in_precision(y, DType::F32));
         let result = module::batch_norm_train(y, gamma, beta, self.norm.epsilon);
         self.update_running(result.mean.detach(), result.variance.detach(), n * h * w);
-        result.output
+        in_precision(to_nhwc(apply(activation, result.output)), dtype)
+    }
+
+    /// By the running statistics.
+    fn normalize_as_learned(&self, y: Tensor<4>, activation: Activation) -> Tensor<4> {
+        let norm = &self.norm;
+        let deviation = norm.running_var.value().add_scalar(norm.epsilon).sqrt();
+        let scale = norm.gamma.val() / deviation;
+        let shift = norm.beta.val() - norm.running_mean.value() * scale.clone();
+        let channels = |of: Tensor<1>| of.reshape([1, 1, 1, -1]);
+        let dtype = y.dtype();
+        let y = in_precision(y, DType::F32) * channels(scale) + channels(shift);
+        in_precision(apply(activation, y), dtype)
     }
 
     /// Multiplications of one picture of `h × w`, and the size that comes out.
@@ -231,6 +279,22 @@ pub(crate) fn apply<const D: usize>(activation: Activation, x: Tensor<D>) -> Ten
         Activation::HardSigmoid => hard_sigmoid(x),
         Activation::Sigmoid => activation::sigmoid(x),
     }
+}
+
+/// A 1×1 convolution of single pixels, `[n, c_in]` to `[n, c_out]`.
+pub(crate) fn layer(conv: &Conv2d, x: Tensor<2>) -> Tensor<2> {
+    let weight = conv.weight.val();
+    let [c_out, c_in, _, _] = weight.dims();
+    let y = x.matmul(weight.reshape([c_out, c_in]).transpose());
+    match &conv.bias {
+        Some(bias) => y + bias.val().unsqueeze(),
+        None => y,
+    }
+}
+
+/// `x` in this precision.
+pub(crate) fn in_precision<const D: usize>(x: Tensor<D>, dtype: DType) -> Tensor<D> {
+    if x.dtype() == dtype { x } else { x.cast(dtype) }
 }
 
 // Between two operations these cancel: the memory stays NCHW, only the view changes, and no copy is made.

@@ -8,9 +8,9 @@ mod tests;
 use std::sync::OnceLock;
 
 use burn::backend::Dispatch;
-use burn::tensor::{DType, Device, Tensor, s};
+use burn::tensor::{Device, Tensor, s};
 
-use crate::block::{ConvBnAct, apply, to_nchw, to_nhwc};
+use crate::block::{Activation, ConvBnAct, apply, in_precision};
 use crate::fused::{BlockBackend, BlockSpec, BlockTensors, ShortcutSpec, StageTensors};
 use crate::squeeze::SqueezeExcite;
 
@@ -35,15 +35,19 @@ pub(crate) struct Chain<'a> {
     pub(crate) shortcut: Shortcut<'a>,
 }
 
-/// Whether operations of our own take `x`: on a CPU, unless `FIXNORM_BLOCKS=composed` says no.
-pub(crate) fn runs_fused<const D: usize>(x: &Tensor<D>) -> bool {
+/// Whether operations of our own are wanted, where there are any: unless `FIXNORM_BLOCKS=composed` says no.
+pub(crate) fn blocks_are_fused() -> bool {
     static WANTED: OnceLock<bool> = OnceLock::new();
-    let wanted = *WANTED.get_or_init(|| match std::env::var("FIXNORM_BLOCKS").as_deref() {
+    *WANTED.get_or_init(|| match std::env::var("FIXNORM_BLOCKS").as_deref() {
         Ok("composed") => false,
         Ok("fused") | Err(_) => true,
         Ok(other) => panic!("FIXNORM_BLOCKS is `{other}`; it takes fused, composed"),
-    });
-    wanted && x.device().inner() == Device::flex()
+    })
+}
+
+/// Whether a whole block of `x` is one operation of our own: on a CPU.
+pub(crate) fn runs_fused<const D: usize>(x: &Tensor<D>) -> bool {
+    blocks_are_fused() && x.device().inner() == Device::flex()
 }
 
 impl Chain<'_> {
@@ -120,52 +124,46 @@ impl Chain<'_> {
 
     pub(crate) fn forward_composed(&self, x: Tensor<4>, survival: Option<Vec<f32>>) -> Tensor<4> {
         let dtype = x.dtype();
-        let x = match dtype {
-            DType::F32 => x,
-            _ => x.cast(DType::F32),
-        };
         let (last, before) = self.stages.split_last().expect("a block has a stage");
-        let x = to_nchw(x);
         let mut y = x.clone();
         for stage in before {
-            y = apply(stage.activation(), stage.convolve(y));
+            y = stage.compose(y, stage.activation());
         }
         if let Some(squeeze) = self.squeeze {
             y = squeeze.forward(y);
         }
-        y = last.convolve(y);
+        if matches!(self.shortcut, Shortcut::None) && survival.is_none() {
+            return last.compose(y, last.activation());
+        }
+        y = last.compose(y, Activation::Identity);
         if let Some(survival) = survival {
             let survival = Tensor::<1>::from_floats(&survival[..], &y.device());
-            y = y * survival.reshape([-1, 1, 1, 1]);
+            y = y * in_precision(survival, dtype).reshape([-1, 1, 1, 1]);
         }
         y = match self.shortcut {
             Shortcut::None => y,
-            Shortcut::Identity { stride } => y.clone() + subsample(x, stride, y.dims()[1]),
-            Shortcut::Projection(stage) => y + stage.convolve(x),
+            Shortcut::Identity { stride } => y.clone() + subsample(x, stride, y.dims()[3]),
+            Shortcut::Projection(stage) => y + stage.compose(x, Activation::Identity),
         };
-        let out = to_nhwc(apply(last.activation(), y));
-        match dtype {
-            DType::F32 => out,
-            dtype => out.cast(dtype),
-        }
+        apply(last.activation(), y)
     }
 }
 
-/// Every `stride`-th pixel of `x`, `[n, c, h, w]`, with zeros for channels up to `c_out`.
+/// Every `stride`-th pixel of `x`, `[n, h, w, c]`, with zeros for channels up to `c_out`.
 fn subsample(x: Tensor<4>, stride: usize, c_out: usize) -> Tensor<4> {
     let x = match stride {
         1 => x,
         stride => {
             let step = isize::try_from(stride).expect("strides are small");
-            x.slice(s![.., .., 0..;step, 0..;step])
+            x.slice(s![.., 0..;step, 0..;step, ..])
         }
     };
-    let [n, c, h, w] = x.dims();
+    let [n, h, w, c] = x.dims();
     match c_out - c {
         0 => x,
         added => {
-            let zeros = Tensor::zeros([n, added, h, w], &x.device());
-            Tensor::cat(vec![x, zeros], 1)
+            let zeros = Tensor::zeros([n, h, w, added], (&x.device(), x.dtype()));
+            Tensor::cat(vec![x, zeros], 3)
         }
     }
 }

@@ -6,7 +6,7 @@ use burn::nn::conv::Conv2d;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{DType, Device, Tensor};
 
-use crate::block::{Activation, ConvBnAct, apply};
+use crate::block::{Activation, ConvBnAct, apply, layer};
 use crate::blocks::Block;
 use crate::config::ModelConfig;
 use crate::onnx::{Graph, Value};
@@ -216,16 +216,5 @@ impl Classifier {
         let mut count = Count(0);
         self.visit(&mut count);
         count.0
-    }
-}
-
-/// A 1×1 convolution of single pixels, `[n, c_in]` to `[n, c_out]`.
-fn layer(conv: &Conv2d, x: Tensor<2>) -> Tensor<2> {
-    let weight = conv.weight.val();
-    let [c_out, c_in, _, _] = weight.dims();
-    let y = x.matmul(weight.reshape([c_out, c_in]).transpose());
-    match &conv.bias {
-        Some(bias) => y + bias.val().unsqueeze(),
-        None => y,
     }
 }

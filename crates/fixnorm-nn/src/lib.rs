@@ -28,6 +28,8 @@ pub mod classifier;
 pub mod config;
 pub mod criterion;
 mod fused;
+#[cfg(feature = "gpu")]
+mod gpu;
 pub mod init;
 pub mod inverted;
 pub mod loss;

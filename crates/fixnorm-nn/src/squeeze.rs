@@ -6,7 +6,8 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Device, Tensor};
 use fixnorm_kernels::Activation;
 
-use crate::block::apply;
+use crate::block::{apply, in_precision, layer};
+use crate::pool::global_average;
 
 /// Configuration of a [`SqueezeExcite`].
 #[derive(Clone, Copy, Debug)]
@@ -69,12 +70,15 @@ impl SqueezeExcite {
         ]
     }
 
+    /// Means, layers and gates are `f32` whatever the pictures are stored in.
+    ///
     /// # Shapes
-    /// `x`: `[n, c, h, w]`, same on return.
+    /// `x`: `[n, h, w, c]`, same on return.
     pub(crate) fn forward(&self, x: Tensor<4>) -> Tensor<4> {
-        let pooled = x.clone().mean_dims(&[2, 3]);
-        let hidden = apply(self.activation, self.reduce.forward(pooled));
-        x * apply(self.gate, self.expand.forward(hidden))
+        let hidden = apply(self.activation, layer(&self.reduce, global_average(x.clone())));
+        let gates = apply(self.gate, layer(&self.expand, hidden));
+        let [n, c] = gates.dims();
+        x.clone() * in_precision(gates, x.dtype()).reshape([n, 1, 1, c])
     }
 
     /// Multiplications of one picture.

@@ -10,7 +10,6 @@ use serde::Serialize;
 use crate::evaluate::{Order, loader, pictures};
 use crate::recipe::Base;
 use crate::run::{Prepared, train_config};
-use crate::step::EpochSums;
 use crate::{Plan, TrainError};
 
 /// Steps that are measured, after two that are not.
@@ -43,15 +42,15 @@ pub fn estimate(plan: &Plan, data: &DataSet, prepared: Prepared) -> Result<Estim
     let (recipe, derived) = (&plan.recipe, &plan.derived);
     let mut learner = prepared.learner;
     let train = Loader::new(data.train.clone(), derived.train_picture, train_config(plan))?;
-    let (mut epoch, mut sums) = (train.epoch(0), EpochSums::default());
+    let mut epoch = train.epoch(0);
     let (start, mut times) = (Instant::now(), vec![]);
     for step in 0..(STEPS + 2).min(derived.steps_per_epoch) {
         let clock = Instant::now();
         let batches: Vec<_> =
             epoch.by_ref().take(recipe.train.accumulate).collect::<Result<_, _>>()?;
         let stepped;
-        (learner, stepped) = learner.step(batches, step, recipe.optimizer.lr, &mut sums, None);
-        if !stepped.loss.is_finite() {
+        (learner, stepped) = learner.step(batches, step, recipe.optimizer.lr, None);
+        if !stepped.loss().is_finite() {
             break;
         }
         times.push(clock.elapsed());

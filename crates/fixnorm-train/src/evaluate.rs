@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use burn::module::Module;
-use burn::tensor::{Device, Int, Tensor, TensorData, activation};
+use burn::tensor::{Device, Int, Tensor, TensorData, activation, s};
 use fixnorm_data::{
     BadPicture, Batch, Loader, LoaderConfig, Normalization, OnBad, Resize, Source, Transform,
 };
@@ -36,6 +36,21 @@ pub struct Evaluation {
 pub(crate) fn pictures(batch: &mut Batch, device: &Device) -> Tensor<4> {
     let pixels = std::mem::take(&mut batch.pixels);
     Tensor::from_data(TensorData::new(pixels, batch.shape), device)
+}
+
+/// Pictures to look at without learning, as [`pictures`], on a GPU behind them blank ones, up to the `most` that there have
+/// been: it chooses its kernels by shape, measuring, and a last batch of its own would cost far more.
+pub(crate) fn pictures_to_see(batch: &mut Batch, most: &mut usize, device: &Device) -> Tensor<4> {
+    if *device != Device::flex() {
+        fill(batch, most);
+    }
+    pictures(batch, device)
+}
+
+fn fill(batch: &mut Batch, most: &mut usize) {
+    *most = batch.shape[0].max(*most);
+    batch.shape[0] = *most;
+    batch.pixels.resize(batch.shape.iter().product(), 0.0);
 }
 
 /// A batch's labels on `device`, `[n]`.
@@ -113,18 +128,19 @@ pub fn evaluate(
 ) -> Result<Evaluation, TrainError> {
     let model = model.valid();
     let (mut loss, mut top1, mut top5, mut count) = (0.0, 0, 0, 0);
-    let mut bad = vec![];
+    let (mut bad, mut most) = (vec![], 0);
     for batch in loader.epoch(0) {
         let mut batch = batch?;
         bad.append(&mut batch.bad);
         if batch.labels.is_empty() {
             continue;
         }
-        let x = pictures(&mut batch, device);
+        let x = pictures_to_see(&mut batch, &mut most, device);
         let logits = match flip {
             true => (model.forward(x.clone()) + model.forward(x.flip([2]))).mul_scalar(0.5),
             false => model.forward(x),
         };
+        let logits = logits.slice(s![..batch.labels.len()]);
         let labels = labels(&batch, device).reshape([-1, 1]);
         let log_probabilities = activation::log_softmax(logits.clone(), 1).gather(1, labels);
         loss -= log_probabilities.sum().into_scalar::<f64>();
@@ -151,7 +167,29 @@ pub fn evaluate(
 
 #[cfg(test)]
 mod tests {
-    use super::hits;
+    use super::{fill, hits};
+    use fixnorm_data::Batch;
+
+    #[test]
+    fn a_last_batch_is_filled_with_blank_pictures() {
+        let batch = |n: usize| Batch {
+            pixels: vec![1.0; n * 6],
+            labels: vec![0; n],
+            indices: (0..n).collect(),
+            shape: [n, 2, 3, 1],
+            mixed: None,
+            bad: vec![],
+        };
+        let (mut first, mut last, mut most) = (batch(3), batch(1), 0);
+        fill(&mut first, &mut most);
+        fill(&mut last, &mut most);
+        assert_eq!((first.shape, last.shape), ([3, 2, 3, 1], [3, 2, 3, 1]));
+        assert_eq!(
+            (first.pixels, last.pixels),
+            (vec![1.0; 18], [vec![1.0; 6], vec![0.0; 12]].concat())
+        );
+        assert_eq!(last.labels.len(), 1);
+    }
 
     #[test]
     fn hits_rank_the_label_and_ties_lose() {

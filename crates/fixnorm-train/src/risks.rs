@@ -2,13 +2,13 @@
 //! Not here: what it is (`fixnorm::risk`).
 
 use burn::module::Module;
-use burn::tensor::Device;
+use burn::tensor::{Device, s};
 use fixnorm::{Features, LinearHead, Risk, RiskConfig, cross_boundary_risk};
 use fixnorm_data::Loader;
 use fixnorm_nn::Classifier;
 
 use crate::TrainError;
-use crate::evaluate::pictures;
+use crate::evaluate::pictures_to_see;
 
 /// Risk of `model`, with running statistics, on the first `most` pictures of `loader`. `device` is without
 /// autodiff.
@@ -22,7 +22,7 @@ pub(crate) fn risk(
     device: &Device,
 ) -> Result<Risk, TrainError> {
     let model = model.valid();
-    let (mut values, mut labels) = (Vec::<f32>::new(), Vec::<u32>::new());
+    let (mut values, mut labels, mut full) = (Vec::<f32>::new(), Vec::<u32>::new(), 0);
     for batch in loader.epoch(0) {
         if labels.len() >= most {
             break;
@@ -31,7 +31,8 @@ pub(crate) fn risk(
         if batch.labels.is_empty() {
             continue;
         }
-        let features = model.features(pictures(&mut batch, device)).into_data().convert::<f32>();
+        let features = model.features(pictures_to_see(&mut batch, &mut full, device));
+        let features = features.slice(s![..batch.labels.len()]).into_data().convert::<f32>();
         values.extend(features.iter::<f32>());
         labels.extend(&batch.labels);
     }

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicUsize;
 
+use burn::module::Module;
 use burn::tensor::{Device, Tensor};
 use fixnorm::Roles;
 use fixnorm_data::{DataSet, Loader, LoaderConfig, OnBad};
@@ -104,7 +105,7 @@ pub fn prepare(plan: &Plan, data: &DataSet) -> Result<Prepared, TrainError> {
         let (with_weights, report) = initialize(plan, model)?;
         (model, initialized) = (with_weights, Some(report));
     }
-    let roles = probe(plan, data, &model, &device)?;
+    let roles = probe(plan, data, &model)?;
     Ok(Prepared { initialized, ..assemble(plan, model, roles, device)? })
 }
 
@@ -137,13 +138,10 @@ fn fresh(plan: &Plan, device: &Device) -> Result<Classifier, TrainError> {
 }
 
 /// What each parameter is, found on the first few training pictures.
-fn probe(
-    plan: &Plan,
-    data: &DataSet,
-    model: &Classifier,
-    device: &Device,
-) -> Result<Roles, TrainError> {
+fn probe(plan: &Plan, data: &DataSet, model: &Classifier) -> Result<Roles, TrainError> {
     let recipe = &plan.recipe;
+    // A GPU would choose kernels for these few small pictures, which takes it longer than the CPU takes to be done.
+    let device = &Device::flex().autodiff();
     let batch_size = recipe.train.batch_size.min(PROBE_PICTURES);
     let config = LoaderConfig { batch_size, ..train_config(plan) };
     let first = Loader::new(data.train.clone(), plan.train_picture(0), config)?.epoch(0).next();
@@ -153,7 +151,7 @@ fn probe(
     let criterion = recipe.train.criterion();
     let loss = |model: &Classifier| criterion.forward(model.forward(x.clone()), &targets);
     // In bf16 scaling a weight moves the loss by what rounding moves it, and nothing would seem scale-invariant.
-    let exact = model.clone().with_precision(Precision::F32);
+    let exact = model.clone().fork(device).with_precision(Precision::F32);
     Ok(recipe.probe().run(&exact, loss)?)
 }
 

@@ -22,7 +22,7 @@ use crate::recipe::Train;
 use crate::risks::risk;
 use crate::run::{Outcome, Prepared, Stop, Summary, train_config};
 use crate::run_dir::{RunDir, Skipped};
-use crate::step::Learner;
+use crate::step::{Learner, Stepped};
 use crate::trajectory::TrajectoryLog;
 use crate::{Evaluation, Plan, TrainError, bundle};
 
@@ -54,8 +54,18 @@ pub(crate) struct Session<'a> {
     trajectory: Option<TrajectoryLog>,
     checkpoints: Checkpoints,
     logs: Logs,
+    /// Steps whose numbers the device still has.
+    unread: Vec<Unread>,
     /// Pictures that cannot be read, over all sessions.
     skipped: Vec<Skipped>,
+}
+
+/// A step whose numbers the device still has.
+struct Unread {
+    step: usize,
+    lr: f64,
+    stepped: Stepped,
+    start: Instant,
 }
 
 impl<'a> Session<'a> {
@@ -105,6 +115,7 @@ impl<'a> Session<'a> {
             test: data.test.clone().map(|test| unchanged(test, Order::Given)).transpose()?,
             checkpoints: Checkpoints::new(dir.checkpoints(), recipe.checkpoint.keep_last),
             logs: Logs::open(&dir, &progress.logs, recipe.log.every_steps)?,
+            unread: vec![],
             skipped: dir.bad_pictures()?,
             plan,
             dir,
@@ -249,6 +260,8 @@ impl<'a> Session<'a> {
             }
             since = Instant::now();
         }
+        self.read(observer)?;
+        training += since.elapsed();
         // A run interrupted at the end of an epoch resumes here without a step.
         let seconds = training.as_secs_f64().max(f64::MIN_POSITIVE);
         let speed = Speed {
@@ -265,47 +278,66 @@ impl<'a> Session<'a> {
     }
 
     fn step(&mut self, batches: Vec<Batch>, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        let (clock, count) = (Instant::now(), batches.len());
-        let pictures: usize = batches.iter().map(|batch| batch.labels.len()).sum();
-        let (step, epoch) = (self.progress.step, self.progress.epoch);
+        let (start, count) = (Instant::now(), batches.len());
+        let step = self.progress.step;
         let rates = self.before_step(step)?;
         let lr = rates.base;
-        let every = self.plan.recipe.log.measure_every_steps;
-        let measured = every > 0 && step.is_multiple_of(every);
+        let log = &self.plan.recipe.log;
+        let due = |every: usize| every > 0 && step.is_multiple_of(every);
+        let (measured, logged) = (due(log.measure_every_steps), due(log.every_steps));
         let before = measured.then(|| WeightSnapshot::take(self.model(), &self.roles));
         let learner = self.learner.take().expect("a step gives the learner back");
+        let at_hand = learner.is_at_hand();
         let roles = measured.then_some(&self.roles);
-        let (learner, stepped) =
-            learner.step(batches, step, &rates, &mut self.progress.sums, roles);
+        let (learner, mut stepped) = learner.step(batches, step, &rates, roles);
         self.learner = Some(learner);
-        let loss = stepped.loss;
-        if !loss.is_finite() {
-            return Err(self.diverged(format!("the loss is {loss}")));
+        let gradient_norms = std::mem::take(&mut stepped.gradient_norms);
+        self.unread.push(Unread { step, lr, stepped, start });
+        if at_hand || measured || logged {
+            self.read(observer)?;
         }
         self.ema = self.ema.take().map(|ema| ema.updated(self.model(), step));
-        let images_per_second = pictures as f64 / clock.elapsed().as_secs_f64();
         self.progress.step += 1;
         self.progress.batch += count;
-        let event = Event::Step {
-            step,
-            epoch,
-            lr,
-            loss,
-            epoch_loss: self.progress.sums.loss(),
-            epoch_top1: self.progress.sums.top1(),
-            images_per_second,
-        };
-        self.emit(event, observer)?;
         if let Some(before) = before {
             let mut layers = before.measure(self.model(), &self.roles, |path| rates.of(path));
             for layer in &mut layers {
-                let gradient = stepped.gradient_norms.iter().find(|(path, _)| *path == layer.path);
+                let gradient = gradient_norms.iter().find(|(path, _)| *path == layer.path);
                 layer.gradient_norm = gradient.map(|(_, norm)| *norm);
                 let role = self.roles.get(&layer.path);
                 let settled = role.and_then(|role| self.plan.recipe.equilibrium(role, lr));
                 layer.equilibrium = settled.map(|settled| settled.angular_update);
             }
             self.emit(Event::Measure { step, layers }, observer)?;
+        }
+        Ok(())
+    }
+
+    /// Reads what the steps so far came to. On a GPU that waits for it, so not every step does.
+    fn read(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        let unread = std::mem::take(&mut self.unread);
+        let Some(first) = unread.first() else { return Ok(()) };
+        let start = first.start;
+        let steps: Vec<&Stepped> = unread.iter().map(|unread| &unread.stepped).collect();
+        let sums = Stepped::read(&steps);
+        let pictures: usize = sums.iter().map(|sums| sums.pictures).sum();
+        let images_per_second = pictures as f64 / start.elapsed().as_secs_f64();
+        for (Unread { step, lr, .. }, sums) in unread.iter().zip(sums) {
+            let loss = sums.loss();
+            if !loss.is_finite() {
+                return Err(self.diverged(*step, format!("the loss is {loss}")));
+            }
+            self.progress.sums.join(sums);
+            let event = Event::Step {
+                step: *step,
+                epoch: self.progress.epoch,
+                lr: *lr,
+                loss,
+                epoch_loss: self.progress.sums.loss(),
+                epoch_top1: self.progress.sums.top1(),
+                images_per_second,
+            };
+            self.emit(event, observer)?;
         }
         Ok(())
     }
@@ -335,7 +367,9 @@ impl<'a> Session<'a> {
     fn validate(&mut self, speed: Speed, observer: &mut dyn Observer) -> Result<(), TrainError> {
         let val = self.evaluate(Part::Val, observer)?;
         if !val.loss.is_finite() {
-            return Err(self.diverged(format!("the validation loss is {}", val.loss)));
+            return Err(
+                self.diverged(self.progress.step, format!("the validation loss is {}", val.loss))
+            );
         }
         let sums = std::mem::take(&mut self.progress.sums);
         let epoch = self.progress.epoch;
@@ -405,9 +439,10 @@ impl<'a> Session<'a> {
     }
 
     fn save(&mut self, observer: &mut dyn Observer) -> Result<PathBuf, TrainError> {
+        self.read(observer)?;
         let broken = WeightSnapshot::take(self.model(), &self.roles);
         if broken.norms().any(|(_, norm)| !norm.is_finite()) {
-            return Err(self.diverged("a weight is not finite".to_owned()));
+            return Err(self.diverged(self.progress.step, "a weight is not finite".to_owned()));
         }
         self.progress.logs = self.logs.lengths()?;
         if let Some(trajectory) = &self.trajectory {
@@ -423,12 +458,12 @@ impl<'a> Session<'a> {
         Ok(path)
     }
 
-    fn diverged(&self, what: String) -> TrainError {
+    fn diverged(&self, step: usize, what: String) -> TrainError {
         let snapshot = WeightSnapshot::take(self.model(), &self.roles);
         let norms: Vec<_> =
             snapshot.norms().map(|(path, norm)| format!("{path} {norm:.4}")).collect();
         TrainError::Diverged {
-            step: self.progress.step,
+            step,
             what,
             norms: norms.join(", "),
             kept: match self.checkpoints.latest() {

@@ -10,7 +10,7 @@ use fixnorm_data::Batch;
 use fixnorm_nn::{Classifier, Criterion, StepRng, Targets};
 use serde::{Deserialize, Serialize};
 
-use crate::evaluate::{hits, labels, on_device, pictures};
+use crate::evaluate::{labels, on_device, pictures};
 
 /// Loss and hits of an epoch so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -27,7 +27,7 @@ impl EpochSums {
         self.pictures += pictures;
     }
 
-    fn join(&mut self, other: Self) {
+    pub(crate) fn join(&mut self, other: Self) {
         self.loss += other.loss;
         self.hits += other.hits;
         self.pictures += other.pictures;
@@ -42,12 +42,53 @@ impl EpochSums {
     }
 }
 
-/// What a step was like.
+/// What a step was like. Its numbers are the device's until they are read.
 pub(crate) struct Stepped {
-    /// Of its batches.
-    pub(crate) loss: f64,
+    parts: Vec<Part>,
     /// By path, where they were asked for.
     pub(crate) gradient_norms: Vec<(String, f64)>,
+}
+
+/// Of a batch of a step: the mean loss, and how many pictures were told right, both `[1]`.
+struct Part {
+    loss: Tensor<1>,
+    hits: Tensor<1>,
+    pictures: usize,
+}
+
+impl Stepped {
+    /// The sums of each of these steps. A GPU is waited for, once for all of them.
+    pub(crate) fn read(steps: &[&Self]) -> Vec<EpochSums> {
+        let parts = steps.iter().flat_map(|step| &step.parts);
+        let numbers = parts.flat_map(|part| [part.loss.clone(), part.hits.clone()]).collect();
+        let numbers: Vec<f32> = Tensor::cat(numbers, 0).into_data().iter().collect();
+        let mut numbers = numbers.chunks_exact(2);
+        let mut sums = |step: &&Self| {
+            let mut sums = EpochSums::default();
+            for (part, numbers) in step.parts.iter().zip(&mut numbers) {
+                sums.add(f64::from(numbers[0]), numbers[1] as usize, part.pictures);
+            }
+            sums
+        };
+        steps.iter().map(&mut sums).collect()
+    }
+
+    /// The loss, which a GPU is waited for.
+    pub(crate) fn loss(&self) -> f64 {
+        Self::read(&[self])[0].loss()
+    }
+}
+
+/// How often the label's logit is the only largest. A tie counts against the label: a model that tells nothing apart is
+/// not right.
+///
+/// # Shapes
+/// `logits`: `[n, classes]`, `labels`: `[n]`, the result `[1]`.
+fn hits(logits: Tensor<2>, labels: Tensor<1, Int>) -> Tensor<1> {
+    let own = logits.clone().gather(1, labels.unsqueeze_dim(1));
+    // Against a NaN nothing compares: not even it is as large as itself.
+    let as_large = logits.greater_equal(own).int().sum_dim(1);
+    as_large.equal_scalar(1).int().sum().float()
 }
 
 /// What a batch's pictures show, on `device`.
@@ -73,15 +114,19 @@ pub(crate) struct Learner {
 }
 
 impl Learner {
-    /// Takes step number `step` on the mean gradient of `batches`, which are of one size, adds to the epoch's sums, and
-    /// returns what it was like. On a CPU a loss that is not finite leaves everything as it was. Gradients are measured,
-    /// before they are clipped, where there are roles that name the weights.
+    /// Whether reading a number waits for nothing.
+    pub(crate) fn is_at_hand(&self) -> bool {
+        self.device == Device::flex()
+    }
+
+    /// Takes step number `step` on the mean gradient of `batches`, which are of one size, and returns what it was like. On a
+    /// CPU a loss that is not finite leaves everything as it was. Gradients are measured, before they are clipped, where there
+    /// are roles that name the weights.
     pub(crate) fn step(
         self,
         batches: Vec<Batch>,
         step: usize,
         lr: impl Into<ModuleLearningRate>,
-        sums: &mut EpochSums,
         measured: Option<&Roles>,
     ) -> (Self, Stepped) {
         let count = batches.len();
@@ -91,23 +136,18 @@ impl Learner {
             let x = pictures(&mut batch, &self.device);
             let rng = StepRng::new(self.seed, step * count + part);
             let (loss, logits, grads) = self.gradients(x, &targets, rng, count);
+            let labels = targets.labels.inner();
+            let (loss, hits) = (loss.inner(), hits(logits.inner(), labels));
+            let part = Part { loss, hits, pictures: batch.labels.len() };
             let Some(grads) = grads else {
-                return (self, Stepped { loss: loss.into_scalar(), gradient_norms: vec![] });
+                return (self, Stepped { parts: vec![part], gradient_norms: vec![] });
             };
             all.accumulate(&self.model, grads);
-            parts.push((loss, logits, batch.labels));
+            parts.push(part);
         }
         let grads = all.grads();
         let norms = measured.map(|roles| gradient_norms(&self.model, roles, &grads));
-        let learner = self.update(grads, lr);
-        // Read last: a GPU has by then been told the whole step.
-        let mut own = EpochSums::default();
-        for (loss, logits, labels) in parts {
-            let logits: Vec<f32> = logits.into_data().iter().collect();
-            own.add(loss.into_scalar(), hits(&logits, &labels).0, labels.len());
-        }
-        sums.join(own);
-        (learner, Stepped { loss: own.loss(), gradient_norms: norms.unwrap_or_default() })
+        (self.update(grads, lr), Stepped { parts, gradient_norms: norms.unwrap_or_default() })
     }
 
     /// Takes step number `step` on one batch and returns its loss. On a CPU a loss that is not finite leaves everything
@@ -138,8 +178,7 @@ impl Learner {
     ) -> (Tensor<1>, Tensor<2>, Option<GradientsParams>) {
         let logits = self.model.forward_train(x, rng);
         let loss = self.criterion.forward(logits.clone(), targets);
-        let at_hand = self.device == Device::flex();
-        if at_hand && !loss.clone().into_scalar::<f64>().is_finite() {
+        if self.is_at_hand() && !loss.clone().into_scalar::<f64>().is_finite() {
             return (loss, logits, None);
         }
         let part = match of {
@@ -147,7 +186,7 @@ impl Learner {
             _ => loss.clone().div_scalar(of as f64),
         };
         let grads = GradientsParams::from_grads(part.backward(), &self.model);
-        (loss.detach(), logits.detach(), Some(grads))
+        (loss, logits, Some(grads))
     }
 
     fn update(mut self, grads: GradientsParams, lr: impl Into<ModuleLearningRate>) -> Self {
@@ -226,9 +265,8 @@ mod tests {
             all
         });
         let step = |batches| {
-            let mut sums = EpochSums::default();
-            let (learner, stepped) = learner(0.0).step(batches, 0, 0.5, &mut sums, None);
-            (weights(&learner), stepped.loss, sums)
+            let (learner, stepped) = learner(0.0).step(batches, 0, 0.5, None);
+            (weights(&learner), stepped.loss(), Stepped::read(&[&stepped])[0])
         };
         let (in_parts, loss, sums) = step((0..4).map(part).collect());
         let (at_once, whole_loss, whole_sums) = step(vec![whole.unwrap()]);
@@ -242,11 +280,33 @@ mod tests {
     }
 
     #[test]
+    fn steps_are_read_in_their_order() {
+        let (first, one) = learner(0.0).step(vec![part(0), part(1)], 0, 0.5, None);
+        let (_, other) = first.step(vec![part(2)], 1, 0.5, None);
+        let both = Stepped::read(&[&one, &other]);
+        assert_eq!(both, [Stepped::read(&[&one])[0], Stepped::read(&[&other])[0]]);
+        assert_eq!((both[0].pictures, both[1].pictures), (16, 8));
+        assert!(both[0].loss() != both[1].loss());
+    }
+
+    #[test]
+    fn only_the_largest_logit_is_a_hit() {
+        let device = Device::flex();
+        let tell = |row: [f32; 3]| {
+            let logits = Tensor::<2>::from_floats([row], &device);
+            hits(logits, Tensor::from_ints([1], &device)).into_scalar::<f32>()
+        };
+        assert_eq!(tell([0.0, 1.0, -2.0]), 1.0);
+        for missed in [[2.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, f32::NAN, 0.0]] {
+            assert_eq!(tell(missed), 0.0, "{missed:?}");
+        }
+    }
+
+    #[test]
     fn a_clipped_gradient_moves_less() {
         let moved = |clip_norm| {
             let before = weights(&learner(clip_norm));
-            let mut sums = EpochSums::default();
-            let after = learner(clip_norm).step(vec![part(0)], 0, 1.0, &mut sums, None).0;
+            let after = learner(clip_norm).step(vec![part(0)], 0, 1.0, None).0;
             let after = weights(&after);
             after.iter().zip(&before).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt()
         };

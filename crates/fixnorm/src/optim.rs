@@ -162,9 +162,24 @@ impl NormOptimizer {
             l2 => grad + w.clone().mul_scalar(l2),
         };
         let (direction, state) = self.direction(lr, grad, state);
+        if let (StepRule::Raw, Constraint::Free) = (step.rule, step.constraint) {
+            // No norm is asked for.
+            let lr = if step.lr_in_direction { 1.0 } else { step.lr };
+            let kept = w.mul_scalar(1.0 - step.lr * step.decay);
+            return (kept + direction.mul_scalar(-lr), state);
+        }
+        // As few sums as there can be, each of many numbers at once: on a GPU the launches are what a small tensor costs.
+        let shape = w.dims();
         let sum = |x: Tensor<D>| {
-            let kept = self.channel_axis;
-            (0..D).filter(|axis| Some(*axis) != kept).fold(x, |x, axis| x.sum_dim(axis))
+            let axis = self.channel_axis.unwrap_or(0);
+            let mut kept = [1; D];
+            kept[axis] = shape[axis];
+            let rows = shape[axis];
+            let sums = x.swap_dims(0, axis).reshape([rows, shape.iter().product::<usize>() / rows]);
+            match self.channel_axis {
+                Some(_) => sums.sum_dim(1).reshape(kept),
+                None => sums.sum_dim(1).sum_dim(0).reshape([1; D]),
+            }
         };
         let ww = sum(w.clone() * w.clone());
         let wd = sum(w.clone() * direction.clone());

@@ -179,3 +179,36 @@ fn subject_copy(subject: &Subject) -> Subject {
         Subject::Block(block) => Subject::Block(block.valid().train()),
     }
 }
+
+/// Result, gradients and running statistics on a GPU, whose convolutions are Burn's and whose normalizations are ours.
+#[cfg(feature = "gpu")]
+#[test]
+fn a_gpu_and_the_cpu_agree() {
+    let (cpu, gpu) = (Device::flex().autodiff(), Device::default().autodiff());
+    for (name, subject, c_in) in subjects(&cpu) {
+        let x = Tensor::<4>::random([3, 7, 10, c_in], Distribution::Normal(0.3, 1.0), &cpu);
+        let run = |device: &Device| {
+            let copy = subject_copy(&subject);
+            let copy = copy.map(|block| block.fork(device), |conv| conv.fork(device));
+            let x = Tensor::<4>::from_data(x.to_data(), device).require_grad();
+            let out = copy.with_chain(|chain| {
+                let survival = with_shortcut(&chain).then(|| vec![1.25, 0.0, 1.25]);
+                chain.forward(x.clone(), survival)
+            });
+            let len = out.dims().iter().product::<usize>();
+            let values: Vec<f32> = (0..len).map(|i| ((i * 37 % 101) as f32) / 50.0 - 1.0).collect();
+            let weights = Tensor::<1>::from_floats(&values[..], device).reshape(out.dims());
+            let grads = (out.clone() * weights).sum().backward();
+            let mut collect = Collect { grads: &grads, found: vec![] };
+            copy.visit(&mut collect);
+            let floats = |t: Tensor<4>| -> Vec<f32> { t.into_data().iter().collect() };
+            (floats(out), floats(Tensor::from_inner(x.grad(&grads).unwrap())), collect.found)
+        };
+        let (found, expected) = (run(&gpu), run(&cpu));
+        close(&format!("{name}: result"), &found.0, &expected.0, 2e-3);
+        close(&format!("{name}: dx"), &found.1, &expected.1, 4e-3);
+        for ((shape, found), (_, expected)) in found.2.iter().zip(&expected.2) {
+            close(&format!("{name}: parameter {shape}"), found, expected, 4e-3);
+        }
+    }
+}

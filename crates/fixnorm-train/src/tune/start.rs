@@ -12,7 +12,7 @@ use super::Knobs;
 use crate::evaluate::pictures;
 use crate::recipe::{RadiusKind, RadiusName, Recipe};
 use crate::run::{Stop, prepare, train_config};
-use crate::step::{EpochSums, Learner};
+use crate::step::Learner;
 use crate::{Plan, TrainError};
 
 /// What was measured before the first trial.
@@ -124,7 +124,7 @@ fn sweep(
     let (low, high, per_octave) = PROBE;
     let steps = ((high - low) * per_octave as f64) as usize;
     let mut batches = (0..).flat_map(|epoch| loader.epoch(epoch));
-    let (mut found, mut sums): (Vec<Sweep>, _) = (vec![], EpochSums::default());
+    let mut found: Vec<Sweep> = vec![];
     let mut descent = Descent::new(per_octave);
     for step in 0..steps {
         if stop.load(std::sync::atomic::Ordering::Relaxed) != 0 {
@@ -134,7 +134,7 @@ fn sweep(
         let lr = (low + step as f64 / per_octave as f64).exp2();
         let before = WeightSnapshot::take(&learner.model, &roles);
         let stepped;
-        (learner, stepped) = learner.step(vec![batch], step, lr, &mut sums, None);
+        (learner, stepped) = learner.step(vec![batch], step, lr, None);
         let mut updates: Vec<f64> = before
             .measure(&learner.model, &roles, |_| lr)
             .into_iter()
@@ -143,7 +143,7 @@ fn sweep(
             .collect();
         updates.sort_by(f64::total_cmp);
         let angular_update = updates.get(updates.len() / 2).copied().unwrap_or(0.0);
-        let Some(loss) = descent.push(stepped.loss, angular_update) else { break };
+        let Some(loss) = descent.push(stepped.loss(), angular_update) else { break };
         found.push(Sweep { lr, loss, angular_update });
     }
     Ok(Some(found))

@@ -1,0 +1,16 @@
+//! Operations of our own on the GPUs that Burn reaches, in CubeCL: what its operations take several passes for. Convolutions are
+//! Burn's.
+
+pub(crate) mod norm;
+mod norm_kernels;
+mod rows;
+
+use burn::backend::DispatchDevice;
+use burn::tensor::Tensor;
+
+use crate::chain::blocks_are_fused;
+
+/// Whether operations of our own take `x`.
+pub(crate) fn takes(x: &Tensor<4>) -> bool {
+    blocks_are_fused() && matches!(x.device().inner().as_dispatch(), DispatchDevice::Cube(_))
+}

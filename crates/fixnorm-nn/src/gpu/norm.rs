@@ -1,0 +1,240 @@
+//! Batch norm by the batch's own statistics, and the activation behind it, as one operation of a GPU. For the way back it
+//! keeps the pictures that came in and their moments, and nothing that went out.
+//! Not here: the kernels (`norm_kernels.rs`), the same composed of Burn's operations (`block.rs`).
+
+use burn::backend::autodiff::checkpoint::base::Checkpointer;
+use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
+use burn::backend::autodiff::grads::Gradients;
+use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
+use burn::backend::fusion::custom::TensorSpec;
+use burn::backend::tensor::FloatTensor;
+use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata, backend_extension};
+use burn::tensor::{DType, Tensor, s};
+use fixnorm_kernels::Activation;
+
+/// What a normalization is made with, besides tensors.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NormSpec {
+    /// Added to the variance.
+    pub(crate) epsilon: f32,
+    /// What follows.
+    pub(crate) activation: Activation,
+}
+
+/// The normalized pictures behind the activation, in the precision of `x`; mean and biased variance of each channel.
+///
+/// # Shapes
+/// `x`: `[n, h, w, c]`, same on return; `gamma`, `beta` and the moments: `[c]`, in `f32`.
+pub(crate) fn norm_act(
+    x: Tensor<4>,
+    gamma: Tensor<1>,
+    beta: Tensor<1>,
+    spec: NormSpec,
+) -> (Tensor<4>, [Tensor<1>; 2]) {
+    let c = gamma.dims()[0];
+    let (x, gamma, beta) = (x.into_dispatch(), gamma.into_dispatch(), beta.into_dispatch());
+    let (out, moments) = Dispatch::norm_act(x, gamma, beta, spec);
+    let moments = Tensor::<2>::from_dispatch(moments);
+    let moments = [0, 1].map(|i| moments.clone().slice(s![i..=i, ..]).reshape([c]));
+    (Tensor::from_dispatch(out), moments)
+}
+
+/// Backends that normalize NHWC pictures themselves.
+#[backend_extension(Cube, Fusion, Autodiff)]
+pub(crate) trait NormBackend: Backend {
+    /// As [`norm_act`](self::norm_act), with the moments in one tensor, `[2, c]`.
+    #[fusion(meta = |x, gamma, _beta, _spec| (x.clone(), pair(gamma)))]
+    fn norm_act(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        spec: NormSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+}
+
+/// Backends that go the way back.
+#[backend_extension(Cube, Fusion)]
+pub(crate) trait NormGradBackend: Backend {
+    /// Gradients for the pictures, and for `gamma` and `beta` in one tensor, `[2, c]`.
+    #[fusion(meta = |x, gamma, _beta, _moments, _dout, _spec| (x.clone(), pair(gamma)))]
+    fn norm_act_grad(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        moments: FloatTensor<Self>,
+        dout: FloatTensor<Self>,
+        spec: NormSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+}
+
+/// Two numbers a channel.
+fn pair(gamma: &TensorSpec) -> TensorSpec {
+    TensorSpec::new([2, gamma.shape[0]].into(), DType::F32)
+}
+
+impl<B: NormBackend + NormGradBackend, C: CheckpointStrategy> NormBackend for Autodiff<B, C> {
+    fn norm_act(
+        x: FloatTensor<Self>,
+        gamma: FloatTensor<Self>,
+        beta: FloatTensor<Self>,
+        spec: NormSpec,
+    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+        let [(x, x_node), (gamma, gamma_node), (beta, beta_node)] =
+            [x, gamma, beta].map(|tensor| tensor.into_parts());
+        let (out, moments) = B::norm_act(x.clone(), gamma.clone(), beta.clone(), spec);
+        let nodes = [x_node, gamma_node, beta_node];
+        let out = match NormActBackward.prepare::<C>(nodes).compute_bound().stateful() {
+            OpsKind::Tracked(prep) => prep.finish((x, gamma, beta, moments.clone(), spec), out),
+            OpsKind::UnTracked(prep) => prep.finish(out),
+        };
+        (out, FloatTensor::<Self>::new(moments))
+    }
+}
+
+#[derive(Debug)]
+struct NormActBackward;
+
+impl<B: NormGradBackend> Backward<B, 3> for NormActBackward {
+    /// Pictures, gain, bias, moments.
+    type State = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, NormSpec);
+
+    fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
+        let dout = grads.consume::<B>(&ops.node);
+        let (x, gamma, beta, moments, spec) = ops.state;
+        let (dx, dparams) = B::norm_act_grad(x, gamma.clone(), beta, moments, dout, spec);
+        let [x_node, gamma_node, beta_node] = ops.parents;
+        if let Some(node) = x_node {
+            grads.register::<B>(node.id, dx);
+        }
+        for (i, node) in [gamma_node, beta_node].into_iter().enumerate() {
+            if let Some(node) = node {
+                let row = B::float_slice(dparams.clone(), &[(i..i + 1).into()]);
+                grads.register::<B>(node.id, B::float_reshape(row, gamma.shape()));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::block::{apply, to_nchw, to_nhwc};
+    use burn::tensor::{Device, Distribution, module};
+
+    const ACTIVATIONS: [Activation; 7] = [
+        Activation::Identity,
+        Activation::Relu,
+        Activation::Relu6,
+        Activation::Silu,
+        Activation::HardSwish,
+        Activation::HardSigmoid,
+        Activation::Sigmoid,
+    ];
+
+    /// Result, gradients of pictures, gain and bias, and moments.
+    type Found = [Vec<f32>; 6];
+
+    fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
+        tensor.cast(DType::F32).into_data().iter().collect()
+    }
+
+    fn run(x: &Tensor<4>, params: &[Tensor<1>; 2], spec: NormSpec, own: bool) -> Found {
+        let x = x.clone().require_grad();
+        let [gamma, beta] = params.clone().map(Tensor::require_grad);
+        let (y, [mean, var]) = match own {
+            true => norm_act(x.clone(), gamma.clone(), beta.clone(), spec),
+            false => {
+                let wide = to_nchw(x.clone().cast(DType::F32));
+                let epsilon = f64::from(spec.epsilon);
+                let found = module::batch_norm_train(wide, gamma.clone(), beta.clone(), epsilon);
+                let y = to_nhwc(apply(spec.activation, found.output)).cast(x.dtype());
+                (y, [found.mean, found.variance])
+            }
+        };
+        // Not the sum: behind a normalization its gradient is zero.
+        let len = y.dims().iter().product::<usize>();
+        let weights: Vec<f32> = (0..len).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
+        let weights = Tensor::<1>::from_floats(&weights[..], &y.device()).reshape(y.dims());
+        let grads = (y.clone().cast(DType::F32) * weights).sum().backward();
+        let grad = |of: &Tensor<1>| floats(of.grad(&grads).expect("wanted"));
+        let dx = floats(x.grad(&grads).expect("wanted"));
+        [floats(y), dx, grad(&gamma), grad(&beta), floats(mean), floats(var)]
+    }
+
+    fn hold(what: &str, x: &Tensor<4>, spec: NormSpec, tolerance: f32) {
+        let c = x.dims()[3];
+        let params = [1.0, 0.3].map(|center| {
+            let noise = Distribution::Normal(center, 0.2);
+            Tensor::<1>::random([c], noise, (&x.device(), DType::F32))
+        });
+        let (own, burns) = (run(x, &params, spec, true), run(x, &params, spec, false));
+        for (i, (own, burns)) in own.iter().zip(&burns).enumerate() {
+            assert_eq!(own.len(), burns.len(), "{what} {spec:?} {i}");
+            let scale = burns.iter().fold(1e-2f32, |most, v| most.max(v.abs()));
+            for (at, (own, burns)) in own.iter().zip(burns).enumerate() {
+                let off = (own - burns).abs();
+                // This way round, a NaN fails.
+                assert!(
+                    off <= tolerance * scale,
+                    "{what} {spec:?} {i} [{at}]: {own}, Burn has {burns}"
+                );
+            }
+        }
+    }
+
+    fn pictures(shape: [usize; 4], center: f64) -> Tensor<4> {
+        let device = Device::default().autodiff();
+        Tensor::random(shape, Distribution::Normal(center, 1.0), &device)
+    }
+
+    fn spec(activation: Activation) -> NormSpec {
+        NormSpec { epsilon: 1e-5, activation }
+    }
+
+    #[test]
+    fn kernels_and_burns_operations_agree() {
+        for (i, activation) in ACTIVATIONS.into_iter().enumerate() {
+            for (j, c) in [1, 3, 4, 17, 24, 40, 264].into_iter().enumerate() {
+                // One pixel, one row of units, many.
+                let [n, h, w] = [[2, 1, 1], [3, 5, 7], [4, 23, 29]][(i + j) % 3];
+                let x = pictures([n, h, w, c], 0.3);
+                hold(&format!("{n}x{h}x{w}x{c}"), &x, spec(activation), 2e-4);
+            }
+        }
+    }
+
+    #[test]
+    fn pictures_that_lie_otherwise_are_taken_too() {
+        let x = pictures([3, 12, 5, 7], 0.3);
+        hold("channels first", &x.permute([0, 2, 3, 1]), spec(Activation::Relu), 2e-4);
+    }
+
+    #[test]
+    fn a_large_mean_costs_no_digits() {
+        let x = pictures([4, 9, 9, 8], 1000.0);
+        hold("far off", &x, spec(Activation::Silu), 2e-3);
+    }
+
+    #[test]
+    fn sixteen_bits_are_summed_in_thirty_two() {
+        let device = Device::default();
+        if !device.supports_dtype(burn::tensor::FloatDType::BF16) {
+            return;
+        }
+        for (c, activation) in [(24, Activation::Relu6), (5, Activation::Silu)] {
+            let x = pictures([4, 15, 11, c], 0.5).cast(DType::BF16);
+            hold("bf16", &x, spec(activation), 1e-2);
+        }
+    }
+
+    #[test]
+    fn a_broken_number_is_passed_on() {
+        let device = Device::default().autodiff();
+        let x = Tensor::<4>::from_floats([[[[f32::NAN, 1.0]], [[2.0, 3.0]]]], &device);
+        let params = [1.0, 0.0].map(|v| Tensor::<1>::full([2], v, &device));
+        // Not behind a ReLU: Vulkan's compilers may take for granted that there is no NaN, and make it zero.
+        let found = run(&x, &params, spec(Activation::Identity), true);
+        assert!(found[0][0].is_nan() && found[0][2].is_nan(), "{:?}", found[0]);
+        assert!(found[0][1].is_finite() && found[0][3].is_finite(), "{:?}", found[0]);
+    }
+}
