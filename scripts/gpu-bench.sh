@@ -5,7 +5,8 @@
 #
 # FIXNORM is the command, built with the GPU's backend (`cargo build --release --features cuda`), FASHION_MNIST the
 # directory of the four files. Builds nothing and needs no network; PyTorch's side needs python3 with torch and timm and is
-# left out without. Writes OUT/steps.csv, OUT/train_step.csv, OUT/fashion.csv and a log beside each.
+# left out without. Writes OUT/steps.csv, OUT/train_step.csv, OUT/profile.csv (of the first model), OUT/fashion.csv and a log
+# beside each. The first run takes as long as CubeCL takes to choose its kernels; what it chose stays in OUT/environment.
 set -euo pipefail
 fixnorm=$(realpath "${1:?the command fixnorm}")
 data=$(realpath "${2:?the directory of Fashion-MNIST}")
@@ -13,9 +14,12 @@ mkdir -p "${3:?a directory for the results}"
 out=$(realpath "$3")
 device=${4:-cuda:0}
 models=${5:-mobilenetv2_100:256,efficientnet_b0:256,resnet50:256}
-cd "$(dirname "${BASH_SOURCE[0]}")/.."
+peer=$(realpath "$(dirname "${BASH_SOURCE[0]}")/../benches/peers/train_step.py")
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
+# CubeCL reads its settings from the working directory.
+cd "$scratch"
+printf '[compilation]\ncache = true\n[environment]\npath = { directory = "%s/environment" }\n' "$out" >cubecl.toml
 # A value of the last document.
 field() { sed -n "s/^ *\"$1\": \"*\([^\",]*\).*/\1/p" "$scratch/json"; }
 
@@ -32,7 +36,7 @@ awk -F, 'NR > 1 { off = ($3 - $2) / $2; off = off < 0 ? -off : off; worst = off 
 
 echo "== training steps, 224 px"
 if python3 -c "import torch, timm" 2>/dev/null; then
-    python3 benches/peers/train_step.py --device "$device" --fixnorm "$fixnorm" --models "$models" --steps 10 --rounds 3 \
+    python3 "$peer" --device "$device" --fixnorm "$fixnorm" --models "$models" --steps 10 --rounds 3 \
         2>&1 >"$out/train_step.csv" | tee "$out/train_step.log"
 else
     echo "model,batch,precision,device,images_per_second,device_mib" >"$out/train_step.csv"
@@ -44,6 +48,20 @@ else
         done
     done | tee -a "$out/train_step.csv"
 fi
+
+echo "== where the time goes"
+first=${models%%,*}
+cp cubecl.toml settings
+printf '[profiling]\nlogger = { level = "basic", file = "%s/kernels" }\n' "$scratch" >>cubecl.toml
+"$fixnorm" bench step --model "${first%:*}" --batch "${first#*:}" --precision bf16 --device "$device" --steps 3 \
+    >"$out/profile.log" 2>&1
+mv settings cubecl.toml
+# Lines are `| 12.3µs | NAME`; each kernel's launches and milliseconds over five steps, two of them to warm up.
+awk -F'|' 'NF >= 3 && $2 ~ /[0-9](s|ms|µs|ns) *$/ {
+               time = $2 + 0; if ($2 ~ /µs/) time /= 1e3; else if ($2 ~ /ns/) time /= 1e6; else if ($2 !~ /ms/) time *= 1e3
+               name = $3; gsub(/^ +| +$|,/, "", name); launches[name]++; ms[name] += time }
+           END { for (name in ms) printf "%s,%d,%.3f\n", name, launches[name], ms[name] }' kernels |
+    sort -t, -k3 -rn | sed '1i kernel,launches,ms' | tee "$out/profile.csv" | head -20
 
 echo "== Fashion-MNIST, all of it"
 "$fixnorm" --format json train --recipe fashion_resnet20 --data "fashion-mnist:$data" --device "$device" \

@@ -216,6 +216,10 @@ impl ConvBnAct {
         let padding = [(top, after(h, h_out, top)), (left, after(w, w_out, left))];
         let options = ConvOptions::new_with_padding([stride; 2], padding, [1; 2], groups);
         let weight = self.conv.weight.val();
+        #[cfg(feature = "gpu")]
+        if groups > 1 && groups == shape.c_in && groups == shape.c_out && gpu::takes(&x) {
+            return gpu::depthwise::depthwise(x, weight, shape, options);
+        }
         let weight = in_precision(weight, x.dtype());
         to_nhwc(module::conv2d(to_nchw(x), weight, None, options))
     }

@@ -1,6 +1,8 @@
-//! Operations of our own on the GPUs that Burn reaches, in CubeCL: what its operations take several passes for. Convolutions are
-//! Burn's.
+//! Operations of our own on the GPUs that Burn reaches, in CubeCL: what its operations take several passes for, or have no fast
+//! way back from. Convolutions that are not depthwise are Burn's.
 
+pub(crate) mod depthwise;
+mod depthwise_kernels;
 pub(crate) mod norm;
 mod norm_kernels;
 mod rows;
