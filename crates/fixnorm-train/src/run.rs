@@ -151,7 +151,8 @@ fn probe(plan: &Plan, data: &DataSet, model: &Classifier) -> Result<Roles, Train
     let criterion = recipe.train.criterion();
     let loss = |model: &Classifier| criterion.forward(model.forward(x.clone()), &targets);
     // In bf16 scaling a weight moves the loss by what rounding moves it, and nothing would seem scale-invariant.
-    let exact = model.clone().fork(device).with_precision(Precision::F32);
+    // By way of `valid`: a mere clone shares its running statistics, which would move along.
+    let exact = model.valid().train().fork(device).with_precision(Precision::F32);
     Ok(recipe.probe().run(&exact, loss)?)
 }
 
