@@ -134,16 +134,19 @@ fn spread<E: Float, N: Size>(
             #[unroll]
             for i in 0..kernel {
                 let i = i as u32;
-                if down >= i && (down - i) % stride == 0 && (down - i) / stride < h_out {
-                    let line = picture * h_out + (down - i) / stride;
+                // Where the filter stood when its row i was on this pixel, if it ever was.
+                let y = (down - i) / stride;
+                if down >= i && y * stride + i == down && y < h_out {
+                    let line = picture * h_out + y;
                     #[unroll]
                     for j in 0..kernel {
                         let j = j as u32;
-                        if along >= j && (along - j) % stride == 0 && (along - j) / stride < w_out {
-                            let at = (line * w_out + (along - j) / stride) * pitch + column;
+                        let z = (along - j) / stride;
+                        if along >= j && z * stride + j == along && z < w_out {
+                            let at = (line * w_out + z) * pitch + column;
                             let tap = (i * comptime!(kernel as u32) + j) * columns + column;
-                            sum += Vector::<f32, N>::cast_from(dout[at as usize])
-                                * weight[tap as usize];
+                            let dy = Vector::<f32, N>::cast_from(dout[at as usize]);
+                            sum += dy * weight[tap as usize];
                         }
                     }
                 }
