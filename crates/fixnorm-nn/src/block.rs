@@ -301,7 +301,7 @@ pub(crate) fn in_precision<const D: usize>(x: Tensor<D>, dtype: DType) -> Tensor
     if x.dtype() == dtype { x } else { x.cast(dtype) }
 }
 
-// Between two operations these cancel: the memory stays NCHW, only the view changes, and no copy is made.
+// Between two operations these cancel: only the view changes, and no copy is made.
 pub(crate) fn to_nchw(x: Tensor<4>) -> Tensor<4> {
     x.permute([0, 3, 1, 2])
 }

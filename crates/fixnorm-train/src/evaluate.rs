@@ -65,21 +65,22 @@ pub(crate) fn on_device(labels: &[u32], device: &Device) -> Tensor<1, Int> {
     Tensor::from_data(TensorData::new(labels, shape), device)
 }
 
-/// How often the label's logit is the largest, and among the five largest. A tie counts against the
-/// label: a model that tells nothing apart is not right.
-pub(crate) fn hits(logits: &[f32], labels: &[u32]) -> (usize, usize) {
-    let classes = logits.len() / labels.len().max(1);
-    let (mut top1, mut top5) = (0, 0);
-    for (row, &label) in logits.chunks_exact(classes.max(1)).zip(labels) {
-        let own = row[label as usize];
-        let rivals = row.iter().filter(|&&other| other >= own).count() - usize::from(!own.is_nan());
-        // Against a NaN nothing compares, which must not count as being ahead.
-        if !own.is_nan() {
-            top1 += usize::from(rivals < 1);
-            top5 += usize::from(rivals < 5);
-        }
-    }
-    (top1, top5)
+/// How many logits are as large as the label's, its own among them: 1 where the label is the likeliest, at most 5 where it
+/// is among the five likeliest. A tie counts against the label: a model that tells nothing apart is not right. Against a NaN
+/// nothing compares, not even itself: 0.
+///
+/// # Shapes
+/// `logits`: `[n, classes]`, `labels`: `[n]`, the result `[n]`.
+pub(crate) fn as_large(logits: Tensor<2>, labels: Tensor<1, Int>) -> Tensor<1, Int> {
+    let n = labels.dims()[0];
+    let own = logits.clone().gather(1, labels.unsqueeze_dim(1));
+    logits.greater_equal(own).int().sum_dim(1).reshape([n])
+}
+
+/// How many of these places are the first, and among the first five.
+fn hits(places: &[i64]) -> (usize, usize) {
+    let up_to = |most| places.iter().filter(|&&place| (1..=most).contains(&place)).count();
+    (up_to(1), up_to(5))
 }
 
 /// In which order pictures are looked at; of training, the order is the plan's.
@@ -141,11 +142,13 @@ pub fn evaluate(
             false => model.forward(x),
         };
         let logits = logits.slice(s![..batch.labels.len()]);
-        let labels = labels(&batch, device).reshape([-1, 1]);
-        let log_probabilities = activation::log_softmax(logits.clone(), 1).gather(1, labels);
+        let labels = labels(&batch, device);
+        let places: Vec<i64> =
+            as_large(logits.clone(), labels.clone()).into_data().iter().collect();
+        let log_probabilities =
+            activation::log_softmax(logits, 1).gather(1, labels.unsqueeze_dim(1));
         loss -= log_probabilities.sum().into_scalar::<f64>();
-        let logits: Vec<f32> = logits.into_data().iter().collect();
-        let hit = hits(&logits, &batch.labels);
+        let hit = hits(&places);
         top1 += hit.0;
         top5 += hit.1;
         count += batch.labels.len();
@@ -167,7 +170,8 @@ pub fn evaluate(
 
 #[cfg(test)]
 mod tests {
-    use super::{fill, hits};
+    use super::{as_large, fill};
+    use burn::tensor::{Device, Tensor, TensorData};
     use fixnorm_data::Batch;
 
     #[test]
@@ -189,6 +193,14 @@ mod tests {
             (vec![1.0; 18], [vec![1.0; 6], vec![0.0; 12]].concat())
         );
         assert_eq!(last.labels.len(), 1);
+    }
+
+    fn hits(logits: &[f32], labels: &[u32]) -> (usize, usize) {
+        let device = Device::flex();
+        let shape = [labels.len(), logits.len() / labels.len()];
+        let logits = Tensor::<2>::from_data(TensorData::new(logits.to_vec(), shape), &device);
+        let places = as_large(logits, super::on_device(labels, &device));
+        super::hits(&places.into_data().iter().collect::<Vec<i64>>())
     }
 
     #[test]

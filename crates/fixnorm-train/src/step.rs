@@ -10,7 +10,7 @@ use fixnorm_data::Batch;
 use fixnorm_nn::{Classifier, Criterion, StepRng, Targets};
 use serde::{Deserialize, Serialize};
 
-use crate::evaluate::{labels, on_device, pictures};
+use crate::evaluate::{as_large, labels, on_device, pictures};
 
 /// Loss and hits of an epoch so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -79,18 +79,6 @@ impl Stepped {
     }
 }
 
-/// How often the label's logit is the only largest. A tie counts against the label: a model that tells nothing apart is
-/// not right.
-///
-/// # Shapes
-/// `logits`: `[n, classes]`, `labels`: `[n]`, the result `[1]`.
-fn hits(logits: Tensor<2>, labels: Tensor<1, Int>) -> Tensor<1> {
-    let own = logits.clone().gather(1, labels.unsqueeze_dim(1));
-    // Against a NaN nothing compares: not even it is as large as itself.
-    let as_large = logits.greater_equal(own).int().sum_dim(1);
-    as_large.equal_scalar(1).int().sum().float()
-}
-
 /// What a batch's pictures show, on `device`.
 pub(crate) fn targets(batch: &Batch, device: &Device) -> Targets {
     let mixed = batch.mixed.as_ref();
@@ -137,8 +125,8 @@ impl Learner {
             let rng = StepRng::new(self.seed, step * count + part);
             let (loss, logits, grads) = self.gradients(x, &targets, rng, count);
             let labels = targets.labels.inner();
-            let (loss, hits) = (loss.inner(), hits(logits.inner(), labels));
-            let part = Part { loss, hits, pictures: batch.labels.len() };
+            let hits = as_large(logits.inner(), labels).equal_scalar(1).int().sum().float();
+            let part = Part { loss: loss.inner(), hits, pictures: batch.labels.len() };
             let Some(grads) = grads else {
                 return (self, Stepped { parts: vec![part], gradient_norms: vec![] });
             };
@@ -287,19 +275,6 @@ mod tests {
         assert_eq!(both, [Stepped::read(&[&one])[0], Stepped::read(&[&other])[0]]);
         assert_eq!((both[0].pictures, both[1].pictures), (16, 8));
         assert!(both[0].loss() != both[1].loss());
-    }
-
-    #[test]
-    fn only_the_largest_logit_is_a_hit() {
-        let device = Device::flex();
-        let tell = |row: [f32; 3]| {
-            let logits = Tensor::<2>::from_floats([row], &device);
-            hits(logits, Tensor::from_ints([1], &device)).into_scalar::<f32>()
-        };
-        assert_eq!(tell([0.0, 1.0, -2.0]), 1.0);
-        for missed in [[2.0, 1.0, 0.0], [1.0, 1.0, 0.0], [0.0, f32::NAN, 0.0]] {
-            assert_eq!(tell(missed), 0.0, "{missed:?}");
-        }
     }
 
     #[test]

@@ -121,16 +121,6 @@ mod tests {
     use crate::block::{apply, to_nchw, to_nhwc};
     use burn::tensor::{Device, Distribution, module};
 
-    const ACTIVATIONS: [Activation; 7] = [
-        Activation::Identity,
-        Activation::Relu,
-        Activation::Relu6,
-        Activation::Silu,
-        Activation::HardSwish,
-        Activation::HardSigmoid,
-        Activation::Sigmoid,
-    ];
-
     /// Result, gradients of pictures, gain and bias, and moments.
     type Found = [Vec<f32>; 6];
 
@@ -193,7 +183,7 @@ mod tests {
 
     #[test]
     fn kernels_and_burns_operations_agree() {
-        for (i, activation) in ACTIVATIONS.into_iter().enumerate() {
+        for (i, activation) in Activation::ALL.into_iter().enumerate() {
             for (j, c) in [1, 3, 4, 17, 24, 40, 264].into_iter().enumerate() {
                 // One pixel, one row of units, many.
                 let [n, h, w] = [[2, 1, 1], [3, 5, 7], [4, 23, 29]][(i + j) % 3];

@@ -231,16 +231,28 @@ fn sum_moments<E: Float, N: Size>(
             row += CUBE_COUNT_Y * CUBE_DIM_Y;
         }
     }
-    let mut sums = Shared::<[Vector<f32, N>]>::new_slice(comptime!(UNITS as usize));
-    let mut all_squares = Shared::<[Vector<f32, N>]>::new_slice(comptime!(UNITS as usize));
-    sums[UNIT_POS as usize] = sum;
-    all_squares[UNIT_POS as usize] = squares;
-    add_up::<N>(&mut sums);
-    add_up::<N>(&mut all_squares);
+    leave::<N>(sum, squares, partial, column, columns);
+}
+
+/// Adds up what the units of a cube hold and leaves it behind.
+#[cube]
+fn leave<N: Size>(
+    first: Vector<f32, N>,
+    second: Vector<f32, N>,
+    partial: &mut [Vector<f32, N>],
+    column: u32,
+    columns: u32,
+) {
+    let mut firsts = Shared::<[Vector<f32, N>]>::new_slice(comptime!(UNITS as usize));
+    let mut seconds = Shared::<[Vector<f32, N>]>::new_slice(comptime!(UNITS as usize));
+    firsts[UNIT_POS as usize] = first;
+    seconds[UNIT_POS as usize] = second;
+    add_up::<N>(&mut firsts);
+    add_up::<N>(&mut seconds);
     if UNIT_POS_Y == 0 && column < columns {
         let at = (2 * CUBE_POS_Y * columns + column) as usize;
-        partial[at] = sums[UNIT_POS as usize];
-        partial[at + columns as usize] = all_squares[UNIT_POS as usize];
+        partial[at] = firsts[UNIT_POS as usize];
+        partial[at + columns as usize] = seconds[UNIT_POS as usize];
     }
 }
 
@@ -353,17 +365,7 @@ fn sum_gradients<E: Float, N: Size>(
             row += CUBE_COUNT_Y * CUBE_DIM_Y;
         }
     }
-    let mut sums = Shared::<[Vector<f32, N>]>::new_slice(comptime!(UNITS as usize));
-    let mut all_products = Shared::<[Vector<f32, N>]>::new_slice(comptime!(UNITS as usize));
-    sums[UNIT_POS as usize] = sum;
-    all_products[UNIT_POS as usize] = products;
-    add_up::<N>(&mut sums);
-    add_up::<N>(&mut all_products);
-    if UNIT_POS_Y == 0 && column < columns {
-        let at = (2 * CUBE_POS_Y * columns + column) as usize;
-        partial[at] = sums[UNIT_POS as usize];
-        partial[at + columns as usize] = all_products[UNIT_POS as usize];
-    }
+    leave::<N>(sum, products, partial, column, columns);
 }
 
 /// Gradients of gamma, then of beta.
