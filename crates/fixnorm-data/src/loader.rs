@@ -18,7 +18,7 @@ pub use epoch::Epoch;
 use crate::augment::mix::{Mixed, mix};
 use crate::bad::{self, Known, Limit};
 use crate::rng::{Stream, shuffle, stream};
-use crate::{BadPicture, DataError, Normalization, Source, Transform};
+use crate::{BadPicture, DataError, Normalization, Pixels, Source, Transform};
 
 /// How a [`Loader`] works.
 #[derive(Clone, Debug)]
@@ -57,8 +57,8 @@ pub enum OnBad {
 /// Pictures with their labels.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
-    /// Normalized, `[n, h, w, c]` with the channel fastest.
-    pub pixels: Vec<f32>,
+    /// `[n, h, w, c]` with the channel fastest.
+    pub pixels: Pixels,
     /// One a picture.
     pub labels: Vec<u32>,
     /// Which pictures of the source.
@@ -71,6 +71,37 @@ pub struct Batch {
     pub bad: Vec<BadPicture>,
 }
 
+impl Batch {
+    /// The same pictures in as many batches, one after another. What was skipped is told by the first.
+    ///
+    /// # Panics
+    /// If they do not divide evenly.
+    pub fn split(mut self, parts: usize) -> Vec<Self> {
+        let [n, h, w, c] = self.shape;
+        assert!(parts > 0 && n % parts == 0, "{n} pictures in {parts} parts");
+        let each = n / parts;
+        // From behind, so that what is taken away is at the end.
+        let mut batches: Vec<Self> = (1..parts)
+            .rev()
+            .map(|part| Self {
+                pixels: self.pixels.split_off(part * each * h * w * c),
+                labels: self.labels.split_off(part * each),
+                indices: self.indices.split_off(part * each),
+                shape: [each, h, w, c],
+                mixed: self.mixed.as_mut().map(|mixed| Mixed {
+                    labels: mixed.labels.split_off(part * each),
+                    lambda: mixed.lambda,
+                }),
+                bad: vec![],
+            })
+            .collect();
+        self.shape[0] = each;
+        batches.push(self);
+        batches.reverse();
+        batches
+    }
+}
+
 /// Makes batches of a source.
 #[derive(Clone)]
 pub struct Loader {
@@ -80,6 +111,8 @@ pub struct Loader {
 struct Inner {
     source: Arc<dyn Source>,
     shape: [usize; 3],
+    /// The configuration's, which batches may share.
+    normalization: Arc<Normalization>,
     config: LoaderConfig,
     known: Arc<Known>,
 }
@@ -126,7 +159,8 @@ impl Loader {
         } else if let Some(problem) = config.transform.problem(shape) {
             problem
         } else {
-            let inner = Inner { source, shape, config, known };
+            let normalization = Arc::new(config.normalization.clone());
+            let inner = Inner { source, shape, normalization, config, known };
             return Ok(Self { inner: Arc::new(inner) });
         };
         Err(DataError::Config(problem))
@@ -200,7 +234,11 @@ impl Inner {
         let LoaderConfig { batch_size, seed, ref transform, .. } = self.config;
         let slots = batch * batch_size..order.len().min((batch + 1) * batch_size);
         let [h, w, c] = self.shape;
-        let mut pixels = Vec::with_capacity(slots.len() * h * w * c);
+        let size = slots.len() * h * w * c;
+        let mut pixels = match transform.changes_numbers() {
+            true => Pixels::Floats(Vec::with_capacity(size)),
+            false => Pixels::Bytes(Vec::with_capacity(size), self.normalization.clone()),
+        };
         let (mut indices, mut met) = (Vec::with_capacity(slots.len()), BTreeMap::new());
         let allowed = self.limit().allowed();
         for slot in slots {
@@ -226,7 +264,7 @@ impl Inner {
         slot: usize,
         epoch: usize,
         met: &mut BTreeMap<usize, BadPicture>,
-        pixels: &mut Vec<f32>,
+        pixels: &mut Pixels,
     ) -> Result<Option<usize>, DataError> {
         let candidates = match self.config.on_bad {
             OnBad::Replace => order.len(),
@@ -257,13 +295,13 @@ impl Inner {
         index: usize,
         epoch: usize,
         place: usize,
-        pixels: &mut Vec<f32>,
+        pixels: &mut Pixels,
     ) -> Result<Result<(), BadPicture>, DataError> {
-        let LoaderConfig { seed, transform, normalization, .. } = &self.config;
+        let LoaderConfig { seed, transform, .. } = &self.config;
         let start = pixels.len();
         let mut random = stream(*seed, Stream::Augment, epoch as u64, place as u64);
         let done = bad::read(&*self.source, index, |sample| {
-            transform.apply(sample, self.shape, normalization, &mut random, pixels)
+            transform.apply(sample, self.shape, &self.normalization, &mut random, pixels)
         });
         match done {
             Ok(()) => Ok(Ok(())),
@@ -272,7 +310,7 @@ impl Inner {
                 Err(DataError::Config(format!("picture {index} is {found}, expected {expected}")))
             }
             Err(error) => {
-                pixels.truncate(start);
+                pixels.resize(start);
                 Ok(Err(BadPicture::new(index, error)))
             }
         }

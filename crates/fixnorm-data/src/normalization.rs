@@ -1,6 +1,8 @@
 //! From pixels to numbers.
 //! Not here: changes of pixels (`transform.rs`).
 
+use rayon::prelude::*;
+
 use crate::dispatch::vectorized;
 
 /// How pixels become numbers: `(pixel/255 − mean)/std`, by channel.
@@ -14,31 +16,40 @@ pub struct Normalization {
 
 /// Values at a time: a multiple of 3 channels and of all vector lengths.
 const BLOCK: usize = 768;
+/// Blocks that a thread takes at a time.
+const BLOCKS: usize = 256;
 
 impl Normalization {
-    /// Appends the numbers of a picture's `pixels`, `[h, w, c]` with the channel fastest.
+    /// Scale and offset of each channel: a pixel, 0 to 255, becomes `pixel · scale − offset`.
+    pub fn scales(&self) -> impl Iterator<Item = (f32, f32)> {
+        self.mean.iter().zip(&self.std).map(|(m, s)| (1.0 / (255.0 * s), m / s))
+    }
+
+    /// Appends the numbers of `pixels`, `[…, c]` with the channel fastest.
     ///
     /// # Panics
     /// If there are no channels, or a fraction of a pixel.
     pub fn apply(&self, pixels: &[u8], out: &mut Vec<f32>) {
-        let scales: Vec<(f32, f32)> =
-            self.mean.iter().zip(&self.std).map(|(m, s)| (1.0 / (255.0 * s), m / s)).collect();
-        assert_eq!(pixels.len() % scales.len(), 0, "pixels of {} channels", scales.len());
-        out.reserve(pixels.len());
+        let channels = self.mean.len();
+        assert_eq!(pixels.len() % channels, 0, "pixels of {channels} channels");
         // Blocks of whole pixels with their channels' numbers written out: plain loops that vectorize.
-        let block = (BLOCK / scales.len()).max(1) * scales.len();
+        let block = (BLOCK / channels).max(1) * channels;
         let (scale, offset): (Vec<f32>, Vec<f32>) =
-            scales.iter().copied().cycle().take(block).unzip();
-        let mut made = vec![0.0; block];
-        for pixels in pixels.chunks(block) {
-            vectorized(|| {
-                let numbers = pixels.iter().zip(&scale).zip(&offset);
-                for (made, ((&pixel, scale), offset)) in made.iter_mut().zip(numbers) {
-                    *made = f32::from(pixel) * scale - offset;
-                }
-            });
-            out.extend_from_slice(&made[..pixels.len()]);
-        }
+            self.scales().collect::<Vec<_>>().into_iter().cycle().take(block).unzip();
+        let start = out.len();
+        out.resize(start + pixels.len(), 0.0);
+        let share = block * BLOCKS;
+        let shares = out[start..].par_chunks_mut(share).zip(pixels.par_chunks(share));
+        shares.for_each(|(out, pixels)| {
+            for (out, pixels) in out.chunks_mut(block).zip(pixels.chunks(block)) {
+                vectorized(|| {
+                    let numbers = pixels.iter().zip(&scale).zip(&offset);
+                    for (out, ((&pixel, scale), offset)) in out.iter_mut().zip(numbers) {
+                        *out = f32::from(pixel) * scale - offset;
+                    }
+                });
+            }
+        });
     }
 }
 

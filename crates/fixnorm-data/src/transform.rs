@@ -12,7 +12,7 @@ use crate::decode::{Part, Window, decode, decode_window, recoloured};
 use crate::preprocessing::Placement;
 use crate::resize::{Interpolation, resize_part};
 use crate::rng::{below, uniform};
-use crate::{DataError, Normalization, Picture, Sample};
+use crate::{DataError, Normalization, Picture, Pixels, Sample};
 
 /// Which part of a picture is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -123,7 +123,12 @@ impl Transform {
             })
     }
 
-    /// Appends a sample's numbers, `[height, width, channels]` of `shape` with the channel fastest.
+    /// Whether numbers are changed, besides pixels.
+    pub(crate) fn changes_numbers(&self) -> bool {
+        self.random_erasing > 0.0 || self.mixup > 0.0
+    }
+
+    /// Appends a sample's numbers, or its bytes where those are not changed, `[height, width, channels]` of `shape` with the channel fastest.
     ///
     /// # Errors
     /// A file that cannot be decoded, or a picture of another shape where it is not resized.
@@ -133,7 +138,7 @@ impl Transform {
         shape: [usize; 3],
         normalization: &Normalization,
         random: &mut ChaCha8Rng,
-        out: &mut Vec<f32>,
+        out: &mut Pixels,
     ) -> Result<(), DataError> {
         let mut picture = match self.crop {
             Crop::Padded => self.pad(sample, shape, random)?,
@@ -145,10 +150,15 @@ impl Transform {
             mirror(&mut picture);
         }
         self.recolour(&mut picture, normalization, random);
-        let start = out.len();
-        normalization.apply(&picture.pixels, out);
-        if self.random_erasing > 0.0 && uniform(random) < self.random_erasing {
-            erase(&mut out[start..], shape, self.erasing, random);
+        match out {
+            Pixels::Bytes(bytes, _) => bytes.extend_from_slice(&picture.pixels),
+            Pixels::Floats(floats) => {
+                let start = floats.len();
+                normalization.apply(&picture.pixels, floats);
+                if self.random_erasing > 0.0 && uniform(random) < self.random_erasing {
+                    erase(&mut floats[start..], shape, self.erasing, random);
+                }
+            }
         }
         Ok(())
     }

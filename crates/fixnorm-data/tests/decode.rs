@@ -62,7 +62,7 @@ fn loaded(
         max_bad: 0.0,
     };
     let loader = Loader::new(Arc::new(source), [side, side, 3], config)?;
-    loader.epoch(0).next().unwrap().map(|batch| batch.pixels)
+    loader.epoch(0).next().unwrap().map(|batch| batch.pixels.floats().into_owned())
 }
 
 #[test]

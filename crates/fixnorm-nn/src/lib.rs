@@ -52,6 +52,8 @@ pub use blocks::Block;
 pub use classifier::{Classifier, Input, Precision};
 pub use config::ModelConfig;
 pub use criterion::{Criterion, Targets};
+#[cfg(feature = "gpu")]
+pub use gpu::pixels::normalize_bytes;
 pub use random::StepRng;
 pub use registry::{ModelSpec, UnknownModel};
 pub use weights::WeightsError;

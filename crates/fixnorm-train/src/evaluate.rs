@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use burn::module::Module;
 use burn::tensor::{Device, Int, Tensor, TensorData, activation, s};
+#[cfg(feature = "gpu")]
+use fixnorm_data::Pixels;
 use fixnorm_data::{
     BadPicture, Batch, Loader, LoaderConfig, Normalization, OnBad, Resize, Source, Transform,
 };
@@ -35,7 +37,15 @@ pub struct Evaluation {
 /// A batch's pictures on `device`, `[n, h, w, c]`.
 pub(crate) fn pictures(batch: &mut Batch, device: &Device) -> Tensor<4> {
     let pixels = std::mem::take(&mut batch.pixels);
-    Tensor::from_data(TensorData::new(pixels, batch.shape), device)
+    #[cfg(feature = "gpu")]
+    let pixels = match pixels {
+        Pixels::Bytes(bytes, normalization) if device.clone().inner() != Device::flex() => {
+            let scales: Vec<_> = normalization.scales().collect();
+            return fixnorm_nn::normalize_bytes(bytes, batch.shape, &scales, device);
+        }
+        pixels => pixels,
+    };
+    Tensor::from_data(TensorData::new(pixels.into_floats(), batch.shape), device)
 }
 
 /// Pictures to look at without learning, as [`pictures`], on a GPU behind them blank ones, up to the `most` that there have
@@ -50,7 +60,7 @@ pub(crate) fn pictures_to_see(batch: &mut Batch, most: &mut usize, device: &Devi
 fn fill(batch: &mut Batch, most: &mut usize) {
     *most = batch.shape[0].max(*most);
     batch.shape[0] = *most;
-    batch.pixels.resize(batch.shape.iter().product(), 0.0);
+    batch.pixels.resize(batch.shape.iter().product());
 }
 
 /// A batch's labels on `device`, `[n]`.
@@ -172,12 +182,12 @@ pub fn evaluate(
 mod tests {
     use super::{as_large, fill};
     use burn::tensor::{Device, Tensor, TensorData};
-    use fixnorm_data::Batch;
+    use fixnorm_data::{Batch, Pixels};
 
     #[test]
     fn a_last_batch_is_filled_with_blank_pictures() {
         let batch = |n: usize| Batch {
-            pixels: vec![1.0; n * 6],
+            pixels: Pixels::Floats(vec![1.0; n * 6]),
             labels: vec![0; n],
             indices: (0..n).collect(),
             shape: [n, 2, 3, 1],
@@ -190,7 +200,7 @@ mod tests {
         assert_eq!((first.shape, last.shape), ([3, 2, 3, 1], [3, 2, 3, 1]));
         assert_eq!(
             (first.pixels, last.pixels),
-            (vec![1.0; 18], [vec![1.0; 6], vec![0.0; 12]].concat())
+            (Pixels::Floats(vec![1.0; 18]), Pixels::Floats([vec![1.0; 6], vec![0.0; 12]].concat()))
         );
         assert_eq!(last.labels.len(), 1);
     }

@@ -191,6 +191,7 @@ impl Learner {
 mod tests {
     use super::*;
     use burn::module::{Module, ModuleVisitor, Param};
+    use fixnorm_data::Pixels;
     use fixnorm_nn::{Input, ModelSpec};
 
     const CLASSES: usize = 3;
@@ -214,10 +215,10 @@ mod tests {
     /// The same eight pictures in every part, each time with other labels. So the batch statistics of a part are those
     /// of all parts together, and the gradient, linear in what the loss sends back, is that of the whole batch.
     fn part(number: usize) -> Batch {
-        let pixels = (0..8 * 9 * 7).map(|i: usize| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
+        let pixels = (0..8 * 9 * 7).map(|i: usize| (i * 37 % 101) as f32 / 50.0 - 1.0);
         let labels = (0..8).map(|i| ((i * i + number) % CLASSES) as u32).collect();
         Batch {
-            pixels,
+            pixels: Pixels::Floats(pixels.collect()),
             labels,
             indices: (0..8).collect(),
             shape: [8, 9, 7, 1],
@@ -247,7 +248,8 @@ mod tests {
     #[test]
     fn four_parts_are_one_batch() {
         let whole = (0..4).map(part).reduce(|mut all, one| {
-            all.pixels.extend(one.pixels);
+            let pixels = [all.pixels.into_floats(), one.pixels.into_floats()].concat();
+            all.pixels = Pixels::Floats(pixels);
             all.labels.extend(one.labels);
             all.shape[0] += one.shape[0];
             all

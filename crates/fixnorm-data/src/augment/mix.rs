@@ -5,8 +5,11 @@
 //! in its mode `batch`: where both are asked for, either is as likely; CutMix's weight is that of the
 //! rectangle within the picture.
 
+use std::ops::Range;
+
 use rand_chacha::ChaCha8Rng;
 
+use crate::Pixels;
 use crate::rng::{below, beta, uniform};
 
 /// How a batch is mixed.
@@ -18,9 +21,10 @@ pub struct Mixed {
     pub lambda: f32,
 }
 
-/// Mixes the pictures `[n, h, w, c]` by parameters `[mixup, cutmix]` of the beta distribution; 0 for never.
+/// Mixes the pictures `[n, h, w, c]` by parameters `[mixup, cutmix]` of the beta distribution; 0 for never, as mixup has to
+/// be where pixels are bytes.
 pub(crate) fn mix(
-    pixels: &mut [f32],
+    pixels: &mut Pixels,
     [n, height, width, channels]: [usize; 4],
     labels: &[u32],
     [mixup, cutmix]: [f64; 2],
@@ -42,17 +46,19 @@ pub(crate) fn mix(
             middle.saturating_sub(cut / 2)..(middle + cut.div_ceil(2)).min(side)
         });
         let area = rows.len() * columns.len();
-        for_pairs(pixels, n, size, |first, second| {
-            for row in rows.clone() {
-                let part =
-                    row * line + columns.start * channels..row * line + columns.end * channels;
-                first[part.clone()].swap_with_slice(&mut second[part]);
-            }
-        });
+        let parts = rows
+            .map(|row| row * line + columns.start * channels..row * line + columns.end * channels);
+        match pixels {
+            Pixels::Floats(floats) => for_pairs(floats, n, size, swapping(parts)),
+            Pixels::Bytes(bytes, _) => for_pairs(bytes, n, size, swapping(parts)),
+        }
         1.0 - area as f64 / (height * width) as f64
     } else {
         let weight = lambda as f32;
-        for_pairs(pixels, n, size, |first, second| {
+        let Pixels::Floats(floats) = pixels else {
+            unreachable!("a loader that mixes numbers has numbers");
+        };
+        for_pairs(floats, n, size, |first, second| {
             for (a, b) in first.iter_mut().zip(second) {
                 (*a, *b) = (*a * weight + *b * (1.0 - weight), *b * weight + *a * (1.0 - weight));
             }
@@ -63,15 +69,26 @@ pub(crate) fn mix(
 }
 
 /// Both pictures of every pair: the first and the last, the second and the last but one, and so on.
-fn for_pairs(
-    pixels: &mut [f32],
+fn for_pairs<T>(
+    pixels: &mut [T],
     n: usize,
     size: usize,
-    mut change: impl FnMut(&mut [f32], &mut [f32]),
+    mut change: impl FnMut(&mut [T], &mut [T]),
 ) {
     for index in 0..n / 2 {
         let (front, back) = pixels.split_at_mut((n - 1 - index) * size);
         change(&mut front[index * size..][..size], &mut back[..size]);
+    }
+}
+
+/// Swaps these parts of two pictures.
+fn swapping<T>(
+    parts: impl Iterator<Item = Range<usize>> + Clone,
+) -> impl FnMut(&mut [T], &mut [T]) {
+    move |first, second| {
+        for part in parts.clone() {
+            first[part.clone()].swap_with_slice(&mut second[part]);
+        }
     }
 }
 
@@ -83,8 +100,8 @@ mod tests {
     const SHAPE: [usize; 4] = [5, 8, 6, 2];
 
     /// Every picture is its number throughout.
-    fn batch() -> Vec<f32> {
-        (0..5).flat_map(|picture| [picture as f32; 8 * 6 * 2]).collect()
+    fn batch() -> Pixels {
+        Pixels::Floats((0..5).flat_map(|picture| [picture as f32; 8 * 6 * 2]).collect())
     }
 
     #[test]
@@ -94,7 +111,7 @@ mod tests {
         let mixed = mix(&mut pixels, SHAPE, &[5, 6, 7, 8, 9], [0.8, 0.0], &mut random).unwrap();
         assert_eq!(mixed.labels, [9, 8, 7, 6, 5]);
         assert!(mixed.lambda > 0.0 && mixed.lambda < 1.0);
-        for (picture, values) in pixels.chunks_exact(8 * 6 * 2).enumerate() {
+        for (picture, values) in pixels.floats().chunks_exact(8 * 6 * 2).enumerate() {
             let expected =
                 picture as f32 * mixed.lambda + (4 - picture) as f32 * (1.0 - mixed.lambda);
             assert!(values.iter().all(|value| (value - expected).abs() < 1e-5));
@@ -108,7 +125,7 @@ mod tests {
             let mut pixels = batch();
             let mixed = mix(&mut pixels, SHAPE, &[5, 6, 7, 8, 9], [0.0, 1.0], &mut random).unwrap();
             for (picture, values) in
-                pixels.chunks_exact(8 * 6 * 2).enumerate().filter(|(i, _)| *i != 2)
+                pixels.floats().chunks_exact(8 * 6 * 2).enumerate().filter(|(i, _)| *i != 2)
             {
                 let own = values.iter().filter(|&&value| value == picture as f32).count();
                 let other = values.iter().filter(|&&value| value == (4 - picture) as f32).count();
@@ -124,7 +141,7 @@ mod tests {
         let cut = (0..1000).filter(|_| {
             let mut pixels = batch();
             mix(&mut pixels, SHAPE, &[0; 5], [5.0, 5.0], &mut random).unwrap();
-            pixels.iter().all(|value| value.fract() == 0.0)
+            pixels.floats().iter().all(|value| value.fract() == 0.0)
         });
         assert!((430..570).contains(&cut.count()));
         assert_eq!(mix(&mut batch(), SHAPE, &[0; 5], [0.0, 0.0], &mut random), None);

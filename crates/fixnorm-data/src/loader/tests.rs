@@ -79,7 +79,7 @@ fn changes_depend_on_seed_epoch_and_picture() {
         let batches = batches(LoaderConfig { seed, ..config() }, epoch, 0);
         let of_ten = |batch: &Batch| {
             let place = batch.indices.iter().position(|&i| i == 10)?;
-            Some(batch.pixels[place * 24..][..24].to_vec())
+            Some(batch.pixels.floats()[place * 24..][..24].to_vec())
         };
         batches.iter().find_map(of_ten).unwrap()
     };
@@ -183,7 +183,7 @@ fn a_stand_in_is_changed_as_the_other_would_have_been() {
     let own = source(45).picture(batch.indices[slot % 7]).unwrap();
     let mut expected = vec![];
     config().normalization.apply(&changed(&own, 0, 3).pixels, &mut expected);
-    assert_eq!(batch.pixels[slot % 7 * 24..][..24], expected);
+    assert_eq!(batch.pixels.floats()[slot % 7 * 24..][..24], expected);
 }
 
 #[test]
@@ -300,7 +300,7 @@ fn a_batch_is_its_pictures_changed_one_by_one() {
             let changed = changed(&picture, 4, index as u64);
             config().normalization.apply(&changed.pixels, &mut pixels);
         }
-        assert_eq!(batch.pixels, pixels);
+        assert_eq!(batch.pixels.floats(), pixels);
         let labels: Vec<u32> = batch.indices.iter().map(|&i| (i % 5) as u32).collect();
         assert_eq!(batch.labels, labels);
     }
@@ -317,11 +317,53 @@ fn repeated_pictures_follow_each_other_and_differ() {
     let expected: Vec<usize> = indices(&once)[..15].iter().flat_map(|&i| [i; 3]).collect();
     assert_eq!(indices(&repeated), expected);
     // The first is the one that comes without repetition, the others are changed in other ways.
-    let pictures: Vec<&[f32]> =
-        repeated.iter().flat_map(|batch| batch.pixels.chunks_exact(24)).collect();
-    assert_eq!(pictures[0], &once[0].pixels[..24]);
+    let pixels: Vec<f32> =
+        repeated.iter().flat_map(|batch| batch.pixels.floats().into_owned()).collect();
+    let pictures: Vec<&[f32]> = pixels.chunks_exact(24).collect();
+    assert_eq!(pictures[0], &once[0].pixels.floats()[..24]);
     let same = pictures.chunks_exact(3).filter(|three| three[0] == three[1]).count();
     assert!(same < 5, "{same} of 15");
+}
+
+#[test]
+fn bytes_are_kept_where_numbers_are_not_changed() {
+    let own = config().transform;
+    let made = |transform| batches(LoaderConfig { transform, ..config() }, 3, 2);
+    let bytes =
+        |batches: &[Batch]| batches.iter().all(|batch| matches!(batch.pixels, Pixels::Bytes(..)));
+    let cut = Transform { cutmix: 1.0, ..own.clone() };
+    assert!(bytes(&made(own.clone())) && bytes(&made(cut.clone())));
+    assert!(!bytes(&made(Transform { mixup: 0.2, ..own.clone() })));
+    // Changes of numbers as rare as can be: the same batches in the other way.
+    for transform in [own, cut] {
+        let rare = made(Transform { random_erasing: f64::MIN_POSITIVE, ..transform.clone() });
+        assert!(!bytes(&rare));
+        for (bytes, floats) in made(transform).iter().zip(&rare) {
+            assert_eq!((&bytes.labels, &bytes.mixed), (&floats.labels, &floats.mixed));
+            if bytes.mixed.is_none() {
+                assert_eq!(bytes.pixels.floats(), floats.pixels.floats());
+            }
+        }
+    }
+}
+
+#[test]
+fn parts_of_a_batch_are_the_batch() {
+    let transform = Transform { cutmix: 1.0, ..config().transform };
+    let whole = batches(LoaderConfig { batch_size: 12, transform, ..config() }, 0, 0).remove(0);
+    assert_eq!(whole.clone().split(1), [whole.clone()]);
+    let parts = whole.clone().split(3);
+    assert!(parts.iter().all(|part| part.shape == [4, 3, 4, 2]));
+    let pixels: Vec<f32> =
+        parts.iter().flat_map(|part| part.pixels.floats().into_owned()).collect();
+    assert_eq!(pixels, whole.pixels.floats().into_owned());
+    let labels: Vec<u32> = parts.iter().flat_map(|part| part.labels.clone()).collect();
+    let indices: Vec<usize> = parts.iter().flat_map(|part| part.indices.clone()).collect();
+    assert_eq!((labels, indices), (whole.labels, whole.indices));
+    let mixed = |batch: &Batch| batch.mixed.clone().unwrap();
+    let others: Vec<u32> = parts.iter().flat_map(|part| mixed(part).labels).collect();
+    assert_eq!(others, whole.mixed.clone().unwrap().labels);
+    assert!(parts.iter().all(|part| mixed(part).lambda == whole.mixed.as_ref().unwrap().lambda));
 }
 
 #[test]

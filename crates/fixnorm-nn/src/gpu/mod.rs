@@ -5,6 +5,7 @@ pub(crate) mod depthwise;
 mod depthwise_kernels;
 pub(crate) mod norm;
 mod norm_kernels;
+pub(crate) mod pixels;
 mod rows;
 
 use burn::backend::DispatchDevice;
