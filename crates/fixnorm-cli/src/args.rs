@@ -213,9 +213,13 @@ pub(crate) struct TrainArgs {
     /// Decides initialization, order and augmentation.
     #[arg(long, value_name = "N")]
     pub(crate) seed: Option<u64>,
-    /// Where to compute: cpu, a GPU of a build that has its backend, as cuda:0, or auto for the best present.
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    pub(crate) device: String,
+    /// Where to compute: cpu, a GPU of a build that has its backend, as cuda:0, or auto for the best present. If left out,
+    /// auto, or where a resumed run was.
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<String>,
+    /// Several of them, as cuda:0,cuda:1: every batch is shared evenly among them.
+    #[arg(long, value_name = "DEVICE,…", conflicts_with = "device")]
+    pub(crate) devices: Option<String>,
     /// Weights to start from (safetensors, PyTorch .pth, or a finished run's directory); the final layer is
     /// new where they are for other classes.
     #[arg(long, value_name = "WEIGHTS")]

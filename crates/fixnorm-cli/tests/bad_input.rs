@@ -67,6 +67,9 @@ fn names_that_do_not_exist() {
         &["did you mean `fashion-mnist-mini`?"],
     );
     refused(dir, &train(&["--device", "cuda:0"]), 2, &["no device `cuda:0`"]);
+    refused(dir, &train(&["--devices", "cpu,abacus"]), 2, &["no device `abacus:0`"]);
+    let odd = ["--devices", "cpu,cpu,cpu", "--set", "train.batch_size=16"];
+    refused(dir, &train(&odd), 2, &["device cpu,cpu,cpu", "train.batch_size = 16", "3"]);
     refused(
         dir,
         &train(&["--set", "optimizer.momentun=0.8"]),

@@ -25,11 +25,23 @@ fn gpu() -> String {
 /// An epoch of twenty steps into `out`: the losses, and the command's document.
 fn train(dir: &Path, out: &str, device: &str, precision: &str) -> (Vec<f64>, Value) {
     let precision = format!("train.precision={precision}");
-    let more = ["--epochs", "1", "--device", device, "--set", &precision];
+    let flag = if device.contains(',') { "--devices" } else { "--device" };
+    let more = ["--epochs", "1", flag, device, "--set", &precision];
     let document = json(dir, &small_run(out, &more));
     let losses =
         events(&dir.join(out), "step").iter().map(|step| step["loss"].as_f64().unwrap()).collect();
     (losses, document)
+}
+
+/// Twenty losses within `tolerance` of those expected.
+fn near(expected: &[f64], found: &[f64], tolerance: f64) {
+    assert_eq!((expected.len(), found.len()), (20, 20));
+    for (step, (expected, found)) in expected.iter().zip(found).enumerate() {
+        println!("step {step}: {expected} on the CPU, {found}");
+        let off = (expected - found).abs() / expected;
+        // This way round, a NaN fails.
+        assert!(off <= tolerance, "step {step}: {expected} on the CPU, {found}");
+    }
 }
 
 fn val_loss(document: &Value) -> f64 {
@@ -42,13 +54,7 @@ fn compare(precision: &str, tolerance: f64) {
     data(dir.path(), "data");
     let (expected, on_cpu) = train(dir.path(), "cpu", "cpu", precision);
     let (found, on_gpu) = train(dir.path(), "gpu", &gpu, precision);
-    assert_eq!((expected.len(), found.len()), (20, 20));
-    for (step, (expected, found)) in expected.iter().zip(&found).enumerate() {
-        println!("step {step}: {expected} on the CPU, {found} on {gpu}");
-        let off = (expected - found).abs() / expected;
-        // This way round, a NaN fails.
-        assert!(off <= tolerance, "step {step}: {expected} on the CPU, {found} on {gpu}");
-    }
+    near(&expected, &found, tolerance);
     let (expected, found) = (val_loss(&on_cpu), val_loss(&on_gpu));
     assert!(
         (expected - found).abs() <= 10.0 * tolerance * expected,
@@ -64,6 +70,17 @@ fn compare(precision: &str, tolerance: f64) {
 #[test]
 fn twenty_steps_are_those_of_the_cpu() {
     compare("f32", 1e-3);
+}
+
+#[test]
+fn steps_are_shared_with_the_cpu() {
+    let (dir, gpu) = (tempfile::tempdir().unwrap(), gpu());
+    data(dir.path(), "data");
+    let (expected, on_cpus) = train(dir.path(), "cpus", "cpu,cpu", "f32");
+    let (found, on_both) = train(dir.path(), "both", &format!("{gpu},cpu"), "f32");
+    near(&expected, &found, 1e-3);
+    let (expected, found) = (val_loss(&on_cpus), val_loss(&on_both));
+    assert!((expected - found).abs() <= 1e-2 * expected, "validation: {expected}, {found}");
 }
 
 #[test]

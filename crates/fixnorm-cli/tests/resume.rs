@@ -84,6 +84,31 @@ fn accumulated_and_clipped_gradients_do_not_depend_on_interruptions() {
 }
 
 #[test]
+fn what_several_devices_share_does_not_depend_on_interruptions() {
+    resumes_with(&["--devices", "cpu,cpu", "--set", "train.drop_path=0.5"]);
+}
+
+#[test]
+fn a_run_may_go_on_elsewhere() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir, "data");
+    let mut child = spawn(dir, &small_run("moved", &["--device", "cpu"]));
+    wait_for_step(&mut child, &dir.join("moved"), 31);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let said = run(dir, &["train", "--resume", "--out", "moved", "--devices", "cpu,cpu"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let plan = std::fs::read_to_string(dir.join("moved/plan.toml")).unwrap();
+    assert!(plan.contains("device = \"cpu,cpu\""), "{plan}");
+    let found = losses(&dir.join("moved"));
+    for ((step, found), (_, expected)) in found.iter().zip(uninterrupted(dir).1) {
+        // Each device normalizes its own half, so these are near and not the same.
+        assert!((found - expected).abs() < 0.5 * expected.max(0.2), "{step}: {found} {expected}");
+    }
+}
+
+#[test]
 fn averaged_weights_do_not_depend_on_interruptions() {
     resumes_with(&["--set", "train.ema_decay=0.95"]);
 }

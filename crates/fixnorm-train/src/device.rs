@@ -1,4 +1,4 @@
-//! Devices by name: `cpu`, and for each backend of this build `NAME:INDEX`, as `cuda:0`.
+//! Devices by name: `cpu`, and for each backend of this build `NAME:INDEX`, as `cuda:0`; several as `cuda:0,cuda:1`.
 
 #[cfg(feature = "gpu")]
 use burn::tensor::DeviceType;
@@ -9,45 +9,75 @@ use crate::recipe::PrecisionName;
 
 const CPU: &str = "cpu";
 
-/// The device of this name, without autodiff. `auto` is the best one present, and a backend's name its
-/// first device.
+/// The device of this name, without autodiff. `auto` is the best one present, a backend's name its first device, and of several,
+/// with commas between, it is the first.
 ///
 /// # Errors
 /// [`TrainError::NoDevice`] for one that this build or this machine does not have.
 pub fn device(name: &str) -> Result<Device, TrainError> {
-    let name = device_name(name);
-    if name == CPU {
-        // Not looking for others spares opening drivers.
-        return Ok(Device::flex());
-    }
-    let mut present = present();
-    match present.iter().position(|(present, _)| *present == name) {
-        Some(index) => Ok(present.swap_remove(index).1),
-        None => Err(TrainError::NoDevice { name, present: devices().join(", ") }),
-    }
+    Ok(devices_of(name)?.swap_remove(0))
 }
 
-/// The device of this name, if it can store tensors in this precision.
+/// The devices of these names, with commas between.
+pub(crate) fn devices_of(names: &str) -> Result<Vec<Device>, TrainError> {
+    let names = device_name(names);
+    let mut present: Option<Vec<(String, Device)>> = None;
+    let device = |name: &str| {
+        if name == CPU {
+            // Not looking for others spares opening drivers.
+            return Ok(Device::flex());
+        }
+        let present = present.get_or_insert_with(self::present);
+        match present.iter().find(|(present, _)| present == name) {
+            Some((_, device)) => Ok(device.clone()),
+            None => {
+                Err(TrainError::NoDevice { name: name.to_owned(), present: devices().join(", ") })
+            }
+        }
+    };
+    names.split(',').map(device).collect()
+}
+
+/// The device of this name, or the first of several, if all can store tensors in this precision, and share `batch_size`
+/// pictures.
 ///
 /// # Errors
 /// As [`device`], and [`TrainError::Unsupported`] for one that cannot.
-pub(crate) fn device_for(name: &str, precision: PrecisionName) -> Result<Device, TrainError> {
-    let device = device(name)?;
-    if precision == PrecisionName::Bf16 && !device.supports_dtype(FloatDType::BF16) {
-        let why = "it has no bf16; f32 it has".to_owned();
-        return Err(TrainError::Unsupported { name: device_name(name), why });
+pub(crate) fn device_for(
+    names: &str,
+    precision: PrecisionName,
+    batch_size: usize,
+) -> Result<Device, TrainError> {
+    let (mut devices, names) = (devices_of(names)?, device_name(names));
+    let unsupported = |name: &str, why: &str| {
+        Err(TrainError::Unsupported { name: name.to_owned(), why: why.to_owned() })
+    };
+    for (i, (name, device)) in names.split(',').zip(&devices).enumerate() {
+        if precision == PrecisionName::Bf16 && !device.supports_dtype(FloatDType::BF16) {
+            return unsupported(name, "it has no bf16; f32 it has");
+        }
+        // Of a CPU there may be any number, to see what several devices do to a run.
+        if name != CPU && names.split(',').take(i).any(|other| other == name) {
+            return unsupported(name, "it is named twice");
+        }
     }
-    Ok(device)
+    if batch_size % devices.len() != 0 {
+        let why = format!("train.batch_size = {batch_size} does not divide by {}", devices.len());
+        return unsupported(&names, &why);
+    }
+    Ok(devices.swap_remove(0))
 }
 
-/// The name in full: `auto` is the best device present, and a backend's name its first device.
-pub fn device_name(name: &str) -> String {
-    match name {
-        CPU => name.to_owned(),
+/// The name in full: `auto` is the best device present, and a backend's name its first device. So for each of several, with
+/// commas between.
+pub fn device_name(names: &str) -> String {
+    let in_full = |name: &str| match name.trim() {
+        CPU => CPU.to_owned(),
         "auto" => best(),
-        _ if name.contains(':') => name.to_owned(),
-        _ => format!("{name}:0"),
-    }
+        name if name.contains(':') => name.to_owned(),
+        name => format!("{name}:0"),
+    };
+    names.split(',').map(in_full).collect::<Vec<_>>().join(",")
 }
 
 /// Names of all devices that this build finds on this machine, the CPU last.
@@ -114,6 +144,13 @@ mod tests {
     use super::*;
 
     #[test]
+    fn devices_share_a_batch_evenly() {
+        assert!(device_for("cpu,cpu", PrecisionName::F32, 6).is_ok());
+        let error = device_for("cpu,cpu", PrecisionName::F32, 7).unwrap_err().to_string();
+        assert!(error.contains("cpu,cpu") && error.contains("train.batch_size = 7"), "{error}");
+    }
+
+    #[test]
     fn names_are_told_in_full_and_unknown_ones_with_what_there_is() {
         assert_eq!(device_name("cuda"), "cuda:0");
         assert_eq!(device_name("cuda:1"), "cuda:1");
@@ -121,5 +158,8 @@ mod tests {
         assert_eq!(device(CPU).unwrap(), Device::flex());
         let error = device("abacus").unwrap_err().to_string();
         assert!(error.contains("no device `abacus:0`") && error.contains("cpu"), "{error}");
+        assert_eq!(device_name("cuda, cpu"), "cuda:0,cpu");
+        assert_eq!(devices_of("cpu,cpu").unwrap().len(), 2);
+        assert!(devices_of("cpu,abacus").is_err() && devices_of("cpu,").is_err());
     }
 }

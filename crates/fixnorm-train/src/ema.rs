@@ -1,11 +1,10 @@
 //! An exponential moving average of a model: weights, and the running statistics that belong to them.
 //! Not here: when it is evaluated and saved (`session.rs`, `checkpoint.rs`).
 
-use std::collections::VecDeque;
-
-use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
-use burn::tensor::Tensor;
+use burn::module::Module;
 use fixnorm_nn::Classifier;
+
+use crate::average::{Of, toward};
 
 /// The average `ema ← ema + (1 − d)·(model − ema)` over the models after each step, running statistics
 /// included, as timm's `ModelEmaV2` and `ModelEmaV3` and TensorFlow's training scripts of EfficientNet have it.
@@ -49,51 +48,28 @@ impl Ema {
     /// With the model after step number `step`, counted from 0, taken in.
     pub(crate) fn updated(mut self, model: &Classifier, step: usize) -> Self {
         let share = 1.0 - self.decay_after(step);
-        let mut values = Values(VecDeque::new());
-        // `valid` brings the running statistics up to date: Burn keeps the last update aside.
-        model.valid().visit(&mut values);
-        let mut average = Average { values: values.0, share };
-        self.model = self.model.map(&mut average);
-        debug_assert!(average.values.is_empty());
+        self.model = toward(self.model, model, share, Of::All);
         self
-    }
-}
-
-/// A model's numbers, in the order of its fields.
-struct Values(VecDeque<Tensor<1>>);
-
-impl ModuleVisitor for Values {
-    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        self.0.push_back(param.val().flatten(0, D - 1));
-    }
-}
-
-struct Average {
-    values: VecDeque<Tensor<1>>,
-    share: f64,
-}
-
-impl ModuleMapper for Average {
-    fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        let value = self.values.pop_front().expect("both models have the same fields");
-        param.map(|ema| {
-            let value = value.reshape(ema.shape());
-            let apart = value - ema.clone();
-            ema + apart.mul_scalar(self.share)
-        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::tensor::{Device, Distribution};
+    use burn::module::{ModuleVisitor, Param};
+    use burn::tensor::{Device, Distribution, Tensor};
     use fixnorm_nn::{Input, ModelSpec};
 
     fn numbers(model: &Classifier) -> Vec<f64> {
-        let mut values = Values(VecDeque::new());
-        model.valid().visit(&mut values);
-        values.0.into_iter().flat_map(|t| t.into_data().iter::<f64>().collect::<Vec<_>>()).collect()
+        struct Numbers(Vec<f64>);
+        impl ModuleVisitor for Numbers {
+            fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+                self.0.extend(param.val().into_data().iter::<f64>());
+            }
+        }
+        let mut numbers = Numbers(vec![]);
+        model.valid().visit(&mut numbers);
+        numbers.0
     }
 
     #[test]

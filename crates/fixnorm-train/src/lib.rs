@@ -20,6 +20,7 @@
 //! tuning   trials around training            tune/
 //! ```
 
+mod average;
 pub mod bench;
 pub mod bundle;
 pub mod checkpoint;
@@ -42,6 +43,7 @@ pub mod predict;
 mod pretrained;
 pub mod recipe;
 pub mod recipes;
+mod replicas;
 pub mod report;
 pub mod risks;
 pub mod run;

@@ -87,7 +87,7 @@ impl Plan {
         // First what can fail without reading pictures.
         recipe.clone().resolved().validate()?;
         ModelSpec::find(&recipe.model)?;
-        device_for(&made_by.device, recipe.train.precision)?;
+        device_for(&made_by.device, recipe.train.precision, recipe.train.batch_size)?;
         let data = recipe.data.parse::<DataSpec>()?.load_with(options)?;
         let plan = Self::of(recipe, made_by, &data)?;
         Ok((plan, data))
@@ -101,7 +101,7 @@ impl Plan {
         let recipe = recipe.resolved();
         recipe.validate()?;
         let spec = ModelSpec::find(&recipe.model)?;
-        let device = device_for(&made_by.device, recipe.train.precision)?;
+        let device = device_for(&made_by.device, recipe.train.precision, recipe.train.batch_size)?;
         let train_pictures = data.train.len();
         // An incomplete last step is left out: its batch statistics would be another net's.
         let steps_per_epoch = train_pictures / recipe.train.step_size();
@@ -192,7 +192,7 @@ impl Plan {
         Normalization { mean: self.derived.mean.clone(), std: self.derived.std.clone() }
     }
 
-    /// Key, old and new value of everything that would change the result of a run.
+    /// Key, old and new value of everything that would change the result of a run, besides the device.
     pub fn changes(&self, new: &Plan) -> Vec<String> {
         // These sections change no weight.
         let harmless = ["loader.", "log.", "checkpoint."];
@@ -214,9 +214,6 @@ impl Plan {
             .collect();
         if changes.is_empty() && self.derived != new.derived {
             changes.push(format!("the data of {} are others now", self.recipe.data));
-        }
-        if self.made_by.device != new.made_by.device {
-            changes.push(format!("device was {}, is {}", self.made_by.device, new.made_by.device));
         }
         changes
     }

@@ -15,8 +15,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::bundle::Bundle;
 use crate::checkpoint::Checkpoints;
+use crate::device::devices_of;
 use crate::evaluate::pictures;
 use crate::event::{Initialized, Observer};
+use crate::replicas::Replica;
 use crate::run_dir::RunDir;
 use crate::session::Session;
 use crate::step::{Learner, targets};
@@ -175,7 +177,9 @@ fn assemble(
     let (criterion, seed) = (plan.recipe.train.criterion(), plan.recipe.train.seed);
     let clip_norm = plan.recipe.optimizer.clip_norm;
     let (model, optimizer) = plan.recipe.optimizer_config().init(model, &roles)?;
-    let learner = Learner { model, optimizer, criterion, clip_norm, seed, device };
+    let further = devices_of(&plan.made_by.device)?.into_iter().skip(1);
+    let replicas = further.map(|device| Replica::new(device, criterion)).collect();
+    let learner = Learner { model, optimizer, criterion, clip_norm, seed, device, replicas };
     Ok(Prepared { roles, initialized: None, learner })
 }
 
@@ -215,7 +219,8 @@ pub fn start(
 }
 
 /// Goes on with the run in `out` from its last checkpoint, to the same bits on a CPU. `plan` is what
-/// the user asks for now: it must be the one that the run was started with.
+/// the user asks for now: it must be the one that the run was started with, but for the device, which it is kept with from
+/// now on.
 ///
 /// # Errors
 /// No run there, another plan, or anything that [`start`] fails of.
@@ -233,6 +238,9 @@ pub fn resume(
     }
     if let Some(summary) = dir.result::<Summary>()? {
         return Ok(Outcome::Finished(Box::new(summary)));
+    }
+    if saved.made_by.device != plan.made_by.device {
+        dir.save_plan(plan)?;
     }
     let checkpoints = Checkpoints::new(dir.checkpoints(), plan.recipe.checkpoint.keep_last);
     let from = checkpoints.latest();

@@ -40,8 +40,16 @@ impl RunDir {
         }
         fs::create_dir_all(root).map_err(TrainError::io("create", root))?;
         let run = Self::lock(root)?;
-        write_atomic(&root.join(PLAN), plan.to_toml().as_bytes())?;
+        run.save_plan(plan)?;
         Ok(run)
+    }
+
+    /// Saves the plan, in the place of the one that was there.
+    ///
+    /// # Errors
+    /// When it cannot be written.
+    pub fn save_plan(&self, plan: &Plan) -> Result<(), TrainError> {
+        write_atomic(&self.root.join(PLAN), plan.to_toml().as_bytes())
     }
 
     /// An existing run and its plan.

@@ -1,7 +1,8 @@
 //! One training step, and the sums of an epoch.
-//! Not here: when to stop, save or validate (`run.rs`).
+//! Not here: when to stop, save or validate (`session.rs`), further devices (`replicas.rs`).
 
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
+use burn::module::Module;
 use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Int, Tensor};
 use fixnorm::measure::gradient_norms;
@@ -10,7 +11,9 @@ use fixnorm_data::Batch;
 use fixnorm_nn::{Classifier, Criterion, StepRng, Targets};
 use serde::{Deserialize, Serialize};
 
+use crate::average::{Of, toward};
 use crate::evaluate::{as_large, labels, on_device, pictures};
+use crate::replicas::Replica;
 
 /// Loss and hits of an epoch so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -88,6 +91,88 @@ pub(crate) fn targets(batch: &Batch, device: &Device) -> Targets {
     }
 }
 
+/// A batch, and what is drawn at random for it.
+pub(crate) type Shown = (Batch, StepRng);
+
+/// What batches came to.
+pub(crate) struct Found {
+    parts: Vec<Part>,
+    /// The sum of their gradients; on a CPU none if a loss is not finite.
+    grads: Option<GradientsParams>,
+}
+
+impl Found {
+    /// What batches come to, of all `of` of a step, on `device`.
+    pub(crate) fn of(
+        model: &Classifier,
+        criterion: Criterion,
+        batches: Vec<Shown>,
+        of: usize,
+        device: &Device,
+    ) -> Self {
+        let (mut all, mut parts) = (GradientsAccumulator::new(), vec![]);
+        for (mut batch, rng) in batches {
+            let targets = targets(&batch, device);
+            let x = pictures(&mut batch, device);
+            let (loss, logits, grads) = gradients(model, criterion, x, &targets, rng, of);
+            let labels = targets.labels.inner();
+            let hits = as_large(logits.inner(), labels).equal_scalar(1).int().sum().float();
+            parts.push(Part { loss: loss.inner(), hits, pictures: batch.labels.len() });
+            match grads {
+                Some(grads) => all.accumulate(model, grads),
+                None => return Self { parts, grads: None },
+            }
+        }
+        Self { parts, grads: Some(all.grads()) }
+    }
+
+    /// With what a copy of `model` on another device found, taken to this one.
+    pub(crate) fn join(mut self, other: Self, model: &Classifier, device: &Device) -> Self {
+        let plain = device.clone().inner();
+        self.parts.extend(other.parts.into_iter().map(|part| Part {
+            loss: part.loss.to_device(&plain),
+            hits: part.hits.to_device(&plain),
+            ..part
+        }));
+        self.grads = self.grads.zip(other.grads).map(|(own, others)| {
+            let mut all = GradientsAccumulator::new();
+            all.accumulate(model, own);
+            all.accumulate(model, others.to_device(&plain, model));
+            all.grads()
+        });
+        self
+    }
+}
+
+/// Loss and logits of a batch, and what it adds to the mean gradient of `of` such batches; on a CPU none if the loss is not
+/// finite. Elsewhere looking at it would wait for the device.
+fn gradients(
+    model: &Classifier,
+    criterion: Criterion,
+    x: Tensor<4>,
+    targets: &Targets,
+    rng: StepRng,
+    of: usize,
+) -> (Tensor<1>, Tensor<2>, Option<GradientsParams>) {
+    let at_hand = is_at_hand(&x.device());
+    let logits = model.forward_train(x, rng);
+    let loss = criterion.forward(logits.clone(), targets);
+    if at_hand && !loss.clone().into_scalar::<f64>().is_finite() {
+        return (loss, logits, None);
+    }
+    let part = match of {
+        1 => loss.clone(),
+        _ => loss.clone().div_scalar(of as f64),
+    };
+    let grads = GradientsParams::from_grads(part.backward(), model);
+    (loss, logits, Some(grads))
+}
+
+/// Whether reading a number of this device, which has autodiff, waits for nothing.
+fn is_at_hand(device: &Device) -> bool {
+    device.clone().inner() == Device::flex()
+}
+
 /// Model and optimizer, which a step takes and gives back.
 pub(crate) struct Learner {
     pub(crate) model: Classifier,
@@ -99,47 +184,63 @@ pub(crate) struct Learner {
     pub(crate) seed: u64,
     /// With autodiff.
     pub(crate) device: Device,
+    /// Further devices to share batches with.
+    pub(crate) replicas: Vec<Replica>,
 }
 
 impl Learner {
     /// Whether reading a number waits for nothing.
     pub(crate) fn is_at_hand(&self) -> bool {
-        self.device == Device::flex()
+        is_at_hand(&self.device)
     }
 
     /// Takes step number `step` on the mean gradient of `batches`, which are of one size, and returns what it was like. On a
     /// CPU a loss that is not finite leaves everything as it was. Gradients are measured, before they are clipped, where there
     /// are roles that name the weights.
     pub(crate) fn step(
-        self,
+        mut self,
         batches: Vec<Batch>,
         step: usize,
         lr: impl Into<ModuleLearningRate>,
         measured: Option<&Roles>,
     ) -> (Self, Stepped) {
-        let count = batches.len();
-        let (mut all, mut parts) = (GradientsAccumulator::new(), vec![]);
-        for (part, mut batch) in batches.into_iter().enumerate() {
-            let targets = targets(&batch, &self.device);
-            let x = pictures(&mut batch, &self.device);
-            let rng = StepRng::new(self.seed, step * count + part);
-            let (loss, logits, grads) = self.gradients(x, &targets, rng, count);
-            let labels = targets.labels.inner();
-            let hits = as_large(logits.inner(), labels).equal_scalar(1).int().sum().float();
-            let part = Part { loss: loss.inner(), hits, pictures: batch.labels.len() };
-            let Some(grads) = grads else {
-                return (self, Stepped { parts: vec![part], gradient_norms: vec![] });
-            };
-            all.accumulate(&self.model, grads);
-            parts.push(part);
+        let of = batches.len() * (1 + self.replicas.len());
+        let mut shares = self.shares(batches, step).into_iter();
+        let own = shares.next().expect("there is a first device");
+        for (replica, share) in self.replicas.iter().zip(shares) {
+            replica.start(&self.model, share, of);
         }
-        let grads = all.grads();
+        let mut found = Found::of(&self.model, self.criterion, own, of, &self.device);
+        for (joined, replica) in (1..).zip(&mut self.replicas) {
+            let (copy, others) = replica.finish();
+            found = found.join(others, &self.model, &self.device);
+            // The mean of them all, as if each copy had seen all pictures.
+            let model = self.model.valid().train();
+            self.model = toward(model, &copy, 1.0 / f64::from(joined + 1), Of::Statistics);
+        }
+        let Found { parts, grads } = found;
+        let Some(grads) = grads else {
+            return (self, Stepped { parts, gradient_norms: vec![] });
+        };
         let norms = measured.map(|roles| gradient_norms(&self.model, roles, &grads));
         (self.update(grads, lr), Stepped { parts, gradient_norms: norms.unwrap_or_default() })
     }
 
-    /// Takes step number `step` on one batch and returns its loss. On a CPU a loss that is not finite leaves everything
-    /// as it was.
+    /// The batches of step number `step`, shared evenly among the devices, the first one's first.
+    fn shares(&self, batches: Vec<Batch>, step: usize) -> Vec<Vec<Shown>> {
+        let (count, devices) = (batches.len(), 1 + self.replicas.len());
+        let mut shares: Vec<Vec<Shown>> = vec![vec![]; devices];
+        for (part, batch) in batches.into_iter().enumerate() {
+            for (device, batch) in batch.split(devices).into_iter().enumerate() {
+                let draw = (step * count + part) * devices + device;
+                shares[device].push((batch, StepRng::new(self.seed, draw)));
+            }
+        }
+        shares
+    }
+
+    /// Takes step number `step` on one batch, on the first device, and returns its loss. On a CPU a loss that is not finite
+    /// leaves everything as it was.
     pub(crate) fn step_on(
         self,
         x: Tensor<4>,
@@ -147,34 +248,13 @@ impl Learner {
         step: usize,
         lr: f64,
     ) -> (Self, f64) {
-        let (loss, _, grads) = self.gradients(x, &labels.into(), StepRng::new(self.seed, step), 1);
+        let rng = StepRng::new(self.seed, step);
+        let (loss, _, grads) = gradients(&self.model, self.criterion, x, &labels.into(), rng, 1);
         let learner = match grads {
             Some(grads) => self.update(grads, lr),
             None => self,
         };
         (learner, loss.into_scalar())
-    }
-
-    /// Loss and logits of a batch, and what it adds to the mean gradient of `of` such batches; on a CPU none if the loss is
-    /// not finite. Elsewhere looking at it would wait for the device.
-    fn gradients(
-        &self,
-        x: Tensor<4>,
-        targets: &Targets,
-        rng: StepRng,
-        of: usize,
-    ) -> (Tensor<1>, Tensor<2>, Option<GradientsParams>) {
-        let logits = self.model.forward_train(x, rng);
-        let loss = self.criterion.forward(logits.clone(), targets);
-        if self.is_at_hand() && !loss.clone().into_scalar::<f64>().is_finite() {
-            return (loss, logits, None);
-        }
-        let part = match of {
-            1 => loss.clone(),
-            _ => loss.clone().div_scalar(of as f64),
-        };
-        let grads = GradientsParams::from_grads(part.backward(), &self.model);
-        (loss, logits, Some(grads))
     }
 
     fn update(mut self, grads: GradientsParams, lr: impl Into<ModuleLearningRate>) -> Self {
@@ -190,7 +270,7 @@ impl Learner {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use burn::module::{Module, ModuleVisitor, Param};
+    use burn::module::{ModuleVisitor, Param};
     use fixnorm_data::Pixels;
     use fixnorm_nn::{Input, ModelSpec};
 
@@ -209,7 +289,8 @@ mod tests {
             .unwrap();
         let (model, optimizer) = recipe.optimizer_config().init(model, &roles).unwrap();
         let criterion = recipe.train.criterion();
-        Learner { model, optimizer, criterion, clip_norm, seed: 0, device }
+        let replicas = vec![];
+        Learner { model, optimizer, criterion, clip_norm, seed: 0, device, replicas }
     }
 
     /// The same eight pictures in every part, each time with other labels. So the batch statistics of a part are those
@@ -227,18 +308,24 @@ mod tests {
         }
     }
 
-    fn weights(learner: &Learner) -> Vec<f32> {
-        struct Values(Vec<f32>);
-        impl ModuleVisitor for Values {
+    /// What is learned of a model, or everything.
+    fn numbers(learner: &Learner, all: bool) -> Vec<f32> {
+        struct Numbers(bool, Vec<f32>);
+        impl ModuleVisitor for Numbers {
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-                if param.is_require_grad() {
-                    self.0.extend(param.val().into_data().iter::<f32>());
+                if self.0 || param.is_require_grad() {
+                    self.1.extend(param.val().into_data().iter::<f32>());
                 }
             }
         }
-        let mut values = Values(vec![]);
-        learner.model.visit(&mut values);
-        values.0
+        let mut numbers = Numbers(all, vec![]);
+        // By way of `valid`, which brings running statistics up to date.
+        learner.model.valid().train().visit(&mut numbers);
+        numbers.1
+    }
+
+    fn weights(learner: &Learner) -> Vec<f32> {
+        numbers(learner, false)
     }
 
     fn farthest(a: &[f32], b: &[f32]) -> f32 {
@@ -247,19 +334,13 @@ mod tests {
 
     #[test]
     fn four_parts_are_one_batch() {
-        let whole = (0..4).map(part).reduce(|mut all, one| {
-            let pixels = [all.pixels.into_floats(), one.pixels.into_floats()].concat();
-            all.pixels = Pixels::Floats(pixels);
-            all.labels.extend(one.labels);
-            all.shape[0] += one.shape[0];
-            all
-        });
+        let whole = joined((0..4).map(part));
         let step = |batches| {
             let (learner, stepped) = learner(0.0).step(batches, 0, 0.5, None);
             (weights(&learner), stepped.loss(), Stepped::read(&[&stepped])[0])
         };
         let (in_parts, loss, sums) = step((0..4).map(part).collect());
-        let (at_once, whole_loss, whole_sums) = step(vec![whole.unwrap()]);
+        let (at_once, whole_loss, whole_sums) = step(vec![whole]);
         let first = step(vec![part(0)]).0;
         assert!((loss - whole_loss).abs() < 1e-6, "{loss} {whole_loss}");
         assert_eq!((sums.hits, sums.pictures), (whole_sums.hits, whole_sums.pictures));
@@ -277,6 +358,88 @@ mod tests {
         assert_eq!(both, [Stepped::read(&[&one])[0], Stepped::read(&[&other])[0]]);
         assert_eq!((both[0].pictures, both[1].pictures), (16, 8));
         assert!(both[0].loss() != both[1].loss());
+    }
+
+    fn on_devices(devices: usize) -> Learner {
+        let mut learner = learner(0.0);
+        let further = (1..devices).map(|_| Replica::new(Device::flex(), learner.criterion));
+        learner.replicas = further.collect();
+        learner
+    }
+
+    fn joined(parts: impl IntoIterator<Item = Batch>) -> Batch {
+        let join = |mut all: Batch, one: Batch| {
+            let pixels = [all.pixels.into_floats(), one.pixels.into_floats()].concat();
+            all.pixels = Pixels::Floats(pixels);
+            all.labels.extend(one.labels);
+            all.indices.extend(one.indices);
+            all.shape[0] += one.shape[0];
+            all
+        };
+        parts.into_iter().reduce(join).unwrap()
+    }
+
+    #[test]
+    fn several_devices_are_one() {
+        let steps = |devices| {
+            let mut learner = on_devices(devices);
+            let mut read = vec![];
+            for step in 0..3 {
+                let batches = vec![joined((0..4).map(part)), joined((4..8).map(part))];
+                let stepped;
+                (learner, stepped) = learner.step(batches, step, 0.1, None);
+                read.push(Stepped::read(&[&stepped])[0]);
+            }
+            (weights(&learner), read)
+        };
+        let (one, read) = steps(1);
+        for devices in [2, 4] {
+            let (several, read_there) = steps(devices);
+            assert!(farthest(&one, &several) < 1e-4, "{devices}: {}", farthest(&one, &several));
+            for (one, several) in read.iter().zip(&read_there) {
+                assert!((one.loss() - several.loss()).abs() < 1e-5, "{one:?} {several:?}");
+                assert_eq!((one.hits, one.pictures), (several.hits, several.pictures));
+            }
+        }
+        // They are not each other's first step.
+        assert!(farthest(&one, &weights(&on_devices(1))) > 1e-2);
+    }
+
+    #[test]
+    fn running_statistics_are_the_mean_over_devices() {
+        let brighter = |mut batch: Batch| {
+            let pixels = batch.pixels.into_floats().into_iter().map(|pixel| 2.0 * pixel + 1.0);
+            batch.pixels = Pixels::Floats(pixels.collect());
+            batch
+        };
+        let step =
+            |devices, batch| numbers(&on_devices(devices).step(vec![batch], 0, 0.0, None).0, true);
+        let (dark, bright) = (part(0), brighter(part(1)));
+        let own = [dark.clone(), bright.clone()].map(|batch| step(1, batch));
+        let expected: Vec<f32> = own[0].iter().zip(&own[1]).map(|(a, b)| (a + b) / 2.0).collect();
+        let found = step(2, joined([dark, bright]));
+        let apart = [&expected, &own[0], &own[1]].map(|other| farthest(&found, other));
+        assert!(apart[0] < 1e-6 && apart[1] > 0.01 && apart[2] > 0.01, "{apart:?}");
+    }
+
+    #[test]
+    fn a_loss_that_breaks_on_any_device_leaves_the_weights_alone() {
+        let mut broken = part(1);
+        broken.pixels = Pixels::Floats(vec![f32::NAN; broken.pixels.len()]);
+        for batch in [[broken.clone(), part(0)], [part(0), broken]] {
+            let before = weights(&on_devices(2));
+            let (after, stepped) = on_devices(2).step(vec![joined(batch)], 0, 0.5, None);
+            assert!(stepped.loss().is_nan());
+            assert_eq!(weights(&after), before);
+        }
+    }
+
+    #[test]
+    #[should_panic(expected = "3 classes")]
+    fn a_panic_on_another_device_is_the_steps() {
+        let mut wrong = part(0);
+        wrong.labels[0] = CLASSES as u32;
+        on_devices(2).step(vec![joined([part(0), wrong])], 0, 0.5, None);
     }
 
     #[test]

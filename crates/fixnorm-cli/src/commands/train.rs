@@ -1,6 +1,6 @@
 //! `fixnorm train`.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
@@ -18,16 +18,17 @@ use crate::progress::{self, Progress};
 use crate::run::{interrupted, made_by, recipe, stop_on_signals, with_model_and_data};
 
 pub(crate) fn run(args: &TrainArgs, format: Format) -> anyhow::Result<ExitCode> {
-    let builder = match (&args.out, args.resume) {
+    let mut builder = RecipeBuilder::new();
+    let mut device = "auto".to_owned();
+    if let (Some(out), true) = (&args.out, args.resume) {
         // A resumed run starts from what it was, so that nothing needs to be said again.
-        (Some(out), true) => {
-            let saved = read_plan(out)?;
-            RecipeBuilder::new().text(&saved.recipe.to_toml(), "plan")
-        }
-        _ => Ok(RecipeBuilder::new()),
-    };
-    let recipe = choices(args, builder.map_err(TrainError::from)?)?;
-    let (plan, data) = Plan::resolve_with(recipe, made_by(&args.device), &progress::loading())?;
+        let saved = read_plan(out)?;
+        builder = builder.text(&saved.recipe.to_toml(), "plan").map_err(TrainError::from)?;
+        device = saved.made_by.device;
+    }
+    let recipe = choices(args, builder)?;
+    let device = args.device.as_ref().or(args.devices.as_ref()).unwrap_or(&device);
+    let (plan, data) = Plan::resolve_with(recipe, made_by(device), &progress::loading())?;
     if args.dry_run {
         dry_run(&plan, &data, format)?;
         return Ok(ExitCode::SUCCESS);
@@ -42,7 +43,7 @@ pub(crate) fn run(args: &TrainArgs, format: Format) -> anyhow::Result<ExitCode> 
         (Some(out), false) => start(&plan, &data, out, &mut progress, &stop)?,
         (None, _) => start(&plan, &data, &free_directory(&plan), &mut progress, &stop)?,
     };
-    report(&outcome, args, format, &stop)
+    report(&outcome, format, &stop)
 }
 
 /// The recipe that flags describe.
@@ -86,12 +87,7 @@ fn free_directory(plan: &Plan) -> PathBuf {
     free.expect("there are more numbers than directories")
 }
 
-fn report(
-    outcome: &Outcome,
-    args: &TrainArgs,
-    format: Format,
-    stop: &Stop,
-) -> anyhow::Result<ExitCode> {
+fn report(outcome: &Outcome, format: Format, stop: &Stop) -> anyhow::Result<ExitCode> {
     match outcome {
         Outcome::Finished(summary) => {
             match format {
@@ -102,18 +98,10 @@ fn report(
         }
         Outcome::Interrupted { step, steps, out } => {
             eprintln!("stopped and saved after step {step} of {steps}; go on with:");
-            eprintln!("  {}", resume_command(out, args));
+            eprintln!("  fixnorm train --resume --out {}", out.display());
             Ok(interrupted(stop))
         }
     }
-}
-
-fn resume_command(out: &Path, args: &TrainArgs) -> String {
-    let device = match args.device.as_str() {
-        "auto" => String::new(),
-        device => format!(" --device {device}"),
-    };
-    format!("fixnorm train --resume --out {}{device}", out.display())
 }
 
 fn text(summary: &Summary) -> anyhow::Result<()> {

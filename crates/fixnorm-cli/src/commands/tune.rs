@@ -91,7 +91,11 @@ fn reopen(args: &TuneArgs, path: &Path) -> Result<Open, TrainError> {
         let asked = choices(args)?;
         let (asked, _) = Plan::resolve(asked, made_by(&args.device))?;
         let asked = saved_plan(&plan_text(&asked, knobs)?)?;
-        let changes = saved_plan(&saved.plan)?.changes(&asked);
+        let mut changes = plan.changes(&asked);
+        let (was, is) = (&plan.made_by.device, &asked.made_by.device);
+        if was != is {
+            changes.push(format!("device was {was}, is {is}"));
+        }
         if !changes.is_empty() {
             return Err(TrainError::Knobs(format!(
                 "the study {} was started with another plan: {}; go on without changes, or name another file with \

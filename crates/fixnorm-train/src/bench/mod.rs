@@ -41,7 +41,7 @@ fn learner(
     let model = model.with_precision(Precision::from(precision));
     let (model, optimizer) = recipe.optimizer_config().init(model, &roles)?;
     let device = device.clone();
-    Ok(Learner { model, optimizer, criterion, clip_norm: 0.0, seed: 0, device })
+    Ok(Learner { model, optimizer, criterion, clip_norm: 0.0, seed: 0, device, replicas: vec![] })
 }
 
 /// Milliseconds of what was measured several times.

@@ -100,7 +100,7 @@ pub struct OpReport {
 /// the device cannot execute.
 pub fn step(bench: &StepBench) -> Result<StepReport, TrainError> {
     let spec = ModelSpec::find(&bench.model)?;
-    let device = device_for(&bench.device, bench.precision)?.autodiff();
+    let device = device_for(&bench.device, bench.precision, bench.batch)?.autodiff();
     let name = || crate::device_name(&bench.device);
     let failed = |why| TrainError::Device { name: name(), why };
     if bench.profile && device.clone().inner() != Device::flex() {
