@@ -22,11 +22,10 @@ fn gpu() -> String {
     gpu
 }
 
-/// An epoch of twenty steps into `out`: the losses, and the command's document.
-fn train(dir: &Path, out: &str, device: &str, precision: &str) -> (Vec<f64>, Value) {
-    let precision = format!("train.precision={precision}");
+/// An epoch of twenty steps into `out`, with this setting: the losses, and the command's document.
+fn train(dir: &Path, out: &str, device: &str, setting: &str) -> (Vec<f64>, Value) {
     let flag = if device.contains(',') { "--devices" } else { "--device" };
-    let more = ["--epochs", "1", flag, device, "--set", &precision];
+    let more = ["--epochs", "1", flag, device, "--set", setting];
     let document = json(dir, &small_run(out, &more));
     let losses =
         events(&dir.join(out), "step").iter().map(|step| step["loss"].as_f64().unwrap()).collect();
@@ -52,8 +51,9 @@ fn val_loss(document: &Value) -> f64 {
 fn compare(precision: &str, tolerance: f64) {
     let (dir, gpu) = (tempfile::tempdir().unwrap(), gpu());
     data(dir.path(), "data");
-    let (expected, on_cpu) = train(dir.path(), "cpu", "cpu", precision);
-    let (found, on_gpu) = train(dir.path(), "gpu", &gpu, precision);
+    let precision = format!("train.precision={precision}");
+    let (expected, on_cpu) = train(dir.path(), "cpu", "cpu", &precision);
+    let (found, on_gpu) = train(dir.path(), "gpu", &gpu, &precision);
     near(&expected, &found, tolerance);
     let (expected, found) = (val_loss(&on_cpu), val_loss(&on_gpu));
     assert!(
@@ -76,11 +76,18 @@ fn twenty_steps_are_those_of_the_cpu() {
 fn steps_are_shared_with_the_cpu() {
     let (dir, gpu) = (tempfile::tempdir().unwrap(), gpu());
     data(dir.path(), "data");
-    let (expected, on_cpus) = train(dir.path(), "cpus", "cpu,cpu", "f32");
-    let (found, on_both) = train(dir.path(), "both", &format!("{gpu},cpu"), "f32");
-    near(&expected, &found, 1e-3);
-    let (expected, found) = (val_loss(&on_cpus), val_loss(&on_both));
-    assert!((expected - found).abs() <= 1e-2 * expected, "validation: {expected}, {found}");
+    let both = format!("{gpu},cpu");
+    // Each normalizes its half, or all together, which is what one device does.
+    for (name, alike, setting) in [
+        ("halves", "cpu,cpu", "train.sync_batch_norm=false"),
+        ("together", "cpu", "train.sync_batch_norm=true"),
+    ] {
+        let (expected, on_cpu) = train(dir.path(), name, alike, setting);
+        let (found, on_both) = train(dir.path(), &format!("{name}-both"), &both, setting);
+        near(&expected, &found, 1e-3);
+        let (expected, found) = (val_loss(&on_cpu), val_loss(&on_both));
+        assert!((expected - found).abs() <= 1e-2 * expected, "{name}: {expected}, {found}");
+    }
 }
 
 #[test]

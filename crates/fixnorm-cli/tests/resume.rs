@@ -86,6 +86,7 @@ fn accumulated_and_clipped_gradients_do_not_depend_on_interruptions() {
 #[test]
 fn what_several_devices_share_does_not_depend_on_interruptions() {
     resumes_with(&["--devices", "cpu,cpu", "--set", "train.drop_path=0.5"]);
+    resumes_with(&["--devices", "cpu,cpu", "--set", "train.sync_batch_norm=true"]);
 }
 
 #[test]

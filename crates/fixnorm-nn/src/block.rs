@@ -13,6 +13,7 @@ use crate::chain::{Chain, Shortcut};
 use crate::fused::{StageSpec, StageTensors};
 #[cfg(feature = "gpu")]
 use crate::gpu;
+use crate::sync::Peer;
 
 /// Where the zeros around a picture go.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -227,6 +228,9 @@ impl ConvBnAct {
     /// By the batch's statistics, of which the running ones learn.
     fn normalize(&self, y: Tensor<4>, activation: Activation) -> Tensor<4> {
         let [n, h, w, _] = y.dims();
+        if let Some(peer) = Peer::current() {
+            return self.normalize_with(&peer, y, activation);
+        }
         let (gamma, beta) = (self.norm.gamma.val(), self.norm.beta.val());
         #[cfg(feature = "gpu")]
         if gpu::takes(&y) {
@@ -240,6 +244,21 @@ impl ConvBnAct {
         let result = module::batch_norm_train(y, gamma, beta, self.norm.epsilon);
         self.update_running(result.mean.detach(), result.variance.detach(), n * h * w);
         in_precision(to_nhwc(apply(activation, result.output)), dtype)
+    }
+
+    /// By the statistics of all peers' batches together.
+    fn normalize_with(&self, peer: &Peer, y: Tensor<4>, activation: Activation) -> Tensor<4> {
+        let [n, h, w, c] = y.dims();
+        let dtype = y.dtype();
+        let rows = in_precision(y, DType::F32).reshape([n * h * w, c]);
+        let mean_of = |rows: Tensor<2>| peer.mean_of(rows.mean_dim(0).reshape([c]));
+        let mean = mean_of(rows.clone());
+        let centered = rows - mean.clone().unsqueeze();
+        let var = mean_of(centered.clone() * centered.clone());
+        self.update_running(mean.detach(), var.clone().detach(), n * h * w * peer.count());
+        let scale = self.norm.gamma.val() / var.add_scalar(self.norm.epsilon).sqrt();
+        let y = centered * scale.unsqueeze() + self.norm.beta.val().unsqueeze();
+        in_precision(apply(activation, y.reshape([n, h, w, c])), dtype)
     }
 
     /// By the running statistics.

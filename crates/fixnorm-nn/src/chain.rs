@@ -13,6 +13,7 @@ use burn::tensor::{Device, Tensor, s};
 use crate::block::{Activation, ConvBnAct, apply, in_precision};
 use crate::fused::{BlockBackend, BlockSpec, BlockTensors, ShortcutSpec, StageTensors};
 use crate::squeeze::SqueezeExcite;
+use crate::sync::Peer;
 
 /// What is added to a block's result, before its last activation.
 #[derive(Clone, Copy)]
@@ -45,9 +46,9 @@ pub(crate) fn blocks_are_fused() -> bool {
     })
 }
 
-/// Whether a whole block of `x` is one operation of our own: on a CPU.
+/// Whether a whole block of `x` is one operation of our own: on a CPU that waits for no other device.
 pub(crate) fn runs_fused<const D: usize>(x: &Tensor<D>) -> bool {
-    blocks_are_fused() && x.device().inner() == Device::flex()
+    blocks_are_fused() && x.device().inner() == Device::flex() && Peer::current().is_none()
 }
 
 impl Chain<'_> {

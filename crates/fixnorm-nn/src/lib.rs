@@ -13,6 +13,7 @@
 //! | [`shuffle`] | units that interleave channels |
 //! | [`classifier`] | stem, stages and head: the shape of every model |
 //! | [`config`] | what a model is built with besides its architecture |
+//! | [`sync`] | batch norm over the pictures of several devices |
 //! | [`random`] | dropout and drop path, from seed and step |
 //! | [`criterion`] | the training loss, of mixed pictures too |
 //! | [`loss`] | softmax cross-entropy |
@@ -45,6 +46,7 @@ mod resnet;
 pub mod shuffle;
 mod shufflenet;
 pub mod squeeze;
+pub mod sync;
 pub mod weights;
 
 pub use block::{Activation, ConvBnAct, ConvBnActConfig, ConvStyle, Padding};
@@ -56,4 +58,5 @@ pub use criterion::{Criterion, Targets};
 pub use gpu::pixels::normalize_bytes;
 pub use random::StepRng;
 pub use registry::{ModelSpec, UnknownModel};
+pub use sync::Peer;
 pub use weights::WeightsError;

@@ -73,6 +73,9 @@ pub struct Train {
     pub drop_path: f64,
     /// How activations are stored and what products are made of: `f32` or `bf16`.
     pub precision: PrecisionName,
+    /// Of several devices: normalize by the statistics of the whole batch, for which they wait for each other, instead of each
+    /// its share.
+    pub sync_batch_norm: bool,
     /// Decay of a moving average of weights and running statistics, which is then what is validated, tested and
     /// exported; 0 for none.
     pub ema_decay: f64,
@@ -429,6 +432,7 @@ impl Default for Train {
             label_smoothing: 0.1,
             dropout: 0.0,
             drop_path: 0.0,
+            sync_batch_norm: false,
             precision: PrecisionName::F32,
             ema_decay: 0.0,
             ema_warmup: true,

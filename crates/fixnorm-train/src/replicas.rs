@@ -11,7 +11,7 @@ use std::thread::JoinHandle;
 
 use burn::module::Module;
 use burn::tensor::Device;
-use fixnorm_nn::{Classifier, Criterion};
+use fixnorm_nn::{Classifier, Criterion, Peer};
 
 use crate::step::{Found, Shown};
 
@@ -24,10 +24,59 @@ struct Task {
 }
 
 /// The copy, whose running statistics have learned, and what it found.
-type Done = (Classifier, Found);
+pub(crate) type Done = (Classifier, Found);
+
+/// The further devices.
+#[derive(Default)]
+pub(crate) struct Replicas {
+    replicas: Vec<Replica>,
+    /// The first device's place, where all normalize together.
+    peer: Option<Peer>,
+}
+
+impl Replicas {
+    /// On `devices`, which are without autodiff; `together` they normalize by the statistics of all their pictures.
+    pub(crate) fn new(devices: Vec<Device>, criterion: Criterion, together: bool) -> Self {
+        let count = 1 + devices.len();
+        let mut peers = match together && count > 1 {
+            true => Peer::group(count).into_iter().map(Some).collect(),
+            false => vec![None; count],
+        };
+        let peer = peers.remove(0);
+        let replica = |(device, peer)| Replica::new(device, criterion, peer);
+        Self { replicas: devices.into_iter().zip(peers).map(replica).collect(), peer }
+    }
+
+    /// How many there are.
+    pub(crate) fn len(&self) -> usize {
+        self.replicas.len()
+    }
+
+    /// The first device's place, where all normalize together.
+    pub(crate) fn peer(&self) -> Option<&Peer> {
+        self.peer.as_ref()
+    }
+
+    /// Starts each on its share of a step's `of` batches.
+    pub(crate) fn start(
+        &self,
+        model: &Classifier,
+        shares: impl Iterator<Item = Vec<Shown>>,
+        of: usize,
+    ) {
+        for (replica, share) in self.replicas.iter().zip(shares) {
+            replica.start(model, share, of);
+        }
+    }
+
+    /// Waits until they are done, one after the other.
+    pub(crate) fn finish(&mut self) -> impl Iterator<Item = Done> {
+        self.replicas.iter_mut().map(Replica::finish)
+    }
+}
 
 /// A further device.
-pub(crate) struct Replica {
+struct Replica {
     /// With autodiff.
     device: Device,
     /// None once there is nothing more to do.
@@ -37,15 +86,14 @@ pub(crate) struct Replica {
 }
 
 impl Replica {
-    /// On `device`, which is without autodiff.
-    pub(crate) fn new(device: Device, criterion: Criterion) -> Self {
+    fn new(device: Device, criterion: Criterion, peer: Option<Peer>) -> Self {
         let device = device.autodiff();
         let (tasks, to_do) = channel::<Task>();
         let (finished, done) = channel();
         let own = device.clone();
         let thread = std::thread::spawn(move || {
             for Task { model, batches, of } in to_do {
-                let found = Found::of(&model, criterion, batches, of, &own);
+                let found = Found::of(&model, criterion, batches, of, &own, peer.as_ref());
                 // The run has ended: nobody wants it.
                 if finished.send((model, found)).is_err() {
                     return;
@@ -56,7 +104,7 @@ impl Replica {
     }
 
     /// Starts on its share of a step's `of` batches.
-    pub(crate) fn start(&self, model: &Classifier, batches: Vec<Shown>, of: usize) {
+    fn start(&self, model: &Classifier, batches: Vec<Shown>, of: usize) {
         // By way of `valid`: a mere clone shares its running statistics, which would move along.
         let model = model.valid().train().fork(&self.device);
         let tasks = self.tasks.as_ref().expect("tasks end with the replica");
@@ -65,7 +113,7 @@ impl Replica {
     }
 
     /// Waits until it is done.
-    pub(crate) fn finish(&mut self) -> Done {
+    fn finish(&mut self) -> Done {
         match self.done.recv() {
             Ok(done) => done,
             Err(_) => match self.thread.take().map(JoinHandle::join) {

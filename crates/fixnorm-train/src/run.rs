@@ -18,7 +18,7 @@ use crate::checkpoint::Checkpoints;
 use crate::device::devices_of;
 use crate::evaluate::pictures;
 use crate::event::{Initialized, Observer};
-use crate::replicas::Replica;
+use crate::replicas::Replicas;
 use crate::run_dir::RunDir;
 use crate::session::Session;
 use crate::step::{Learner, targets};
@@ -177,8 +177,8 @@ fn assemble(
     let (criterion, seed) = (plan.recipe.train.criterion(), plan.recipe.train.seed);
     let clip_norm = plan.recipe.optimizer.clip_norm;
     let (model, optimizer) = plan.recipe.optimizer_config().init(model, &roles)?;
-    let further = devices_of(&plan.made_by.device)?.into_iter().skip(1);
-    let replicas = further.map(|device| Replica::new(device, criterion)).collect();
+    let further = devices_of(&plan.made_by.device)?.split_off(1);
+    let replicas = Replicas::new(further, criterion, plan.recipe.train.sync_batch_norm);
     let learner = Learner { model, optimizer, criterion, clip_norm, seed, device, replicas };
     Ok(Prepared { roles, initialized: None, learner })
 }

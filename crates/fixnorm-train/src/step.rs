@@ -8,12 +8,12 @@ use burn::tensor::{Device, Int, Tensor};
 use fixnorm::measure::gradient_norms;
 use fixnorm::{Roles, clip_grad_norm};
 use fixnorm_data::Batch;
-use fixnorm_nn::{Classifier, Criterion, StepRng, Targets};
+use fixnorm_nn::{Classifier, Criterion, Peer, StepRng, Targets};
 use serde::{Deserialize, Serialize};
 
 use crate::average::{Of, toward};
 use crate::evaluate::{as_large, labels, on_device, pictures};
-use crate::replicas::Replica;
+use crate::replicas::Replicas;
 
 /// Loss and hits of an epoch so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
@@ -102,8 +102,27 @@ pub(crate) struct Found {
 }
 
 impl Found {
-    /// What batches come to, of all `of` of a step, on `device`.
+    /// What batches come to, of all `of` of a step, on `device`; with a peer, together with the other devices.
     pub(crate) fn of(
+        model: &Classifier,
+        criterion: Criterion,
+        batches: Vec<Shown>,
+        of: usize,
+        device: &Device,
+        peer: Option<&Peer>,
+    ) -> Self {
+        let Some(peer) = peer else {
+            return Self::of_all(model, criterion, batches, of, device);
+        };
+        let found = peer.run(|| Self::of_all(model, criterion, batches, of, device));
+        if found.grads.is_none() {
+            // The others may be on their ways back.
+            peer.leave();
+        }
+        found
+    }
+
+    fn of_all(
         model: &Classifier,
         criterion: Criterion,
         batches: Vec<Shown>,
@@ -185,7 +204,7 @@ pub(crate) struct Learner {
     /// With autodiff.
     pub(crate) device: Device,
     /// Further devices to share batches with.
-    pub(crate) replicas: Vec<Replica>,
+    pub(crate) replicas: Replicas,
 }
 
 impl Learner {
@@ -207,13 +226,11 @@ impl Learner {
         let of = batches.len() * (1 + self.replicas.len());
         let mut shares = self.shares(batches, step).into_iter();
         let own = shares.next().expect("there is a first device");
-        for (replica, share) in self.replicas.iter().zip(shares) {
-            replica.start(&self.model, share, of);
-        }
-        let mut found = Found::of(&self.model, self.criterion, own, of, &self.device);
-        for (joined, replica) in (1..).zip(&mut self.replicas) {
-            let (copy, others) = replica.finish();
-            found = found.join(others, &self.model, &self.device);
+        self.replicas.start(&self.model, shares, of);
+        let (device, peer) = (&self.device, self.replicas.peer());
+        let mut found = Found::of(&self.model, self.criterion, own, of, device, peer);
+        for (joined, (copy, others)) in (1..).zip(self.replicas.finish()) {
+            found = found.join(others, &self.model, device);
             // The mean of them all, as if each copy had seen all pictures.
             let model = self.model.valid().train();
             self.model = toward(model, &copy, 1.0 / f64::from(joined + 1), Of::Statistics);
@@ -289,7 +306,7 @@ mod tests {
             .unwrap();
         let (model, optimizer) = recipe.optimizer_config().init(model, &roles).unwrap();
         let criterion = recipe.train.criterion();
-        let replicas = vec![];
+        let replicas = Replicas::default();
         Learner { model, optimizer, criterion, clip_norm, seed: 0, device, replicas }
     }
 
@@ -360,11 +377,20 @@ mod tests {
         assert!(both[0].loss() != both[1].loss());
     }
 
-    fn on_devices(devices: usize) -> Learner {
+    fn shared(devices: usize, together: bool) -> Learner {
         let mut learner = learner(0.0);
-        let further = (1..devices).map(|_| Replica::new(Device::flex(), learner.criterion));
-        learner.replicas = further.collect();
+        let further = vec![Device::flex(); devices - 1];
+        learner.replicas = Replicas::new(further, learner.criterion, together);
         learner
+    }
+
+    /// Each normalizes its own share.
+    fn on_devices(devices: usize) -> Learner {
+        shared(devices, false)
+    }
+
+    fn together(devices: usize) -> Learner {
+        shared(devices, true)
     }
 
     fn joined(parts: impl IntoIterator<Item = Batch>) -> Batch {
@@ -422,13 +448,45 @@ mod tests {
         assert!(apart[0] < 1e-6 && apart[1] > 0.01 && apart[2] > 0.01, "{apart:?}");
     }
 
+    /// Different pictures, each part brighter than the last.
+    fn brighter(number: usize) -> Batch {
+        let mut batch = part(number);
+        let pixels = batch.pixels.into_floats().into_iter().enumerate();
+        let changed = |(i, pixel): (usize, f32)| {
+            pixel * (1.0 + number as f32) + ((i * (7 + number)) % 13) as f32 / 5.0
+        };
+        batch.pixels = Pixels::Floats(pixels.map(changed).collect());
+        batch
+    }
+
+    #[test]
+    fn devices_that_normalize_together_are_one() {
+        let steps = |mut learner: Learner| {
+            for step in 0..3 {
+                let batches = vec![joined((0..4).map(brighter)), joined((4..8).map(brighter))];
+                learner = learner.step(batches, step, 0.1, None).0;
+            }
+            numbers(&learner, true)
+        };
+        let one = steps(on_devices(1));
+        for devices in [2, 4] {
+            let apart = farthest(&one, &steps(together(devices)));
+            let alone = farthest(&one, &steps(on_devices(devices)));
+            // Running statistics too.
+            assert!(apart < 1e-3 && alone > 1e-2, "{devices}: {apart} {alone}");
+        }
+    }
+
     #[test]
     fn a_loss_that_breaks_on_any_device_leaves_the_weights_alone() {
         let mut broken = part(1);
         broken.pixels = Pixels::Floats(vec![f32::NAN; broken.pixels.len()]);
         for batch in [[broken.clone(), part(0)], [part(0), broken]] {
             let before = weights(&on_devices(2));
-            let (after, stepped) = on_devices(2).step(vec![joined(batch)], 0, 0.5, None);
+            let (after, stepped) = on_devices(2).step(vec![joined(batch.clone())], 0, 0.5, None);
+            assert!(stepped.loss().is_nan());
+            assert_eq!(weights(&after), before);
+            let (after, stepped) = together(2).step(vec![joined(batch)], 0, 0.5, None);
             assert!(stepped.loss().is_nan());
             assert_eq!(weights(&after), before);
         }
@@ -439,7 +497,10 @@ mod tests {
     fn a_panic_on_another_device_is_the_steps() {
         let mut wrong = part(0);
         wrong.labels[0] = CLASSES as u32;
-        on_devices(2).step(vec![joined([part(0), wrong])], 0, 0.5, None);
+        let batch = || vec![joined([part(0), wrong.clone()])];
+        let together = std::panic::catch_unwind(|| together(2).step(batch(), 0, 0.5, None));
+        assert!(together.is_err());
+        on_devices(2).step(batch(), 0, 0.5, None);
     }
 
     #[test]

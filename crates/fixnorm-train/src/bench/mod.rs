@@ -20,6 +20,7 @@ use fixnorm_nn::{Input, Precision};
 
 use crate::TrainError;
 use crate::recipe::{PrecisionName, Recipe};
+use crate::replicas::Replicas;
 use crate::step::Learner;
 
 /// A model with FixNorm's default optimizer.
@@ -41,7 +42,15 @@ fn learner(
     let model = model.with_precision(Precision::from(precision));
     let (model, optimizer) = recipe.optimizer_config().init(model, &roles)?;
     let device = device.clone();
-    Ok(Learner { model, optimizer, criterion, clip_norm: 0.0, seed: 0, device, replicas: vec![] })
+    Ok(Learner {
+        model,
+        optimizer,
+        criterion,
+        clip_norm: 0.0,
+        seed: 0,
+        device,
+        replicas: Replicas::default(),
+    })
 }
 
 /// Milliseconds of what was measured several times.
