@@ -5,8 +5,9 @@
 #
 # FIXNORM is the command, built with the GPU's backend (`cargo build --release --features cuda`), FASHION_MNIST the
 # directory of the four files. Builds nothing and needs no network; PyTorch's side needs python3 with torch and timm and is
-# left out without. Writes OUT/steps.csv, OUT/train_step.csv, OUT/profile.csv (of the first model), OUT/fashion.csv and a log
-# beside each. The first run takes as long as CubeCL takes to choose its kernels; what it chose stays in OUT/environment.
+# left out without. Writes OUT/steps.csv, OUT/train_step.csv, OUT/profile.csv (of the first model), OUT/fashion.csv, with a
+# second GPU OUT/steps_devices.csv and OUT/devices.csv, and a log beside each. The first run takes as long as CubeCL takes to
+# choose its kernels; what it chose stays in OUT/environment.
 set -euo pipefail
 fixnorm=$(realpath "${1:?the command fixnorm}")
 data=$(realpath "${2:?the directory of Fashion-MNIST}")
@@ -30,9 +31,32 @@ for run in cpu device; do
         --set optimizer.lr=0.05 --set log.every_steps=1 2>&1 | tee -a "$out/steps.log"
 done
 losses() { sed -n 's/.*"event":"step".*"loss":\([0-9.e-]*\).*/\1/p' "$scratch/$1/metrics.jsonl"; }
-paste -d, <(seq 0 19) <(losses cpu) <(losses device) | sed '1i step,cpu,device' >"$out/steps.csv"
-awk -F, 'NR > 1 { off = ($3 - $2) / $2; off = off < 0 ? -off : off; worst = off > worst ? off : worst }
-         END { printf "largest difference of a loss: %.1e\n", worst; exit !(NR == 21 && worst <= 1e-3) }' "$out/steps.csv"
+# compare RUN CSV: holds its losses against the CPU's.
+compare() {
+    paste -d, <(seq 0 19) <(losses cpu) <(losses "$1") | sed '1i step,cpu,device' >"$out/$2.csv"
+    awk -F, 'NR > 1 { off = ($3 - $2) / $2; off = off < 0 ? -off : off; worst = off > worst ? off : worst }
+             END { printf "largest difference of a loss: %.1e\n", worst; exit !(NR == 21 && worst <= 1e-3) }' "$out/$2.csv"
+}
+compare device steps
+
+# The device after this one, where there is another of its kind; after a CPU comes the same one.
+next=cpu
+[ "$device" = cpu ] || next=${device%:*}:$((${device##*:} + 1))
+if "$fixnorm" train --dry-run --devices "$device,$next" >/dev/null 2>&1; then
+    echo "== the same twenty steps on $device and $next, normalized together; an epoch of Fashion-MNIST on one and on both"
+    "$fixnorm" train --model resnet8 --epochs 1 --devices "$device,$next" --out "$scratch/devices" \
+        --set train.sync_batch_norm=true --set train.batch_size=300 --set optimizer.lr=0.05 --set log.every_steps=1 \
+        2>&1 | tee -a "$out/steps.log"
+    compare devices steps_devices
+    {
+        echo "devices,val_top1,images_per_second,seconds"
+        for devices in "$device" "$device,$next"; do
+            "$fixnorm" --format json train --recipe fashion_resnet20 --data "fashion-mnist:$data" --epochs 1 --devices "$devices" \
+                --out "$scratch/epoch-${devices//,/-}" >"$scratch/json" 2>>"$out/devices.log"
+            echo "${devices/,/ },$(field val_top1),$(field images_per_second),$(field seconds)"
+        done
+    } | tee "$out/devices.csv"
+fi
 
 echo "== training steps, 224 px"
 if python3 -c "import torch, timm" 2>/dev/null; then
