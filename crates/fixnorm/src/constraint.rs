@@ -12,7 +12,7 @@ use fixnorm_kernels::update::{Coefficients, Moments};
 use serde::{Deserialize, Serialize};
 
 /// What holds a weight's norm.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Constraint {
     /// Nothing.
@@ -60,7 +60,7 @@ pub enum Scope {
 }
 
 /// How the direction becomes a step.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepRule {
     /// −lr·d.

@@ -1,9 +1,13 @@
 //! The optimizer of one parameter group, as a Burn [`Optimizer`].
 //! Not here: which parameter gets which constraint (`config.rs`).
 //!
-//! Two ways compute the same step. On Burn's CPU backend (Flex) the kernel of `fixnorm-kernels`
-//! works on the tensors' own memory, in two passes. Everywhere else the step is composed of tensor
-//! operations, without reading anything back; the tests use it as the kernel's oracle.
+//! Three ways compute the same step. On Burn's CPU backend (Flex) the kernel of `fixnorm-kernels`
+//! works on the tensors' own memory, in two passes. On a GPU kernels of our own do (`gpu/`).
+//! Everywhere else the step is composed of tensor operations, without reading anything back; the
+//! tests use it as the oracle of both.
+
+#[cfg(feature = "gpu")]
+mod gpu;
 
 use burn::optim::{LearningRate, Optimizer, RecordState, StateSink, StateSource};
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -78,11 +82,16 @@ impl Optimizer for NormOptimizer {
     ) -> (Tensor<D>, Option<NormState<D>>) {
         let mut state = state.unwrap_or_else(|| self.initial_state(&tensor));
         state.steps += 1;
-        let f32_throughout = tensor.dtype() == DType::F32 && grad.dtype() == DType::F32;
-        let (tensor, state) = if f32_throughout && is_host(&tensor.device()) {
-            self.step_in_memory(lr, tensor, grad, state)
-        } else {
-            self.step_composed(lr, tensor, grad, state)
+        let f32_throughout =
+            [&tensor, &grad, &state.first].iter().all(|tensor| tensor.dtype() == DType::F32);
+        let device = tensor.device();
+        let (tensor, state) = match f32_throughout {
+            true if is_host(&device) => self.step_in_memory(lr, tensor, grad, state),
+            #[cfg(feature = "gpu")]
+            true if gpu::takes(&device) && self.is_for_gpu() => {
+                self.step_on_gpu(lr, tensor, grad, state)
+            }
+            _ => self.step_composed(lr, tensor, grad, state),
         };
         (tensor, Some(state))
     }

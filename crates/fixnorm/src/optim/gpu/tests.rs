@@ -1,0 +1,248 @@
+//! The kernels against the composed step on the same device. `BURN_DEVICE` chooses it.
+
+use burn::optim::Optimizer;
+use burn::tensor::{Device, Distribution, Tensor, TensorData};
+
+use super::*;
+use crate::{Constraint, DecayKind, StepRule};
+
+/// One element, less than a vector, an odd number; rows for vectors and for single numbers, longer than a cube takes at once; and
+/// whole tensors for several cubes.
+const SHAPES: [[usize; 2]; 7] = [[1, 1], [1, 3], [7, 5], [64, 9], [3, 4100], [67, 129], [300, 257]];
+
+const RULES: [StepRule; 3] = [StepRule::Raw, StepRule::Normalized, StepRule::TrustRatio];
+const CONSTRAINTS: [Constraint; 3] = [Constraint::Free, Constraint::Fixed, Constraint::Capped];
+
+/// Radius, apart from the norms that weights begin with.
+const RADIUS: f32 = 1.5;
+
+/// Every rule with this base and these groups.
+fn optimizers(base: BaseUpdate, channel_axis: Option<usize>, groups: usize) -> Vec<NormOptimizer> {
+    let mut all = vec![];
+    for rule in RULES {
+        for constraint in CONSTRAINTS {
+            for decay in [None, Some((0.05, DecayKind::L2)), Some((0.05, DecayKind::Decoupled))] {
+                let radius = vec![RADIUS; groups];
+                all.push(NormOptimizer { base, rule, constraint, decay, channel_axis, radius });
+            }
+        }
+    }
+    all
+}
+
+fn groups(shape: [usize; 2], channel_axis: Option<usize>) -> usize {
+    channel_axis.map_or(1, |axis| shape[axis])
+}
+
+fn random(shape: [usize; 2], scale: f64) -> Tensor<2> {
+    Tensor::random(shape, Distribution::Normal(0.0, scale), &Device::default())
+}
+
+/// A state in the middle of a training.
+fn state(optimizer: &NormOptimizer, w: &Tensor<2>) -> NormState<2> {
+    let mut state = optimizer.initial_state(w);
+    state.first = random(w.dims(), 0.3);
+    state.second = state.second.map(|_| random(w.dims(), 0.3).powi_scalar(2).add_scalar(0.1));
+    state.steps = 3;
+    state
+}
+
+fn floats(tensor: &Tensor<2>) -> Vec<f32> {
+    tensor.to_data().iter().collect()
+}
+
+fn near(own: &Tensor<2>, composed: &Tensor<2>, what: &str) {
+    let (own, composed) = (floats(own), floats(composed));
+    let scale = composed.iter().fold(1e-2f32, |most, v| most.max(v.abs()));
+    assert_eq!(own.len(), composed.len(), "{what}");
+    for (at, (own, composed)) in own.iter().zip(&composed).enumerate() {
+        // This way round, a NaN fails.
+        assert!((own - composed).abs() <= 1e-5 * scale, "{what} [{at}]: {own}, not {composed}");
+    }
+}
+
+fn norms(w: &Tensor<2>, groups: usize) -> Vec<f64> {
+    let w = floats(w);
+    let square = |group: &[f32]| group.iter().map(|&x| f64::from(x).powi(2)).sum::<f64>();
+    w.chunks(w.len() / groups).map(|group| square(group).sqrt()).collect()
+}
+
+/// Three steps by both ways.
+fn hold(optimizer: &NormOptimizer, shape: [usize; 2], lr: f64) {
+    let what = format!("{optimizer:?} {shape:?}");
+    let w = random(shape, 1.0);
+    let state = state(optimizer, &w);
+    let (mut own, mut composed) = ((w.clone(), state.clone()), (w, state));
+    for _ in 0..3 {
+        let grad = random(shape, 0.5);
+        own = optimizer.step_on_gpu(lr, own.0, grad.clone(), own.1);
+        composed = optimizer.step_composed(lr, composed.0, grad, composed.1);
+        own.1.steps += 1;
+        composed.1.steps += 1;
+    }
+    near(&own.0, &composed.0, &format!("weights: {what}"));
+    near(&own.1.first, &composed.1.first, &format!("first states: {what}"));
+    assert_eq!(own.1.second.is_some(), composed.1.second.is_some());
+    if let (Some(own), Some(composed)) = (&own.1.second, &composed.1.second) {
+        near(own, composed, &format!("second states: {what}"));
+    }
+    for norm in norms(&own.0, groups(shape, optimizer.channel_axis)) {
+        let held = norm / f64::from(RADIUS);
+        match optimizer.constraint {
+            Constraint::Free => {}
+            Constraint::Fixed => assert!((held - 1.0).abs() < 1e-6, "{held} {what}"),
+            Constraint::Capped => assert!(held < 1.0 + 1e-6, "{held} {what}"),
+        }
+    }
+}
+
+/// All rules of one base.
+fn hold_all(base: BaseUpdate, lr: f64) {
+    for channel_axis in [None, Some(0)] {
+        for shape in SHAPES {
+            for optimizer in optimizers(base, channel_axis, groups(shape, channel_axis)) {
+                hold(&optimizer, shape, lr);
+            }
+        }
+    }
+}
+
+#[test]
+fn sgd_agrees_with_the_composed_step() {
+    hold_all(BaseUpdate::sgd(0.9), 0.02);
+}
+
+#[test]
+fn nesterovs_momentum_agrees_with_the_composed_step() {
+    hold_all(BaseUpdate::nesterov(0.9), 0.02);
+}
+
+#[test]
+fn rmsprop_agrees_with_the_composed_step() {
+    hold_all(BaseUpdate::rmsprop(), 0.005);
+}
+
+#[test]
+fn adamw_agrees_with_the_composed_step() {
+    hold_all(BaseUpdate::adamw(), 0.01);
+}
+
+const BASES: [fn() -> BaseUpdate; 4] =
+    [|| BaseUpdate::sgd(0.9), || BaseUpdate::nesterov(0.9), BaseUpdate::rmsprop, BaseUpdate::adamw];
+
+/// Runs `check` with optimizers of all bases and rules, on a shape for one cube a group and on one for several.
+fn each(check: impl Fn(&NormOptimizer, [usize; 2])) {
+    for (i, base) in BASES.iter().enumerate() {
+        for (channel_axis, shape) in [(None, [7, 5]), (Some(0), [7, 5]), (None, [67, 129])] {
+            let all = optimizers(base(), channel_axis, groups(shape, channel_axis));
+            // A fourth of them, another one for each base.
+            all.iter().skip(i).step_by(BASES.len()).for_each(|optimizer| check(optimizer, shape));
+        }
+    }
+}
+
+#[test]
+fn a_zero_gradient_moves_nothing() {
+    each(|optimizer, shape| {
+        if optimizer.decay.is_some() {
+            return;
+        }
+        let w = random(shape, 1.0);
+        let (next, _) = optimizer.step(0.1, w.clone(), w.zeros_like(), None);
+        assert_eq!(floats(&next), floats(&w), "{optimizer:?} {shape:?}");
+    });
+}
+
+#[test]
+fn a_zero_weight_agrees_with_the_composed_step() {
+    each(|optimizer, shape| {
+        let (w, grad) = (random(shape, 1.0).zeros_like(), random(shape, 0.5));
+        let state = state(optimizer, &w);
+        let (own, _) = optimizer.step_on_gpu(0.02, w.clone(), grad.clone(), state.clone());
+        let (composed, _) = optimizer.step_composed(0.02, w, grad, state);
+        near(&own, &composed, &format!("{optimizer:?} {shape:?}"));
+    });
+}
+
+#[test]
+fn a_broken_gradient_breaks_its_group_and_no_other() {
+    each(|optimizer, shape| {
+        let w = random(shape, 1.0);
+        let mut broken = vec![0.1f32; shape[0] * shape[1]];
+        broken[shape[1] + 1] = f32::NAN;
+        let grad = TensorData::new(broken, shape);
+        let grad = Tensor::from_data(grad, &Device::default());
+        let (next, _) = optimizer.step_on_gpu(0.02, w.clone(), grad, state(optimizer, &w));
+        let free = (optimizer.rule, optimizer.constraint) == (StepRule::Raw, Constraint::Free);
+        for (at, next) in floats(&next).iter().enumerate() {
+            let hit = match (free, optimizer.channel_axis) {
+                (true, _) => at == shape[1] + 1,
+                (false, Some(_)) => at / shape[1] == 1,
+                (false, None) => true,
+            };
+            assert_eq!(next.is_nan(), hit, "{next} [{at}] {optimizer:?} {shape:?}");
+        }
+    });
+}
+
+#[test]
+fn what_others_hold_stays_and_the_same_step_has_the_same_bits() {
+    each(|optimizer, shape| {
+        let (w, grad) = (random(shape, 1.0), random(shape, 0.5));
+        let state = state(optimizer, &w);
+        let before = [floats(&w), floats(&grad), floats(&state.first)];
+        let step = || {
+            let (w, state) = optimizer.step_on_gpu(0.02, w.clone(), grad.clone(), state.clone());
+            [floats(&w), floats(&state.first)]
+        };
+        assert_eq!(step(), step(), "{optimizer:?} {shape:?}");
+        assert_eq!([floats(&w), floats(&grad), floats(&state.first)], before);
+    });
+}
+
+#[test]
+fn tensors_that_lie_otherwise_are_taken_too() {
+    for (channel_axis, shape) in [(None, [7, 5]), (Some(0), [7, 5]), (None, [67, 129])] {
+        for optimizer in optimizers(BaseUpdate::adamw(), channel_axis, groups(shape, channel_axis))
+        {
+            let turned = |scale| random([shape[1], shape[0]], scale).transpose();
+            let (w, grad) = (turned(1.0), turned(0.5));
+            let mut state = state(&optimizer, &w);
+            state.first = turned(0.3);
+            let (own, _) = optimizer.step_on_gpu(0.02, w.clone(), grad.clone(), state.clone());
+            let (composed, _) = optimizer.step_composed(0.02, w, grad, state);
+            near(&own, &composed, &format!("{optimizer:?} {shape:?}"));
+        }
+    }
+}
+
+#[test]
+fn a_training_follows_the_cpus() {
+    for base in BASES {
+        for channel_axis in [None, Some(0), Some(1)] {
+            let shape = [40, 129];
+            let optimizer = NormOptimizer {
+                base: base(),
+                rule: StepRule::Raw,
+                constraint: Constraint::Fixed,
+                decay: None,
+                channel_axis,
+                radius: vec![RADIUS; groups(shape, channel_axis)],
+            };
+            let (cpu, gpu) = (Device::flex(), Device::default());
+            let at_first = Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &cpu);
+            let target = Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &cpu);
+            let run = |device: &Device| {
+                let (mut w, target) =
+                    (at_first.clone().to_device(device), target.clone().to_device(device));
+                let mut state = None;
+                for _ in 0..10 {
+                    let grad = w.clone() - target.clone();
+                    (w, state) = optimizer.step(0.01, w, grad, state);
+                }
+                w
+            };
+            near(&run(&gpu), &run(&cpu), &format!("{optimizer:?}"));
+        }
+    }
+}
