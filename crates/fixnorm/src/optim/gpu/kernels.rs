@@ -18,6 +18,7 @@
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::FloatTensor;
 use burn_cubecl::cubecl::prelude::*;
+use burn_cubecl::cubecl::std::tensor::layout::linear::LinearView;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
@@ -44,7 +45,7 @@ impl StepBackend for CubeBackend {
         radius: Optional<Self>,
         spec: StepSpec,
     ) -> (FloatTensor<Self>, FloatTensor<Self>, Optional<Self>) {
-        let [w, grad, first] = [w, grad, first].map(into_contiguous);
+        let [w, first] = [w, first].map(into_contiguous);
         let [second, radius] = [second, radius].map(|tensor| match tensor {
             Optional::Absent => None,
             Optional::Present(tensor) => Some(into_contiguous(tensor)),
@@ -62,9 +63,10 @@ impl StepBackend for CubeBackend {
     }
 }
 
-/// Contiguous tensors, and how they are launched on.
+/// Tensors, and how they are launched on. All but the gradient are contiguous.
 struct Launch {
     w: CubeTensor,
+    /// As it lies: that of a convolution comes with its output channels innermost.
     grad: CubeTensor,
     first: CubeTensor,
     second: Option<CubeTensor>,
@@ -98,7 +100,7 @@ impl Launch {
             self.w.into_buffer_arg(),
             self.first.into_buffer_arg(),
             second_in,
-            self.grad.into_buffer_arg(),
+            self.grad.into_linear_view(),
             w_out,
             first_out,
             second_out,
@@ -123,7 +125,7 @@ impl Launch {
             self.w.into_buffer_arg(),
             self.first.into_buffer_arg(),
             second_in,
-            self.grad.into_buffer_arg(),
+            self.grad.into_linear_view(),
             self.radius.map(CubeTensor::into_buffer_arg).into(),
             w_out,
             first_out,
@@ -151,7 +153,7 @@ impl Launch {
             self.w.clone().into_buffer_arg(),
             self.first.into_buffer_arg(),
             second_in,
-            self.grad.clone().into_buffer_arg(),
+            self.grad.clone().into_linear_view(),
             first_out,
             second_out,
             partial.clone().into_buffer_arg(),
@@ -171,7 +173,7 @@ impl Launch {
                 || first.as_tensor_alias(FIRST).into_buffer_arg(),
                 |second| second.clone().into_buffer_arg(),
             ),
-            self.grad.into_buffer_arg(),
+            self.grad.into_linear_view(),
             self.radius.map(CubeTensor::into_buffer_arg).into(),
             partial.into_buffer_arg(),
             w_out,
@@ -205,7 +207,7 @@ impl Launch {
 
     /// Elements of a vector.
     fn lanes(&self) -> usize {
-        if self.len().is_multiple_of(4) { 4 } else { 1 }
+        if self.grad.is_contiguous() && self.len().is_multiple_of(4) { 4 } else { 1 }
     }
 
     /// Vectors of a group.
@@ -489,7 +491,7 @@ fn step_free<N: Size>(
     w: &[Vector<f32, N>],
     first: &[Vector<f32, N>],
     second: &[Vector<f32, N>],
-    grad: &[Vector<f32, N>],
+    grad: LinearView<'_, Vector<f32, N>>,
     w_out: &mut [Vector<f32, N>],
     first_out: &mut [Vector<f32, N>],
     second_out: &mut [Vector<f32, N>],
@@ -505,7 +507,7 @@ fn step_free<N: Size>(
     let mut at = ABSOLUTE_POS;
     while at < vectors as usize {
         let w_at = w[at];
-        let next = advance::<N>(w_at, grad[at], first[at], second[at], scalars, base);
+        let next = advance::<N>(w_at, grad.read(at), first[at], second[at], scalars, base);
         first_out[at] = next.first;
         if comptime!(base.has_second()) {
             second_out[at] = next.second;
@@ -521,7 +523,7 @@ fn sum_group<N: Size>(
     w: &[Vector<f32, N>],
     first: &[Vector<f32, N>],
     second: &[Vector<f32, N>],
-    grad: &[Vector<f32, N>],
+    grad: &LinearView<'_, Vector<f32, N>>,
     first_out: &mut [Vector<f32, N>],
     second_out: &mut [Vector<f32, N>],
     start: usize,
@@ -536,7 +538,7 @@ fn sum_group<N: Size>(
     let mut at = start;
     while at < end {
         let w_at = w[at];
-        let next = advance::<N>(w_at, grad[at], first[at], second[at], scalars, base);
+        let next = advance::<N>(w_at, grad.read(at), first[at], second[at], scalars, base);
         first_out[at] = next.first;
         if comptime!(base.has_second()) {
             second_out[at] = next.second;
@@ -555,7 +557,7 @@ fn apply_group<N: Size>(
     w: &[Vector<f32, N>],
     first: &[Vector<f32, N>],
     second: &[Vector<f32, N>],
-    grad: &[Vector<f32, N>],
+    grad: &LinearView<'_, Vector<f32, N>>,
     w_out: &mut [Vector<f32, N>],
     start: usize,
     end: usize,
@@ -569,7 +571,7 @@ fn apply_group<N: Size>(
     let mut at = start;
     while at < end {
         let w_at = w[at];
-        let d = direction::<N>(w_at, grad[at], first[at], second[at], scalars, base);
+        let d = direction::<N>(w_at, grad.read(at), first[at], second[at], scalars, base);
         w_out[at] = w_at * a + d * b;
         at += stride;
     }
@@ -581,7 +583,7 @@ fn step_groups<N: Size>(
     w: &[Vector<f32, N>],
     first: &[Vector<f32, N>],
     second: &[Vector<f32, N>],
-    grad: &[Vector<f32, N>],
+    grad: LinearView<'_, Vector<f32, N>>,
     radius: ComptimeOption<&[f32]>,
     w_out: &mut [Vector<f32, N>],
     first_out: &mut [Vector<f32, N>],
@@ -598,7 +600,7 @@ fn step_groups<N: Size>(
         let start = group * vectors as usize + UNIT_POS as usize;
         let end = (group + 1) * vectors as usize;
         let own = sum_group::<N>(
-            w, first, second, grad, first_out, second_out, start, end, stride, scalars, rules.base,
+            w, first, second, &grad, first_out, second_out, start, end, stride, scalars, rules.base,
         );
         let moments = over_cube(own, &mut shared);
         let step = coefficients(moments, radius_of(&radius, group), scalars, rules);
@@ -606,7 +608,7 @@ fn step_groups<N: Size>(
             w,
             &*first_out,
             &*second_out,
-            grad,
+            &grad,
             w_out,
             start,
             end,
@@ -625,7 +627,7 @@ fn sum<N: Size>(
     w: &[Vector<f32, N>],
     first: &[Vector<f32, N>],
     second: &[Vector<f32, N>],
-    grad: &[Vector<f32, N>],
+    grad: LinearView<'_, Vector<f32, N>>,
     first_out: &mut [Vector<f32, N>],
     second_out: &mut [Vector<f32, N>],
     partial: &mut [f32],
@@ -639,7 +641,7 @@ fn sum<N: Size>(
         w,
         first,
         second,
-        grad,
+        &grad,
         first_out,
         second_out,
         ABSOLUTE_POS,
@@ -662,7 +664,7 @@ fn apply<N: Size>(
     w: &[Vector<f32, N>],
     first: &[Vector<f32, N>],
     second: &[Vector<f32, N>],
-    grad: &[Vector<f32, N>],
+    grad: LinearView<'_, Vector<f32, N>>,
     radius: ComptimeOption<&[f32]>,
     partial: &[f32],
     w_out: &mut [Vector<f32, N>],
@@ -690,7 +692,7 @@ fn apply<N: Size>(
         w,
         first,
         second,
-        grad,
+        &grad,
         w_out,
         ABSOLUTE_POS,
         end,

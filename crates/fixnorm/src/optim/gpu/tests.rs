@@ -101,6 +101,12 @@ fn hold_all(base: BaseUpdate, lr: f64) {
     for channel_axis in [None, Some(0)] {
         for shape in SHAPES {
             for optimizer in optimizers(base, channel_axis, groups(shape, channel_axis)) {
+                let lr_is_lost = matches!(base, BaseUpdate::RmsProp { .. })
+                    && optimizer.rule == StepRule::TrustRatio;
+                if lr_is_lost && shape == [1, 1] {
+                    // A step as long as the weight: rounding alone decides whether zero is left of it.
+                    continue;
+                }
                 hold(&optimizer, shape, lr);
             }
         }
@@ -202,17 +208,22 @@ fn what_others_hold_stays_and_the_same_step_has_the_same_bits() {
 
 #[test]
 fn tensors_that_lie_otherwise_are_taken_too() {
-    for (channel_axis, shape) in [(None, [7, 5]), (Some(0), [7, 5]), (None, [67, 129])] {
-        for optimizer in optimizers(BaseUpdate::adamw(), channel_axis, groups(shape, channel_axis))
-        {
-            let turned = |scale| random([shape[1], shape[0]], scale).transpose();
-            let (w, grad) = (turned(1.0), turned(0.5));
-            let mut state = state(&optimizer, &w);
-            state.first = turned(0.3);
+    each(|optimizer, shape| {
+        let turned = |scale| random([shape[1], shape[0]], scale).transpose();
+        for w in [random(shape, 1.0), turned(1.0)] {
+            let (grad, state) = (turned(0.5), state(optimizer, &w));
             let (own, _) = optimizer.step_on_gpu(0.02, w.clone(), grad.clone(), state.clone());
             let (composed, _) = optimizer.step_composed(0.02, w, grad, state);
             near(&own, &composed, &format!("{optimizer:?} {shape:?}"));
         }
+    });
+}
+
+#[test]
+fn there_may_be_more_groups_than_cubes() {
+    let (shape, axis) = ([70_000, 3], Some(0));
+    for optimizer in optimizers(BaseUpdate::sgd(0.9), axis, groups(shape, axis)).iter().take(4) {
+        hold(optimizer, shape, 0.02);
     }
 }
 
