@@ -126,13 +126,17 @@ impl NormOptimizer {
         });
         NormState {
             first: tensor.zeros_like(),
-            second: match self.base {
-                BaseUpdate::Sgd { .. } => None,
-                BaseUpdate::RmsProp { .. } => Some(tensor.ones_like()),
-                BaseUpdate::AdamW { .. } => Some(tensor.zeros_like()),
-            },
+            second: self.initial_second(tensor),
             steps: 0,
             radius,
+        }
+    }
+
+    fn initial_second<const D: usize>(&self, tensor: &Tensor<D>) -> Option<Tensor<D>> {
+        match self.base {
+            BaseUpdate::Sgd { .. } => None,
+            BaseUpdate::RmsProp { .. } => Some(tensor.ones_like()),
+            BaseUpdate::AdamW { .. } => Some(tensor.zeros_like()),
         }
     }
 

@@ -1,248 +1,28 @@
 //! Kernels of the optimizer's step, in CubeCL.
+//! Not here: which of them take a step (`launch.rs`).
 //!
 //! ```text
-//! direction     g ← g + l2·w;  (states, d) ← base(states, g);  per group: ww = Σw², wd = Σw·d, dd = Σd²
+//! advance       g ← g + l2·w;  (states, d) ← base(states, g)
+//! sum           per group: ww = Σw², wd = Σw·d, dd = Σd²
 //! coefficients  (a, b) ← rule and constraint(ww, wd, dd)
 //! apply         w ← a·w + b·d
 //! ```
 //!
-//! | kernel | when | launches |
-//! |---|---|---|
-//! | `step_free` | no norm is asked for, so a and b are known | 1 |
-//! | `step_groups` | one cube sums a group: channels, and whole tensors that are small | 1 |
-//! | `sum`, `apply` | a whole tensor that many cubes sum | 2 |
-//!
 //! Sums are of `f32`, in an order that depends on the shape alone: the same bits each time. A direction that is not a state is
 //! computed again, which takes less time than to store and load it.
 
-use burn::backend::TensorMetadata;
-use burn::backend::tensor::FloatTensor;
+use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::cubecl::std::tensor::layout::linear::LinearView;
-use burn_cubecl::kernel::into_contiguous;
-use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
-use burn_cubecl::tensor::CubeTensor;
-use burn_cubecl::{CubeBackend, cubecl};
 
-use super::{Optional, StepBackend, StepSpec};
-use crate::BaseUpdate;
 use crate::constraint::{Constraint, StepRule};
-use crate::optim::corrections;
 
-/// Units of a cube.
-const UNITS: u32 = 256;
-/// Cubes that share a tensor; a large GPU wants about a thousand.
-const CUBES: u32 = 1024;
-/// Vectors that a unit takes at least, before there are more cubes.
-const VECTORS: u32 = 4;
-
-impl StepBackend for CubeBackend {
-    fn norm_step(
-        w: FloatTensor<Self>,
-        grad: FloatTensor<Self>,
-        first: FloatTensor<Self>,
-        second: Optional<Self>,
-        radius: Optional<Self>,
-        spec: StepSpec,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, Optional<Self>) {
-        let [w, first] = [w, first].map(into_contiguous);
-        let [second, radius] = [second, radius].map(|tensor| match tensor {
-            Optional::Absent => None,
-            Optional::Present(tensor) => Some(into_contiguous(tensor)),
-        });
-        let free =
-            matches!((spec.step.rule, spec.step.constraint), (StepRule::Raw, Constraint::Free));
-        let groups = if free { 1 } else { spec.groups };
-        let launch = Launch { w, grad, first, second, radius, groups, spec };
-        let (w, first, second) = match free {
-            true => launch.free(),
-            false if groups > 1 || launch.cubes() == 1 => launch.groups(),
-            false => launch.whole(),
-        };
-        (w, first, second.map_or(Optional::Absent, Optional::Present))
-    }
-}
-
-/// Tensors, and how they are launched on. All but the gradient are contiguous.
-struct Launch {
-    w: CubeTensor,
-    /// As it lies: that of a convolution comes with its output channels innermost.
-    grad: CubeTensor,
-    first: CubeTensor,
-    second: Option<CubeTensor>,
-    radius: Option<CubeTensor>,
-    /// Groups that are told apart.
-    groups: usize,
-    spec: StepSpec,
-}
-
-/// Weight, first and second state.
-type Next = (CubeTensor, CubeTensor, Option<CubeTensor>);
-
-/// Places of the buffers among a kernel's arguments.
-const W: usize = 0;
-const FIRST: usize = 1;
-const SECOND: usize = 2;
-
-impl Launch {
-    fn free(self) -> Next {
-        let (client, lanes) = (self.w.client.clone(), self.lanes());
-        let (w, w_out) = next(&self.w, W);
-        let (first, first_out) = next(&self.first, FIRST);
-        let (second, second_in, second_out) = self.next_second();
-        let vectors = self.vectors();
-        let cubes = vectors.div_ceil(UNITS).clamp(1, u32::from(u16::MAX));
-        step_free::launch(
-            &client,
-            CubeCount::new_1d(cubes),
-            CubeDim::new_1d(UNITS),
-            lanes,
-            self.w.into_buffer_arg(),
-            self.first.into_buffer_arg(),
-            second_in,
-            self.grad.into_linear_view(),
-            w_out,
-            first_out,
-            second_out,
-            vectors,
-            scalars(self.spec),
-            base(self.spec),
-        );
-        (w, first, second)
-    }
-
-    fn groups(self) -> Next {
-        let (client, lanes) = (self.w.client.clone(), self.lanes());
-        let (w, w_out) = next(&self.w, W);
-        let (first, first_out) = next(&self.first, FIRST);
-        let (second, second_in, second_out) = self.next_second();
-        let (groups, vectors) = (small(self.groups), self.vectors());
-        step_groups::launch(
-            &client,
-            CubeCount::new_1d(groups.clamp(1, u32::from(u16::MAX))),
-            CubeDim::new_1d(vectors.clamp(32, UNITS).next_power_of_two()),
-            lanes,
-            self.w.into_buffer_arg(),
-            self.first.into_buffer_arg(),
-            second_in,
-            self.grad.into_linear_view(),
-            self.radius.map(CubeTensor::into_buffer_arg).into(),
-            w_out,
-            first_out,
-            second_out,
-            groups,
-            vectors,
-            scalars(self.spec),
-            rules(self.spec),
-        );
-        (w, first, second)
-    }
-
-    fn whole(self) -> Next {
-        let (client, lanes) = (self.w.client.clone(), self.lanes());
-        let (vectors, cubes) = (self.vectors(), self.cubes());
-        let (count, dim) = (CubeCount::new_1d(cubes), CubeDim::new_1d(UNITS));
-        let partial = empty_like(&self.w, [cubes as usize, 3]);
-        let (first, first_out) = next(&self.first, FIRST);
-        let (second, second_in, second_out) = self.next_second();
-        sum::launch(
-            &client,
-            count.clone(),
-            dim,
-            lanes,
-            self.w.clone().into_buffer_arg(),
-            self.first.into_buffer_arg(),
-            second_in,
-            self.grad.clone().into_linear_view(),
-            first_out,
-            second_out,
-            partial.clone().into_buffer_arg(),
-            vectors,
-            scalars(self.spec),
-            base(self.spec),
-        );
-        let (w, w_out) = next(&self.w, W);
-        apply::launch(
-            &client,
-            count,
-            dim,
-            lanes,
-            self.w.into_buffer_arg(),
-            first.clone().into_buffer_arg(),
-            second.as_ref().map_or_else(
-                || first.as_tensor_alias(FIRST).into_buffer_arg(),
-                |second| second.clone().into_buffer_arg(),
-            ),
-            self.grad.into_linear_view(),
-            self.radius.map(CubeTensor::into_buffer_arg).into(),
-            partial.into_buffer_arg(),
-            w_out,
-            vectors,
-            cubes,
-            scalars(self.spec),
-            rules(self.spec),
-        );
-        (w, first, second)
-    }
-
-    /// The second state's arguments, to read and to write. An optimizer without one shows the first instead, which its kernels
-    /// leave alone.
-    fn next_second(&self) -> (Option<CubeTensor>, BufferArg, BufferArg) {
-        match &self.second {
-            Some(second) => {
-                let (out, arg) = next(second, SECOND);
-                (Some(out), second.clone().into_buffer_arg(), arg)
-            }
-            None => {
-                let alias = || self.first.as_tensor_alias(FIRST).into_buffer_arg();
-                (None, alias(), alias())
-            }
-        }
-    }
-
-    /// Elements of a group.
-    fn len(&self) -> usize {
-        self.w.shape().num_elements() / self.groups
-    }
-
-    /// Elements of a vector.
-    fn lanes(&self) -> usize {
-        if self.grad.is_contiguous() && self.len().is_multiple_of(4) { 4 } else { 1 }
-    }
-
-    /// Vectors of a group.
-    fn vectors(&self) -> u32 {
-        small(self.len() / self.lanes())
-    }
-
-    /// Cubes for all of a whole tensor.
-    fn cubes(&self) -> u32 {
-        self.vectors().div_ceil(UNITS * VECTORS).clamp(1, CUBES)
-    }
-}
-
-/// What comes after `tensor`, and the argument that a kernel writes it to: the same buffer, which is the argument at
-/// `position`, if nobody else holds it.
-fn next(tensor: &CubeTensor, position: usize) -> (CubeTensor, BufferArg) {
-    if tensor.can_mut() {
-        return (tensor.clone(), tensor.as_tensor_alias(position).into_buffer_arg());
-    }
-    let fresh = empty_like(tensor, tensor.shape());
-    (fresh.clone(), fresh.into_buffer_arg())
-}
-
-fn empty_like(tensor: &CubeTensor, shape: impl Into<burn::tensor::Shape>) -> CubeTensor {
-    let (client, device) = (tensor.client.clone(), tensor.device.clone());
-    empty_device_contiguous_dtype(client, device, shape.into(), tensor.dtype)
-}
-
-fn small(size: usize) -> u32 {
-    u32::try_from(size).expect("a GPU holds no tensor of more numbers")
-}
+/// Units of a cube, at most.
+pub(super) const UNITS: u32 = 256;
 
 /// Which direction a kernel takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-enum Base {
+pub(super) enum Base {
     Sgd,
     Nesterov,
     RmsProp,
@@ -257,28 +37,15 @@ impl Base {
 
 /// What a kernel that knows norms is made for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-struct Rules {
-    base: Base,
-    rule: StepRule,
-    constraint: Constraint,
+pub(super) struct Rules {
+    pub(super) base: Base,
+    pub(super) rule: StepRule,
+    pub(super) constraint: Constraint,
 }
 
-fn base(spec: StepSpec) -> Base {
-    match spec.base {
-        BaseUpdate::Sgd { nesterov: false, .. } => Base::Sgd,
-        BaseUpdate::Sgd { nesterov: true, .. } => Base::Nesterov,
-        BaseUpdate::RmsProp { .. } => Base::RmsProp,
-        BaseUpdate::AdamW { .. } => Base::Adam,
-    }
-}
-
-fn rules(spec: StepSpec) -> Rules {
-    Rules { base: base(spec), rule: spec.step.rule, constraint: spec.step.constraint }
-}
-
-/// The numbers of a step. What a base does not use is 1.
+/// The numbers of a step; each base reads those that it has.
 #[derive(CubeType, CubeLaunch)]
-struct Scalars {
+pub(super) struct Scalars {
     lr: f32,
     /// Decoupled.
     decay: f32,
@@ -295,29 +62,6 @@ struct Scalars {
     /// Adam's bias corrections.
     first_correction: f32,
     second_correction: f32,
-}
-
-fn scalars(spec: StepSpec) -> ScalarsLaunch {
-    let (momentum, average, epsilon, corrections) = match spec.base {
-        BaseUpdate::Sgd { momentum, .. } => (momentum, 1.0, 1.0, (1.0, 1.0)),
-        BaseUpdate::RmsProp { alpha, momentum, epsilon } => (momentum, alpha, epsilon, (1.0, 1.0)),
-        BaseUpdate::AdamW { betas, epsilon } => {
-            (betas.0, betas.1, epsilon, corrections(betas, spec.steps))
-        }
-    };
-    // Differences in f64: 1 − β₂ of 0.999 is off by 1.3e-5 in f32.
-    ScalarsLaunch::new(
-        spec.step.lr as f32,
-        spec.step.decay as f32,
-        spec.l2 as f32,
-        momentum as f32,
-        (1.0 - momentum) as f32,
-        average as f32,
-        (1.0 - average) as f32,
-        epsilon as f32,
-        corrections.0 as f32,
-        corrections.1 as f32,
-    )
 }
 
 /// States behind a step, and its direction.
@@ -487,7 +231,7 @@ fn radius_of(radius: &ComptimeOption<&[f32]>, group: usize) -> f32 {
 
 /// A step that asks for no norm.
 #[cube(launch)]
-fn step_free<N: Size>(
+pub(super) fn step_free<N: Size>(
     w: &[Vector<f32, N>],
     first: &[Vector<f32, N>],
     second: &[Vector<f32, N>],
@@ -579,7 +323,7 @@ fn apply_group<N: Size>(
 
 /// A step of groups that one cube sums each.
 #[cube(launch)]
-fn step_groups<N: Size>(
+pub(super) fn step_groups<N: Size>(
     w: &[Vector<f32, N>],
     first: &[Vector<f32, N>],
     second: &[Vector<f32, N>],
@@ -623,7 +367,7 @@ fn step_groups<N: Size>(
 
 /// States of a whole tensor, and what each cube sums of it: `[cubes, 3]`.
 #[cube(launch)]
-fn sum<N: Size>(
+pub(super) fn sum<N: Size>(
     w: &[Vector<f32, N>],
     first: &[Vector<f32, N>],
     second: &[Vector<f32, N>],
@@ -660,7 +404,7 @@ fn sum<N: Size>(
 
 /// The weight of a whole tensor. Each cube adds up what the cubes of `sum` left, all in the same order.
 #[cube(launch)]
-fn apply<N: Size>(
+pub(super) fn apply<N: Size>(
     w: &[Vector<f32, N>],
     first: &[Vector<f32, N>],
     second: &[Vector<f32, N>],

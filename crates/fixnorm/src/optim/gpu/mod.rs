@@ -1,8 +1,10 @@
 //! The step of one parameter as one operation of a GPU: at most two launches, where the tensor operations that it is composed
 //! of elsewhere are about twenty.
-//! Not here: the kernels (`kernels.rs`), the composed step (`optim.rs`), which the tests hold these against.
+//! Not here: which kernels take it (`launch.rs`), the kernels (`kernels.rs`), the composed step that the tests hold them against
+//! (`optim.rs`).
 
 mod kernels;
+mod launch;
 
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, DispatchDevice, ExtensionType, backend_extension};
@@ -12,9 +14,10 @@ use super::{NormOptimizer, NormState};
 use crate::BaseUpdate;
 use crate::constraint::Step;
 
-/// Whether tensors of this device can be given to kernels of our own.
+/// Whether kernels of our own take tensors of this device. Those that autodiff tracks are none of them: a step is no operation
+/// to go back through.
 pub(super) fn takes(device: &Device) -> bool {
-    matches!(device.clone().inner().as_dispatch(), DispatchDevice::Cube(_))
+    matches!(device.as_dispatch(), DispatchDevice::Cube(_))
 }
 
 /// What a step is made with, besides tensors.
@@ -74,11 +77,15 @@ impl NormOptimizer {
             steps: state.steps,
             groups: self.channel_axis.map_or(1, |axis| w.dims()[axis]),
         };
+        let second = match self.base {
+            BaseUpdate::Sgd { .. } => None,
+            _ => state.second.or_else(|| self.initial_second(&w)),
+        };
         let (w, first, second) = Dispatch::norm_step(
             w.into_dispatch(),
             grad.into_dispatch(),
             state.first.into_dispatch(),
-            optional(state.second),
+            optional(second),
             optional(state.radius.clone()),
             spec,
         );

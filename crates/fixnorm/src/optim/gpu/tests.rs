@@ -99,7 +99,8 @@ fn hold(optimizer: &NormOptimizer, shape: [usize; 2], lr: f64) {
 /// All rules of one base.
 fn hold_all(base: BaseUpdate, lr: f64) {
     for channel_axis in [None, Some(0)] {
-        for shape in SHAPES {
+        // A single group is a whole tensor.
+        for shape in SHAPES.into_iter().filter(|&shape| channel_axis.is_none() || shape[0] > 1) {
             for optimizer in optimizers(base, channel_axis, groups(shape, channel_axis)) {
                 let lr_is_lost = matches!(base, BaseUpdate::RmsProp { .. })
                     && optimizer.rule == StepRule::TrustRatio;
@@ -111,6 +112,14 @@ fn hold_all(base: BaseUpdate, lr: f64) {
             }
         }
     }
+}
+
+#[test]
+fn the_device_is_one_with_kernels_of_ours() {
+    let device = random([1, 1], 1.0).device();
+    assert!(takes(&device), "BURN_DEVICE names no GPU: {device:?}");
+    let tracked = Tensor::<2>::zeros([1, 1], &device.clone().autodiff());
+    assert!(takes(&tracked.inner().device()) && !takes(&device.autodiff()));
 }
 
 #[test]
