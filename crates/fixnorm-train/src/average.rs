@@ -21,8 +21,7 @@ impl Of {
     }
 }
 
-/// `model + share·(other − model)`, on the device of `model`, which has autodiff if the result is to have it. Models alike stay
-/// as they are.
+/// `model + share·(other − model)`, where `model` is, with autodiff if it has it. Models alike stay as they are.
 pub(crate) fn toward(model: Classifier, other: &Classifier, share: f64, of: Of) -> Classifier {
     let mut values = Values { of, values: VecDeque::new() };
     // `valid` brings the running statistics up to date: Burn keeps the last update aside. `train` says again what is learned.
