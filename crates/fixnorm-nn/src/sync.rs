@@ -123,7 +123,7 @@ impl Peer {
 #[backend_extension(Flex, Cube: cfg(feature = "gpu"), Fusion: cfg(feature = "gpu"), Autodiff)]
 pub(crate) trait PeerBackend: Backend {
     /// As [`Peer::mean_of`].
-    #[cfg_attr(feature = "gpu", fusion(default))]
+    #[fusion(default)]
     fn mean_of_peers(x: FloatTensor<Self>, peer: Peer) -> FloatTensor<Self> {
         let (shape, device) = (x.shape(), x.device());
         let own = read_sync(Self::float_into_data(x)).expect("a device gives back what it has");

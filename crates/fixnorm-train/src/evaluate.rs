@@ -87,6 +87,33 @@ pub(crate) fn as_large(logits: Tensor<2>, labels: Tensor<1, Int>) -> Tensor<1, I
     logits.greater_equal(own).int().sum_dim(1).reshape([n])
 }
 
+/// Batches whose numbers a GPU keeps before it is waited for.
+const UNREAD: usize = 16;
+
+/// Sums over the pictures seen.
+#[derive(Default)]
+struct Tally {
+    loss: f64,
+    top1: usize,
+    top5: usize,
+}
+
+impl Tally {
+    /// Adds what batches came to: the sum of their losses, `[1]`, and the places of their labels, `[n]`.
+    fn read(&mut self, batches: &mut Vec<(Tensor<1>, Tensor<1, Int>)>) {
+        if batches.is_empty() {
+            return;
+        }
+        let (losses, places): (Vec<_>, Vec<_>) = batches.drain(..).unzip();
+        let losses = Tensor::cat(losses, 0).into_data();
+        losses.iter::<f64>().for_each(|loss| self.loss += loss);
+        let places: Vec<i64> = Tensor::cat(places, 0).into_data().iter().collect();
+        let (top1, top5) = hits(&places);
+        self.top1 += top1;
+        self.top5 += top5;
+    }
+}
+
 /// How many of these places are the first, and among the first five.
 fn hits(places: &[i64]) -> (usize, usize) {
     let up_to = |most| places.iter().filter(|&&place| (1..=most).contains(&place)).count();
@@ -138,8 +165,8 @@ pub fn evaluate(
     device: &Device,
 ) -> Result<Evaluation, TrainError> {
     let model = model.valid();
-    let (mut loss, mut top1, mut top5, mut count) = (0.0, 0, 0, 0);
-    let (mut bad, mut most) = (vec![], 0);
+    let (mut tally, mut unread) = (Tally::default(), vec![]);
+    let (mut bad, mut most, mut count) = (vec![], 0, 0);
     for batch in loader.epoch(0) {
         let mut batch = batch?;
         bad.append(&mut batch.bad);
@@ -153,25 +180,25 @@ pub fn evaluate(
         };
         let logits = logits.slice(s![..batch.labels.len()]);
         let labels = labels(&batch, device);
-        let places: Vec<i64> =
-            as_large(logits.clone(), labels.clone()).into_data().iter().collect();
+        let places = as_large(logits.clone(), labels.clone());
         let log_probabilities =
             activation::log_softmax(logits, 1).gather(1, labels.unsqueeze_dim(1));
-        loss -= log_probabilities.sum().into_scalar::<f64>();
-        let hit = hits(&places);
-        top1 += hit.0;
-        top5 += hit.1;
+        unread.push((log_probabilities.sum().neg(), places));
         count += batch.labels.len();
+        if unread.len() == UNREAD {
+            tally.read(&mut unread);
+        }
     }
+    tally.read(&mut unread);
     if count == 0 {
         let none = "none of the pictures to evaluate on can be read".to_owned();
         return Err(TrainError::Mismatch(none));
     }
     let share = |hits: usize| hits as f64 / count as f64;
     Ok(Evaluation {
-        loss: loss / count as f64,
-        top1: share(top1),
-        top5: share(top5),
+        loss: tally.loss / count as f64,
+        top1: share(tally.top1),
+        top5: share(tally.top5),
         count,
         skipped: loader.pictures() - count,
         bad,

@@ -39,6 +39,9 @@
 //! # Ok::<(), fixnorm::SetupError>(())
 //! ```
 //!
+//! On a CPU (Burn's Flex; the feature `flex`, on by default) and, with the feature `gpu` beside one of Burn's backends for them, on
+//! GPUs, a step is one or two passes of kernels of our own; on any other backend it is composed of tensor operations.
+//!
 //! | module | what |
 //! |---|---|
 //! | [`role`], [`probe`] | what each weight is, found by scaling it |

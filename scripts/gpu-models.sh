@@ -1,0 +1,38 @@
+#!/usr/bin/env bash
+# Every model, eight training steps and a validation beside the CPU's: small pictures, for what it takes is choosing kernels.
+#
+#     scripts/gpu-models.sh FIXNORM OUT [DEVICE=cuda:0] [MODELS=all]
+#
+# FIXNORM is the command, built with the GPU's backend. Writes OUT/models.csv, a line as soon as a model is done, and fails if a
+# loss is off by more than 1e-3 of itself. Minutes a model the first time; what was chosen stays in OUT/environment.
+set -euo pipefail
+fixnorm=$(realpath "${1:?the command fixnorm}")
+mkdir -p "${2:?a directory for the results}"
+out=$(realpath "$2")
+device=${3:-cuda:0}
+models=${4:-$("$fixnorm" models | awk 'NR > 1 { print $1 }')}
+scratch=$(mktemp -d)
+trap 'rm -rf "$scratch"' EXIT
+cd "$scratch"
+printf '[compilation]\ncache = true\n[environment]\npath = { directory = "%s/environment" }\n' "$out" >cubecl.toml
+csv=$out/models.csv
+[ -f "$csv" ] || echo "model,device,train_loss_cpu,train_loss,val_loss_cpu,val_loss,off" >"$csv"
+# The values of a run's last document.
+losses() { sed -n "s/^ *\"\(train\|val\)_loss\": *\([^,]*\).*/\2/p" "$1" | paste -sd' '; }
+
+for model in ${models//,/ }; do
+    grep -q "^$model,$device," "$csv" && continue
+    for run in cpu device; do
+        on=$([ "$run" = cpu ] && echo cpu || echo "$device")
+        # 2048 pictures make eight steps.
+        "$fixnorm" --format json train --model "$model" --data synthetic:3x32x32 --epochs 1 --device "$on" \
+            --out "$scratch/$model-$run" --set train.batch_size=256 --set optimizer.lr=0.01 \
+            >"$scratch/$run.json" 2>>"$out/models.log"
+    done
+    read -r train_cpu val_cpu < <(losses "$scratch/cpu.json")
+    read -r train val < <(losses "$scratch/device.json")
+    awk -v OFS=, -v m="$model" -v d="$device" -v tc="$train_cpu" -v t="$train" -v vc="$val_cpu" -v v="$val" '
+        function off(a, b) { return a > b ? (a - b) / a : (b - a) / a }
+        BEGIN { worst = off(tc, t) > off(vc, v) ? off(tc, t) : off(vc, v)
+                print m, d, tc, t, vc, v, sprintf("%.1e", worst); exit !(worst <= 1e-3) }' | tee -a "$csv"
+done
