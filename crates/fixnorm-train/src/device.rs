@@ -61,7 +61,7 @@ pub(crate) fn device_for(
             return unsupported(name, "it is named twice");
         }
     }
-    if batch_size % devices.len() != 0 {
+    if !batch_size.is_multiple_of(devices.len()) {
         let why = format!("train.batch_size = {batch_size} does not divide by {}", devices.len());
         return unsupported(&names, &why);
     }

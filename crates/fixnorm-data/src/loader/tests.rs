@@ -351,7 +351,7 @@ fn bytes_are_kept_where_numbers_are_not_changed() {
 fn parts_of_a_batch_are_the_batch() {
     let transform = Transform { cutmix: 1.0, ..config().transform };
     let whole = batches(LoaderConfig { batch_size: 12, transform, ..config() }, 0, 0).remove(0);
-    assert_eq!(whole.clone().split(1), [whole.clone()]);
+    assert_eq!(whole.clone().split(1), vec![whole.clone()]);
     let parts = whole.clone().split(3);
     assert!(parts.iter().all(|part| part.shape == [4, 3, 4, 2]));
     let pixels: Vec<f32> =
