@@ -1,9 +1,9 @@
 #!/usr/bin/env bash
-# Every model, eight training steps and a validation beside the CPU's: small pictures, for what it takes is choosing kernels.
+# Every model, two training steps and a validation beside the CPU's: few and small pictures, for what takes time is choosing kernels.
 #
 #     scripts/gpu-models.sh FIXNORM OUT [DEVICE=cuda:0] [MODELS=all]
 #
-# FIXNORM is the command, built with the GPU's backend. Writes OUT/models.csv, a line as soon as a model is done, and fails if a
+# FIXNORM is the command, built with the GPU's backend; needs python3 to make the pictures. Writes OUT/models.csv, a line as soon as a model is done, and fails if a
 # loss is off by more than 1e-3 of itself. Minutes a model the first time; what was chosen stays in OUT/environment.
 set -euo pipefail
 fixnorm=$(realpath "${1:?the command fixnorm}")
@@ -15,6 +15,20 @@ scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
 cd "$scratch"
 printf '[compilation]\ncache = true\n[environment]\npath = { directory = "%s/environment" }\n' "$out" >cubecl.toml
+# 32 pictures of noise to train on, which make two steps, and 16 to validate.
+python3 - <<'PYTHON'
+import random, struct
+from pathlib import Path
+
+random.seed(0)
+Path("pictures").mkdir()
+for part, count in (("train", 48), ("t10k", 16)):
+    for name, shape, limit in (("images-idx3", (count, 32, 32), 256), ("labels-idx1", (count,), 4)):
+        size = count * 1024 if len(shape) > 1 else count
+        values = bytes(random.randrange(limit) for _ in range(size))
+        header = struct.pack(f">HBB{len(shape)}I", 0, 8, len(shape), *shape)
+        Path(f"pictures/{part}-{name}-ubyte").write_bytes(header + values)
+PYTHON
 csv=$out/models.csv
 [ -f "$csv" ] || echo "model,device,train_loss_cpu,train_loss,val_loss_cpu,val_loss,off" >"$csv"
 # The values of a run's last document.
@@ -24,9 +38,8 @@ for model in ${models//,/ }; do
     grep -q "^$model,$device," "$csv" && continue
     for run in cpu device; do
         on=$([ "$run" = cpu ] && echo cpu || echo "$device")
-        # 2048 pictures make eight steps.
-        "$fixnorm" --format json train --model "$model" --data synthetic:3x32x32 --epochs 1 --device "$on" \
-            --out "$scratch/$model-$run" --set train.batch_size=256 --set optimizer.lr=0.01 \
+        "$fixnorm" --format json train --model "$model" --data idx:pictures --epochs 1 --device "$on" \
+            --out "$scratch/$model-$run" --set train.batch_size=16 --set optimizer.lr=0.01 \
             >"$scratch/$run.json" 2>>"$out/models.log"
     done
     read -r train_cpu val_cpu < <(losses "$scratch/cpu.json")
