@@ -344,9 +344,10 @@ pub(crate) struct TuneArgs {
     /// Seconds without a sign of life after which a worker's run passes to another.
     #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) lease: u32,
-    /// Where to compute: cpu, a GPU of a build that has its backend, as cuda:0, or auto for the best present.
-    #[arg(long, value_name = "DEVICE", default_value = "auto")]
-    pub(crate) device: String,
+    /// Where this process trains: cpu, a GPU of a build that has its backend, as cuda:0, or auto for the best present. If left
+    /// out, auto, or where the study was begun.
+    #[arg(long, value_name = "DEVICE")]
+    pub(crate) device: Option<String>,
 }
 
 fn pair(given: &str) -> Result<[f64; 2], String> {

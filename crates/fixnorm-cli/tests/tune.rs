@@ -164,6 +164,29 @@ fn an_interrupted_study_goes_on_and_writes_a_recipe() {
 }
 
 #[test]
+fn each_process_of_a_study_has_its_own_device() {
+    let dir = tempfile::tempdir().unwrap();
+    data(dir.path(), "data");
+    let device = |trials: &str, more: &[&str]| {
+        let mut arguments = tune("own.study", &["--trials", trials]);
+        arguments.extend(more);
+        json(dir.path(), &arguments);
+        let trial = trials.parse::<usize>().unwrap() - 1;
+        let plan = dir.path().join(format!("own.study.runs/trial-{trial:03}-seed-0/plan.toml"));
+        let plan = std::fs::read_to_string(plan).unwrap();
+        let line = plan.lines().find(|line| line.starts_with("device")).unwrap();
+        line.to_owned()
+    };
+    assert_eq!(device("1", &["--device", "cpu,cpu"]), "device = \"cpu,cpu\"");
+    assert_eq!(device("2", &["--device", "cpu"]), "device = \"cpu\"");
+    // The one that began it.
+    assert_eq!(device("3", &[]), "device = \"cpu,cpu\"");
+    let said = run(dir.path(), &tune("own.study", &["--trials", "4", "--device", "abacus"]));
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert!(said.stderr.contains("no device `abacus:0`"), "{said:?}");
+}
+
+#[test]
 fn the_start_is_measured_and_wrong_flags_are_usage_errors() {
     let dir = tempfile::tempdir().unwrap();
     data(dir.path(), "data");

@@ -11,7 +11,9 @@ use fixnorm_train::tune::{
     Ended, Knobs, Range, Search, Sqlite, Start, Store, StoreError, Study, Tuned, Worker, plan_text,
     prune::Prune, saved_plan, to_csv, to_optuna, tuned_recipe,
 };
-use fixnorm_train::{Plan, Recipe, RecipeBuilder, Stop, TrainError};
+use fixnorm_train::{
+    Plan, Provenance, Recipe, RecipeBuilder, Stop, TrainError, device, device_name,
+};
 
 use crate::args::{Format, PruneArg, SearcherArg, SpaceArg, TuneArgs};
 use crate::output;
@@ -74,6 +76,11 @@ fn free_study() -> PathBuf {
     (1..).map(name).find(|path| !path.exists()).expect("there are more numbers than files")
 }
 
+/// Where this process trains, unless the study says.
+fn device_of(args: &TuneArgs) -> &str {
+    args.device.as_deref().unwrap_or("auto")
+}
+
 /// The recipe that flags describe.
 fn choices(args: &TuneArgs) -> Result<Recipe, TrainError> {
     recipe(RecipeBuilder::new(), args.recipe.as_deref(), Ok, &args.overrides)
@@ -87,15 +94,18 @@ fn reopen(args: &TuneArgs, path: &Path) -> Result<Open, TrainError> {
     let mut plan = saved_plan(&saved.plan)?;
     // Seeds are the study's; the plan says everything else.
     plan.recipe.train.seed = saved.seeds.first().copied().unwrap_or(0);
+    // Each process has its own device, by default the one that began the study.
+    let began = serde_json::from_str::<Provenance>(&saved.provenance);
+    let began = began.map_or_else(|_| "auto".to_owned(), |began| began.device);
+    plan.made_by.device = device_name(args.device.as_ref().unwrap_or(&began));
+    if !args.show {
+        device(&plan.made_by.device)?;
+    }
     if args.recipe.is_some() || !args.overrides.is_empty() {
         let asked = choices(args)?;
-        let (asked, _) = Plan::resolve(asked, made_by(&args.device))?;
+        let (asked, _) = Plan::resolve(asked, made_by(device_of(args)))?;
         let asked = saved_plan(&plan_text(&asked, knobs)?)?;
-        let mut changes = plan.changes(&asked);
-        let (was, is) = (&plan.made_by.device, &asked.made_by.device);
-        if was != is {
-            changes.push(format!("device was {was}, is {is}"));
-        }
+        let changes = saved_plan(&saved.plan)?.changes(&asked);
         if !changes.is_empty() {
             return Err(TrainError::Knobs(format!(
                 "the study {} was started with another plan: {}; go on without changes, or name another file with \
@@ -172,7 +182,7 @@ fn create(args: &TuneArgs, path: &Path, stop: &Stop) -> anyhow::Result<Option<Op
     let recipe = choices(args)?;
     let knobs = args.space.map_or_else(|| Knobs::of(&recipe), to_knobs);
     knobs.check(&recipe)?;
-    let (plan, data) = Plan::resolve(recipe, made_by(&args.device))?;
+    let (plan, data) = Plan::resolve(recipe, made_by(device_of(args)))?;
     let searcher = args.searcher.unwrap_or(SearcherArg::TwoKnob);
     let second = second_range(args, knobs)?;
     if args.parallel.is_some() && searcher != SearcherArg::TwoKnob {

@@ -49,7 +49,8 @@ pub struct Worker<'a> {
 /// How often a trial's process is looked at.
 const POLL: Duration = Duration::from_millis(50);
 
-/// A plan as a study saves it: without the knobs and the seed, which its trials set.
+/// A plan as a study saves it: without the knobs and the seed, which its trials set, and the device, which each process has of
+/// its own.
 ///
 /// # Errors
 /// None that the plan's own values would not have had before.
@@ -57,9 +58,9 @@ pub fn plan_text(plan: &Plan, knobs: Knobs) -> Result<String, TrainError> {
     let mut plan = plan.clone();
     plan.recipe = knobs.set(&plan.recipe, [1.0, 1.0])?;
     plan.recipe.train.seed = 0;
-    let device = plan.made_by.device;
     // A study outlives the version that began it; that one is in its provenance.
-    plan.made_by = Provenance { version: String::new(), commit: String::new(), device };
+    let nothing = String::new;
+    plan.made_by = Provenance { version: nothing(), commit: nothing(), device: nothing() };
     Ok(plan.to_toml())
 }
 
