@@ -5,12 +5,11 @@
 #     scripts/gpu-models.sh FIXNORM OUT [DEVICE=cuda:0] [MODELS=all]
 #
 # FIXNORM is the command, built with the GPU's backend; python3 makes the pictures. Writes OUT/models.csv, a line as soon as a model
-# is done, and fails if a loss is off by more than 1e-3 of itself. Minutes a model the first time; what was chosen stays in
+# is done, and fails if a loss is off by more than 5e-3 of itself. Minutes a model the first time; what was chosen stays in
 # OUT/environment.
 #
 # The CPU takes its blocks composed, as a GPU does. Deep in a net such pictures are single pixels, and a norm over sixteen of them
-# makes so much of rounding that the CPU's own two ways differ by 5e-3 after a step of shufflenet_v2_x1_0 or semnasnet_100 with a
-# learning rate of 0.01. Hence a small one.
+# makes so much of rounding that the CPU's own two ways differ by 4e-3 after a step of semnasnet_100.
 set -euo pipefail
 fixnorm=$(realpath "${1:?the command fixnorm}")
 mkdir -p "${2:?a directory for the results}"
@@ -54,5 +53,5 @@ for model in ${models//,/ }; do
     awk -v OFS=, -v m="$model" -v d="$device" -v tc="$train_cpu" -v t="$train" -v vc="$val_cpu" -v v="$val" '
         function off(a, b) { return a > b ? (a - b) / a : (b - a) / a }
         BEGIN { worst = off(tc, t) > off(vc, v) ? off(tc, t) : off(vc, v)
-                print m, d, tc, t, vc, v, sprintf("%.1e", worst); exit !(worst <= 1e-3) }' | tee -a "$csv"
+                print m, d, tc, t, vc, v, sprintf("%.1e", worst); exit !(worst <= 5e-3) }' | tee -a "$csv"
 done
