@@ -12,6 +12,7 @@
 //! | [`transform`] | from a sample to a model's numbers: cut, resized, changed at random |
 //! | [`augment`] | the random changes |
 //! | [`normalization`] | pixels to numbers |
+//! | [`pixels`] | a batch's pixels: numbers, or bytes that a device makes numbers of |
 //! | [`resize`](mod@resize) | another size, as Pillow makes it |
 //! | [`preprocessing`] | resize, centre crop, normalize: what a model sees outside training |
 //! | [`loader`] | batches in an order that depends on (seed, epoch) alone; what stands for bad pictures |

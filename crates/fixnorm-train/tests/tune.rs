@@ -165,12 +165,13 @@ fn hopeless_runs_are_stopped_and_cost_their_share() {
 }
 
 #[test]
-fn a_saved_plan_has_neither_knobs_nor_seed_nor_version() {
+fn a_saved_plan_has_neither_knobs_nor_seed_nor_version_nor_device() {
     let mut other = plan();
     other.recipe.optimizer.lr = 0.7;
     other.recipe.head.alpha = 3.0;
     other.recipe.train.seed = 9;
     other.made_by.commit = "another".to_owned();
+    other.made_by.device = "another".to_owned();
     let text = plan_text(&plan(), Knobs::LrAlpha).unwrap();
     assert_eq!(plan_text(&other, Knobs::LrAlpha).unwrap(), text);
     other.recipe.train.epochs = 9;
