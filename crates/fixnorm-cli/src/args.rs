@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::builder::PossibleValuesParser;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fixnorm_train::data::fetch::REMOTES;
-use fixnorm_train::export::ExportFormat;
 use fixnorm_train::tune::Range;
+use fixnorm_train::weights::export::ExportFormat;
 
 /// Train image classifiers by controlling the norms of their weights instead of decaying them.
 #[derive(Debug, Parser)]

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::time::Instant;
 
 use fixnorm_train::data::LoadOptions;
-use fixnorm_train::event::Initialized;
+use fixnorm_train::run_dir::event::Initialized;
 use fixnorm_train::{Event, Observer};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 

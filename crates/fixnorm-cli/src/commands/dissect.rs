@@ -3,8 +3,10 @@
 use std::process::ExitCode;
 
 use fixnorm_train::RecipeBuilder;
-use fixnorm_train::dissect::stats::{Interval, Stat};
-use fixnorm_train::dissect::{Dissect, Dissection, Ended, Settings, arms, chosen, collect};
+use fixnorm_train::analysis::dissect::stats::{Interval, Stat};
+use fixnorm_train::analysis::dissect::{
+    Dissect, Dissection, Ended, Settings, arms, chosen, collect,
+};
 use serde_json::json;
 
 use crate::args::{DissectArgs, Format};

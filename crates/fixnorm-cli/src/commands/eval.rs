@@ -3,8 +3,8 @@
 use std::process::ExitCode;
 
 use fixnorm_train::Bundle;
-use fixnorm_train::bundle::EvalOptions;
 use fixnorm_train::weights::Fit;
+use fixnorm_train::weights::bundle::EvalOptions;
 use serde_json::json;
 
 use crate::args::{EvalArgs, Format};

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use fixnorm_train::Bundle;
-use fixnorm_train::export::export;
+use fixnorm_train::weights::export::export;
 use serde_json::json;
 
 use crate::args::{ExportArgs, Format};

@@ -3,7 +3,7 @@
 use std::process::ExitCode;
 
 use fixnorm_train::Bundle;
-use fixnorm_train::inspect::{Inspection, Risks, inspect, risks};
+use fixnorm_train::analysis::inspect::{Inspection, Risks, inspect, risks};
 
 use crate::args::{Format, InspectArgs};
 use crate::output;

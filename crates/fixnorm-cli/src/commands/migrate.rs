@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
-use fixnorm_train::inspect::inspect;
-use fixnorm_train::migrate::{Migration, decayed, from_recipe, from_run, from_weights};
+use fixnorm_train::analysis::inspect::inspect;
+use fixnorm_train::analysis::migrate::{Migration, decayed, from_recipe, from_run, from_weights};
 use fixnorm_train::{Bundle, Plan, Recipe, RecipeBuilder, TrainError};
 
 use crate::args::{Format, MigrateArgs};

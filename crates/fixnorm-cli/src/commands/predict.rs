@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use fixnorm_train::predict::{Request, predict};
+use fixnorm_train::weights::predict::{Request, predict};
 use fixnorm_train::{Bundle, TrainError, picture_files};
 
 use crate::args::{Format, PredictArgs};

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use fixnorm_train::recipes::{NamedRecipe, RECIPES};
+use fixnorm_train::recipe::named::{NamedRecipe, RECIPES};
 use fixnorm_train::{RecipeError, TrainError};
 use serde_json::json;
 

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
 use fixnorm_train::data::DataSet;
-use fixnorm_train::estimate::estimate;
-use fixnorm_train::run::{prepare, resume, start};
 use fixnorm_train::run_dir::read_plan;
+use fixnorm_train::session::estimate::estimate;
+use fixnorm_train::session::{prepare, resume, start};
 use fixnorm_train::{Outcome, Plan, Recipe, RecipeBuilder, Stop, Summary, TrainError};
 use serde_json::json;
 use signal_hook::consts::SIGTERM;

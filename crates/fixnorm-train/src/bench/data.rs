@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use toml::Table;
 
 use super::peak_rss_mib;
-use crate::keys::parse_assignment;
+use crate::recipe::keys::parse_assignment;
 use crate::{RecipeError, TrainError, recipe};
 
 /// Of pictures of any size.

@@ -20,8 +20,8 @@ use fixnorm_nn::{Input, Precision};
 
 use crate::TrainError;
 use crate::recipe::{PrecisionName, Recipe};
-use crate::replicas::Replicas;
-use crate::step::Learner;
+use crate::session::replicas::Replicas;
+use crate::session::step::Learner;
 
 /// A model with FixNorm's default optimizer.
 fn learner(

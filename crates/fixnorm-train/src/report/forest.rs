@@ -4,7 +4,7 @@ use std::fmt::Write;
 
 use super::page::escape;
 use super::plot::{Mark, RIGHT, Scale, TOP, WIDTH, cell, draw, open, series, shortened};
-use crate::dissect::stats::Interval;
+use crate::analysis::dissect::stats::Interval;
 
 /// A row for each estimate, from top to bottom.
 #[derive(Clone, Debug)]

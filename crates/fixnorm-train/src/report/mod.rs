@@ -17,8 +17,8 @@ mod study;
 use std::path::{Path, PathBuf};
 
 use crate::TrainError;
-use crate::dissect::Dissection;
-use crate::history::History;
+use crate::analysis::dissect::Dissection;
+use crate::run_dir::history::History;
 use crate::run_dir::write_atomic;
 use crate::tune::Sqlite;
 

@@ -7,10 +7,10 @@ use super::forest::Forest;
 use super::page::{Figure, Page};
 use super::plot::{HeatMap, Mark, Plot, Series, series};
 use crate::TrainError;
-use crate::dissect::stats::{Interval, Stat};
-use crate::dissect::{ArmResult, Dissection, RunResult, TauStat};
-use crate::event::Part;
-use crate::history::History;
+use crate::analysis::dissect::stats::{Interval, Stat};
+use crate::analysis::dissect::{ArmResult, Dissection, RunResult, TauStat};
+use crate::run_dir::event::Part;
+use crate::run_dir::history::History;
 
 pub(super) fn plot(
     title: &str,
@@ -46,7 +46,7 @@ pub(super) fn run(page: &mut Page, run: &History, name: &str) {
         None => "not finished".to_owned(),
     };
     page.text(&format!("{} on {}, seed {}: {end}.", recipe.model, recipe.data, recipe.train.seed));
-    let of_epochs = |of: fn(&crate::history::EpochRecord) -> f64| -> Vec<(f64, f64)> {
+    let of_epochs = |of: fn(&crate::run_dir::history::EpochRecord) -> f64| -> Vec<(f64, f64)> {
         run.epochs.iter().map(|e| ((e.epoch + 1) as f64, of(e))).collect()
     };
     let loss = vec![
@@ -124,7 +124,7 @@ fn layers(page: &mut Page, run: &History, name: &str) {
     ));
     let gradients = measured(None, |l| l.gradient_norm, Mark::Line);
     page.figure(plot(&format!("Gradient norm of {name}"), "", ["step", "‖∇L‖"], true, gradients));
-    let columns: Vec<&crate::history::MeasureRecord> = {
+    let columns: Vec<&crate::run_dir::history::MeasureRecord> = {
         let step = run.measures.len().div_ceil(60).max(1);
         run.measures.iter().step_by(step).collect()
     };

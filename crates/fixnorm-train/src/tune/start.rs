@@ -11,8 +11,8 @@ use serde::Serialize;
 use super::Knobs;
 use crate::evaluate::pictures;
 use crate::recipe::{RadiusKind, RadiusName, Recipe};
-use crate::run::{Stop, prepare, train_config};
-use crate::step::Learner;
+use crate::session::run::{Stop, prepare, train_config};
+use crate::session::step::Learner;
 use crate::{Plan, TrainError};
 
 /// What was measured before the first trial.

@@ -12,8 +12,8 @@ use fixnorm_tune::store::{End, Epoch};
 use serde::Deserialize;
 
 use crate::TrainError;
-use crate::run::Summary;
 use crate::run_dir::read_json;
+use crate::session::run::Summary;
 
 /// What a trial's process is started with.
 pub(super) struct Run<'a> {

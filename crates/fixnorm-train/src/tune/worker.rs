@@ -11,8 +11,8 @@ use fixnorm_tune::store::{Claim, End, Job, Sqlite, Store, StoreError, TrialRow};
 
 use super::Knobs;
 use super::trial::{Exit, Run, Trial};
-use crate::run::Stop;
 use crate::run_dir::write_atomic;
+use crate::session::run::Stop;
 use crate::{Plan, Provenance, TrainError};
 
 /// Something that wants to see a study's progress.

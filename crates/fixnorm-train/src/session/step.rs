@@ -1,5 +1,5 @@
 //! One training step, and the sums of an epoch.
-//! Not here: when to stop, save or validate (`session.rs`), further devices (`replicas.rs`).
+//! Not here: when to stop, save or validate (`train.rs`), further devices (`replicas.rs`).
 
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::Module;
@@ -11,9 +11,9 @@ use fixnorm_data::Batch;
 use fixnorm_nn::{Classifier, Criterion, Peer, StepRng, Targets};
 use serde::{Deserialize, Serialize};
 
-use crate::average::{Of, toward};
 use crate::evaluate::{as_large, labels, on_device, pictures};
-use crate::replicas::Replicas;
+use crate::session::average::{Of, toward};
+use crate::session::replicas::Replicas;
 
 /// Loss and hits of an epoch so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]

@@ -1,5 +1,5 @@
 //! A run from start, or from its last checkpoint, to its result.
-//! Not here: the training itself (`session.rs`).
+//! Not here: the training itself (`train.rs`).
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,15 +13,15 @@ use fixnorm_nn::weights::{Fit, Loaded};
 use fixnorm_nn::{Classifier, Precision};
 use serde::{Deserialize, Serialize};
 
-use crate::bundle::Bundle;
-use crate::checkpoint::Checkpoints;
 use crate::device::devices_of;
 use crate::evaluate::pictures;
-use crate::event::{Initialized, Observer};
-use crate::replicas::Replicas;
 use crate::run_dir::RunDir;
-use crate::session::Session;
-use crate::step::{Learner, targets};
+use crate::run_dir::event::{Initialized, Observer};
+use crate::session::checkpoint::Checkpoints;
+use crate::session::replicas::Replicas;
+use crate::session::step::{Learner, targets};
+use crate::session::train::Session;
+use crate::weights::bundle::Bundle;
 use crate::{Plan, TrainError};
 
 /// Asks a run to stop after the step at hand. Signal handlers set it; 0 means go on.

@@ -15,9 +15,9 @@ use fixnorm_nn::Classifier;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
-use crate::logs::LogLengths;
+use crate::run_dir::logs::LogLengths;
 use crate::run_dir::{read_json, sync_dir, write_json, write_synced};
-use crate::step::EpochSums;
+use crate::session::step::EpochSums;
 
 /// Where a run stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]

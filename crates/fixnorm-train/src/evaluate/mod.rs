@@ -1,5 +1,7 @@
 //! Loss and accuracy of a model on a set of pictures, every picture counted once.
 
+pub(crate) mod risk;
+
 use std::sync::Arc;
 
 use burn::module::Module;

@@ -1,5 +1,5 @@
 //! A run that follows the record of another one: which learning rates and norms its next step has.
-//! Not here: the record (`trajectory.rs`), taking the step (`session.rs`).
+//! Not here: the record (`run_dir/trajectory.rs`), taking the step (`train.rs`).
 
 use std::path::Path;
 
@@ -8,7 +8,8 @@ use fixnorm::replay::learning_rates;
 use fixnorm::{Role, Roles, Trajectory};
 
 use crate::recipe::Follow;
-use crate::{Plan, TrainError, trajectory};
+use crate::run_dir::trajectory;
+use crate::{Plan, TrainError};
 
 /// A record and what of it is followed.
 pub(crate) struct Follower {

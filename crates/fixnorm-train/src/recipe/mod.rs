@@ -1,6 +1,10 @@
 //! What a user can choose: the recipe, one struct a section, every key with a default.
 //! Not here: reading and overriding it (`keys.rs`), what its keys come to (`settings.rs`).
 
+pub mod keys;
+pub mod named;
+mod settings;
+
 use std::collections::BTreeMap;
 
 use fixnorm::{Constraint, DecayKind, DecayTarget, Role, Scope, StepRule};

@@ -1,5 +1,5 @@
 //! What a recipe's keys come to in the library's terms, and which values they may have.
-//! Not here: the keys themselves and their defaults (`recipe.rs`).
+//! Not here: the keys themselves and their defaults (`mod.rs`).
 
 use fixnorm::{
     BaseUpdate, Constraint, Equilibrium, FixNormConfig, HeadControl, LrSchedule, ParamRole, Probe,
@@ -8,11 +8,11 @@ use fixnorm::{
 use fixnorm_data::{Crop, Interpolation, Transform};
 use fixnorm_nn::{Criterion, ModelSpec};
 
-use crate::pretrained;
 use crate::recipe::{
     Base, CropName, Follow, HeadMode, InterpolationName, LossName, RadiusKind, RadiusName, Recipe,
     ShapeName, Train,
 };
+use crate::weights::pretrained;
 
 impl Train {
     /// Pictures a step.

@@ -13,7 +13,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use fixnorm_nn::{Classifier, Criterion, Peer};
 
-use crate::step::{Found, Shown};
+use crate::session::step::{Found, Shown};
 
 /// A copy of the model, and what to show it.
 struct Task {

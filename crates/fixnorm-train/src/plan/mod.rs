@@ -1,5 +1,5 @@
 //! The plan: a recipe with everything that follows from it, saved with the run.
-//! Not here: carrying it out (`run.rs`).
+//! Not here: carrying it out (`session`).
 
 use fixnorm::LrSchedule;
 use fixnorm_data::{DataSet, DataSpec, LoadOptions, Normalization, Resize};

@@ -1,5 +1,13 @@
 //! The directory of a run: what lies where, and writing it so that a crash leaves the old or the new.
-//! Not here: what a checkpoint holds (`checkpoint.rs`).
+//! Not here: what a checkpoint holds (`session/checkpoint.rs`).
+
+pub mod event;
+pub mod history;
+pub(crate) mod logs;
+pub mod tensorboard;
+pub mod trajectory;
+
+pub use history::History;
 
 use std::fs::{self, File};
 use std::io::Write;
@@ -10,7 +18,7 @@ use fixnorm_data::BadPicture;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
-use crate::event::Part;
+use crate::run_dir::event::Part;
 use crate::{Plan, TrainError};
 
 /// A skipped picture of a part.

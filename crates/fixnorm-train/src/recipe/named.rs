@@ -14,7 +14,7 @@ macro_rules! recipes {
     ($($name:literal),* $(,)?) => {
         &[$(NamedRecipe {
             name: $name,
-            text: include_str!(concat!("../../../recipes/", $name, ".toml")),
+            text: include_str!(concat!("../../../../recipes/", $name, ".toml")),
         }),*]
     };
 }

@@ -1,12 +1,12 @@
 //! From recipe files and `key=value` overrides to a [`Recipe`]; unknown keys are refused.
-//! Not here: what the keys mean (`recipe.rs`).
+//! Not here: what the keys mean (`mod.rs`).
 
 use std::path::{Path, PathBuf};
 
 use toml::{Table, Value};
 
 use crate::recipe::Recipe;
-use crate::recipes::NamedRecipe;
+use crate::recipe::named::NamedRecipe;
 
 /// A recipe that cannot be read.
 #[derive(Debug, thiserror::Error)]

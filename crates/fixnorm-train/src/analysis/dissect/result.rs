@@ -10,8 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::stats::{Interval, Stat, paired_difference, rank_correlation};
 use super::{Arm, Dissect, Source, failure};
 use crate::TrainError;
-use crate::event::Part;
-use crate::history::History;
+use crate::run_dir::event::Part;
+use crate::run_dir::history::History;
 use crate::run_dir::{read_json, write_json};
 
 /// What a dissection came to.

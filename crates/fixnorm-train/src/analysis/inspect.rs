@@ -10,10 +10,10 @@ use fixnorm_nn::loss::cross_entropy;
 use fixnorm_nn::weights::Fit;
 use serde::Serialize;
 
-use crate::bundle::View;
+use crate::evaluate::risk::risk;
 use crate::evaluate::{Order, loader};
-use crate::risks::risk;
-use crate::run::{PROBE_PICTURES, PROBE_SIDE};
+use crate::session::run::{PROBE_PICTURES, PROBE_SIDE};
+use crate::weights::bundle::View;
 use crate::{Bundle, TrainError, recipe};
 
 /// A model, parameter by parameter.

@@ -8,8 +8,8 @@ use fixnorm_nn::onnx::to_onnx;
 use fixnorm_nn::weights::Metadata;
 use serde_json::json;
 
-use crate::bundle::{About, save_with};
 use crate::run_dir::write_atomic;
+use crate::weights::bundle::{About, save_with};
 use crate::{Bundle, TrainError};
 
 /// A format that weights are exported in.

@@ -1,5 +1,5 @@
 //! One process's part of a run: epochs, validation, checkpoints, the result.
-//! Not here: a step (`step.rs`), what is saved (`checkpoint.rs`), what is logged (`logs.rs`).
+//! Not here: a step (`step.rs`), what is saved (`checkpoint.rs`), what is logged (`run_dir/logs.rs`).
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -12,19 +12,20 @@ use fixnorm::{LrSchedule, Role, Roles, WeightSnapshot};
 use fixnorm_data::{BadPicture, Batch, DataError, DataSet, Loader};
 use fixnorm_nn::Classifier;
 
-use crate::checkpoint::{Checkpoints, EpochResult, Progress};
-use crate::ema::Ema;
+use crate::evaluate::risk::risk;
 use crate::evaluate::{Order, evaluate, loader};
-use crate::event::{Event, Initialized, Observer, Part};
-use crate::follow::{Follower, Rates};
-use crate::logs::Logs;
 use crate::recipe::Train;
-use crate::risks::risk;
-use crate::run::{Outcome, Prepared, Stop, Summary, train_config};
+use crate::run_dir::event::{Event, Initialized, Observer, Part};
+use crate::run_dir::logs::Logs;
+use crate::run_dir::trajectory::TrajectoryLog;
 use crate::run_dir::{RunDir, Skipped};
-use crate::step::{Learner, Stepped};
-use crate::trajectory::TrajectoryLog;
-use crate::{Evaluation, Plan, TrainError, bundle};
+use crate::session::checkpoint::{Checkpoints, EpochResult, Progress};
+use crate::session::ema::Ema;
+use crate::session::follow::{Follower, Rates};
+use crate::session::run::{Outcome, Prepared, Stop, Summary, train_config};
+use crate::session::step::{Learner, Stepped};
+use crate::weights::bundle;
+use crate::{Evaluation, Plan, TrainError};
 
 /// How fast an epoch's training was.
 struct Speed {

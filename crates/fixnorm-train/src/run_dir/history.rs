@@ -1,14 +1,14 @@
 //! What a run left behind, read back: plan, roles, and the events of `metrics.jsonl`.
-//! Not here: what is made of it (`migrate.rs`, `dissect`, `report`).
+//! Not here: what is made of it (`analysis`, `report`).
 
 use std::path::{Path, PathBuf};
 
 use fixnorm::{LayerMeasure, Risk, Roles};
 use serde::Deserialize;
 
-use crate::event::Part;
-use crate::run::Summary;
+use crate::run_dir::event::Part;
 use crate::run_dir::{read_json, read_plan};
+use crate::session::run::Summary;
 use crate::{Plan, TrainError};
 
 /// A run as it left itself.

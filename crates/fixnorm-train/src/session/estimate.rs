@@ -1,5 +1,5 @@
 //! How long a run will take and how much it will write, from its first steps.
-//! Not here: training (`session.rs`).
+//! Not here: training (`train.rs`).
 
 use std::time::{Duration, Instant};
 
@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::evaluate::{Order, loader, pictures};
 use crate::recipe::Base;
-use crate::run::{Prepared, train_config};
+use crate::session::run::{Prepared, train_config};
 use crate::{Plan, TrainError};
 
 /// Steps that are measured, after two that are not.

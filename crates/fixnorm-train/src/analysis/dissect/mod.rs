@@ -26,11 +26,12 @@ use fixnorm_data::DataSet;
 pub use arms::{Arm, Settings, Source, arms, chosen};
 pub use result::{ArmResult, Correlation, Dissection, FollowResult, RunResult, TauStat, collect};
 
-use crate::event::Observer;
+use crate::analysis::migrate;
 use crate::recipe::Recipe;
-use crate::run::{resume, start};
+use crate::run_dir::event::Observer;
 use crate::run_dir::{read_json, write_json};
-use crate::{Outcome, Plan, Provenance, RecipeBuilder, Stop, TrainError, migrate};
+use crate::session::run::{resume, start};
+use crate::{Outcome, Plan, Provenance, RecipeBuilder, Stop, TrainError};
 
 /// A dissection to carry out.
 #[derive(Clone, Debug)]

@@ -11,9 +11,9 @@ use fixnorm::LayerMeasure;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
-use crate::event::Event;
 use crate::run_dir::RunDir;
-use crate::tensorboard::EventWriter;
+use crate::run_dir::event::Event;
+use crate::run_dir::tensorboard::EventWriter;
 
 /// How long the logs were at a checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]

@@ -1,6 +1,6 @@
 //! A weights file with what is needed to use it: model, classes, and how pictures are made ready, from
 //! the file itself or, for weights of others, from `pretrained.rs`.
-//! Not here: what it is used for (`predict.rs`, `inspect.rs`, `export.rs`, `run.rs`), the tensors' names
+//! Not here: what it is used for (`predict.rs`, `export.rs`, `analysis/inspect.rs`, `session`), the tensors' names
 //! (`fixnorm-nn`).
 
 use std::path::{Path, PathBuf};
@@ -11,9 +11,10 @@ use fixnorm_nn::weights::{self, Fit, Loaded, Metadata, Mismatch, WeightsFile};
 use fixnorm_nn::{Classifier, Input, ModelSpec, WeightsError};
 use serde::{Deserialize, Serialize};
 
+use super::pretrained;
 use crate::evaluate::{Order, evaluate, loader};
 use crate::run_dir::write_atomic;
-use crate::{Evaluation, Plan, TrainError, pretrained, recipe};
+use crate::{Evaluation, Plan, TrainError, recipe};
 
 /// A weights file.
 #[derive(Clone, Debug)]

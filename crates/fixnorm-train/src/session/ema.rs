@@ -1,10 +1,10 @@
 //! An exponential moving average of a model: weights, and the running statistics that belong to them.
-//! Not here: when it is evaluated and saved (`session.rs`, `checkpoint.rs`).
+//! Not here: when it is evaluated and saved (`train.rs`, `checkpoint.rs`).
 
 use burn::module::Module;
 use fixnorm_nn::Classifier;
 
-use crate::average::{Of, toward};
+use crate::session::average::{Of, toward};
 
 /// The average `ema ← ema + (1 − d)·(model − ema)` over the models after each step, running statistics
 /// included, as timm's `ModelEmaV2` and `ModelEmaV3` and TensorFlow's training scripts of EfficientNet have it.

@@ -6,7 +6,7 @@ use fixnorm::{LayerMeasure, Risk};
 use fixnorm_data::BadPicture;
 use serde::{Deserialize, Serialize};
 
-use crate::run::Summary;
+use crate::session::run::Summary;
 
 /// Something that happened.
 #[derive(Clone, Debug, Serialize)]

@@ -11,12 +11,12 @@ use fixnorm::{Constraint, Equilibrium, FixNormConfig, ParamRole, Role, Roles};
 use fixnorm_data::{DataSet, Loader};
 use serde::Serialize;
 
+use crate::analysis::inspect::Inspection;
 use crate::evaluate::pictures;
-use crate::history::History;
-use crate::inspect::Inspection;
 use crate::recipe::{Base, HeadMode, Recipe, ShapeName};
-use crate::run::{prepare, train_config};
-use crate::step::targets;
+use crate::run_dir::history::History;
+use crate::session::run::{prepare, train_config};
+use crate::session::step::targets;
 use crate::{Plan, TrainError};
 
 /// What a FixNorm run needs to do the same.

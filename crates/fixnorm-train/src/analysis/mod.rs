@@ -1,0 +1,12 @@
+//! Analysis of models and of finished runs.
+//! Not here: the formulas behind it (the crate `fixnorm`), plots (`report`).
+//!
+//! ```text
+//! roles, norms and effective learning rates of a model   inspect.rs
+//! FixNorm's settings for a run with weight decay         migrate.rs
+//! the ablation of weight decay                           dissect/
+//! ```
+
+pub mod dissect;
+pub mod inspect;
+pub mod migrate;

@@ -1,0 +1,17 @@
+//! Weights files with what using them needs: the model, its classes and its preprocessing.
+//! Not here: file formats and tensor names (`fixnorm-nn`).
+//!
+//! ```text
+//! a weights file with its metadata             bundle.rs
+//! defaults for weights that others trained     pretrained.rs
+//! prediction                                   predict.rs
+//! export to safetensors and ONNX               export.rs
+//! ```
+
+pub mod bundle;
+pub mod export;
+pub mod predict;
+pub(crate) mod pretrained;
+
+pub use bundle::Bundle;
+pub use fixnorm_nn::weights::Fit;
