@@ -2,6 +2,7 @@
 
 mod args;
 mod commands;
+mod environment;
 mod output;
 mod progress;
 mod run;
@@ -21,6 +22,10 @@ static ALLOCATOR: Allocator = Allocator;
 fn main() -> ExitCode {
     allocator::keep_freed_memory();
     let cli = Cli::parse();
+    if let Err(error) = environment::apply() {
+        eprintln!("error: {error:#}");
+        return ExitCode::from(output::USAGE);
+    }
     let format = cli.format;
     let done = match cli.command {
         Command::Train(args) => commands::train::run(&args, format),

@@ -35,7 +35,10 @@ pub(crate) fn table(rows: &[Vec<String>]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// 2 for what the user can mend on the command line or in the recipe, 1 for what failed.
+/// Exit code of what the user can mend on the command line, in the environment or in the recipe.
+pub(crate) const USAGE: u8 = 2;
+
+/// [`USAGE`] for what the user can mend on the command line or in the recipe, 1 for what failed.
 pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
     let usage = error.chain().filter_map(|cause| cause.downcast_ref::<TrainError>()).any(|error| {
         matches!(
@@ -52,5 +55,5 @@ pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
                 | TrainError::Store(StoreError::Other { .. })
         ) || matches!(error, TrainError::Data(error) if error.is_usage())
     });
-    ExitCode::from(if usage { 2 } else { 1 })
+    ExitCode::from(if usage { USAGE } else { 1 })
 }

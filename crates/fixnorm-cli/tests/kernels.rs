@@ -5,7 +5,8 @@ mod common;
 
 use std::path::Path;
 
-use common::{data, events, fixnorm, json, small_run};
+use common::{Said, data, events, fixnorm, json, small_run};
+use fixnorm_kernels::Isa;
 
 /// The losses of 200 steps, with this variable set.
 fn losses(dir: &Path, out: &str, variable: Option<(&str, &str)>) -> Vec<f64> {
@@ -42,11 +43,17 @@ fn kernels_do_not_change_a_run() {
 fn unknown_kernels_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     data(dir.path(), "data");
-    let mut command = fixnorm(dir.path(), &small_run("out", &[]));
-    let output = command.env("FIXNORM_ISA", "mmx").output().unwrap();
-    assert!(!output.status.success());
-    let said = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(said.contains("mmx") && said.contains("scalar, avx2"), "{said}");
+    let available: Vec<_> = Isa::available().map(Isa::name).collect();
+    // What no processor has, and what this one may lack.
+    let names = ["mmx", "avx2", "avx512", "avx512_bf16", "amx"];
+    for name in names.into_iter().filter(|name| !available.contains(name)) {
+        let mut command = fixnorm(dir.path(), &small_run("out", &[]));
+        let said = Said::from(command.env("FIXNORM_ISA", name).output().unwrap());
+        assert_eq!(said.code, Some(2), "{said:?}");
+        let expected = [format!("`{name}`"), "FIXNORM_ISA".to_owned(), available.join(", ")];
+        assert!(expected.iter().all(|text| said.stderr.contains(text)), "{said:?}");
+        assert!(!dir.path().join("out").exists());
+    }
 }
 
 #[test]

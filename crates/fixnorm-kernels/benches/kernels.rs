@@ -17,6 +17,10 @@ use fixnorm_kernels::update::{self, Base, Coefficients, Groups, Moments};
 use fixnorm_kernels::{Isa, Real, bf16, loss};
 
 fn main() {
+    // As the command does.
+    if let Ok(name) = std::env::var("FIXNORM_ISA") {
+        Isa::from_name(&name).and_then(Isa::set_current).expect("FIXNORM_ISA");
+    }
     divan::main();
 }
 
@@ -162,7 +166,7 @@ const POOL: PoolShape =
 fn max_pool<T: Real>(bencher: Bencher<'_, '_>) {
     let isa = Isa::current();
     let x = values::<T>(POOL.input_len(), 1);
-    let twin = pool::max_pool(Isa::Scalar, &POOL, &x);
+    let twin = pool::max_pool(Isa::SCALAR, &POOL, &x);
     assert_eq!(exact(&pool::max_pool(isa, &POOL, &x)), exact(&twin));
     bencher
         .counter(BytesCount::new((POOL.input_len() + POOL.output_len()) * T::BYTES))
@@ -173,7 +177,7 @@ fn max_pool<T: Real>(bencher: Bencher<'_, '_>) {
 fn max_pool_backward<T: Real>(bencher: Bencher<'_, '_>) {
     let isa = Isa::current();
     let (x, dy) = (values::<T>(POOL.input_len(), 1), values::<T>(POOL.output_len(), 2));
-    let twin = pool::max_pool_backward(Isa::Scalar, &POOL, &x, &dy);
+    let twin = pool::max_pool_backward(Isa::SCALAR, &POOL, &x, &dy);
     let got = pool::max_pool_backward(isa, &POOL, &x, &dy);
     verify::<T>("dx", &exact(&got), &exact(&twin));
     bencher
@@ -186,7 +190,7 @@ fn global_average<T: Real>(bencher: Bencher<'_, '_>) {
     let isa = Isa::current();
     let sizes = [PICTURES, 14, 14, 672];
     let x = values::<T>(sizes.iter().product(), 1);
-    let twin = pool::global_average(Isa::Scalar, sizes, &x);
+    let twin = pool::global_average(Isa::SCALAR, sizes, &x);
     verify::<f32>("mean", &exact(&pool::global_average(isa, sizes, &x)), &exact(&twin));
     bencher
         .counter(BytesCount::new(x.len() * T::BYTES))
@@ -199,7 +203,7 @@ fn cross_entropy(bencher: Bencher<'_, '_>, classes: usize) {
     let logits = values::<f32>(128 * classes, 1);
     let labels: Vec<u32> = (0..128).map(|row| row * 7919 % classes as u32).collect();
     let (value, gradient) = loss::cross_entropy(isa, &logits, &labels, classes, 0.1);
-    let (twin, twin_gradient) = loss::cross_entropy(Isa::Scalar, &logits, &labels, classes, 0.1);
+    let (twin, twin_gradient) = loss::cross_entropy(Isa::SCALAR, &logits, &labels, classes, 0.1);
     verify::<f32>("loss", &[value], &[twin]);
     verify::<f32>("gradient", &exact(&gradient), &exact(&twin_gradient));
     bencher

@@ -33,5 +33,5 @@ mod scratch;
 pub mod update;
 
 pub use activation::Activation;
-pub use isa::Isa;
+pub use isa::{Isa, IsaError};
 pub use real::{Real, bf16};

@@ -319,12 +319,12 @@ mod tests {
     #[test]
     #[should_panic(expected = "label 10 of row 1 is not one of 10 classes")]
     fn a_label_out_of_range_is_named() {
-        cross_entropy(Isa::Scalar, &[0.0; 20], &[9, 10], 10, 0.0);
+        cross_entropy(Isa::SCALAR, &[0.0; 20], &[9, 10], 10, 0.0);
     }
 
     #[test]
     #[should_panic(expected = "smoothing is NaN")]
     fn smoothing_that_is_no_fraction_is_refused() {
-        cross_entropy(Isa::Scalar, &[0.0; 10], &[9], 10, f64::NAN);
+        cross_entropy(Isa::SCALAR, &[0.0; 10], &[9], 10, f64::NAN);
     }
 }

@@ -30,7 +30,7 @@ mod avx2;
 #[cfg(target_arch = "x86_64")]
 mod avx512;
 
-use crate::isa::{Isa, vectorized};
+use crate::isa::{Isa, Level, vectorized};
 use crate::real::{Real, bf16};
 use crate::scratch::Scratch;
 pub use pack::PackedB;
@@ -269,7 +269,7 @@ impl Product for bf16 {
     const INTERLEAVED: usize = 2;
 
     fn products_pay(isa: Isa) -> bool {
-        isa >= Isa::Avx512Bf16
+        isa.level() >= Level::Avx512Bf16
     }
 
     fn multiply(
@@ -334,15 +334,15 @@ impl Product for bf16 {
 }
 
 /// # Safety
-/// The operands' pointers are good for the sizes named, and `isa` is available.
+/// The operands' pointers are good for the sizes named.
 unsafe fn product_f32(isa: Isa, o: Operands<f32>) {
-    // SAFETY: the caller's.
+    // SAFETY: the sizes are the caller's; `isa` exists, so this processor has the set.
     unsafe {
-        match isa {
+        match isa.level() {
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512 | Isa::Avx512Bf16 | Isa::Amx => avx512::product_f32(o),
+            Level::Avx512 | Level::Avx512Bf16 | Level::Amx => avx512::product_f32(o),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx2 => avx2::product_f32(o),
+            Level::Avx2 => avx2::product_f32(o),
             _ => scalar::product_f32(o),
         }
     }
@@ -350,15 +350,15 @@ unsafe fn product_f32(isa: Isa, o: Operands<f32>) {
 
 /// # Safety
 /// The operands' pointers are good for the sizes named, rows of `L` and `C` padded to [`ROWS`] and
-/// `k` to 16 pairs, and `isa` is available.
+/// `k` to 16 pairs.
 unsafe fn product_bf16(isa: Isa, o: Operands<bf16>) {
-    // SAFETY: the caller's.
+    // SAFETY: the sizes are the caller's; `isa` exists, so this processor has the set.
     unsafe {
-        match isa {
+        match isa.level() {
             #[cfg(target_arch = "x86_64")]
-            Isa::Amx => amx::product_bf16(o),
+            Level::Amx => amx::product_bf16(o),
             #[cfg(target_arch = "x86_64")]
-            Isa::Avx512Bf16 => avx512::product_bf16(o),
+            Level::Avx512Bf16 => avx512::product_bf16(o),
             _ => scalar::product_bf16(o),
         }
     }

@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::{COLUMNS, Product, ROWS, Rows, padded};
-use crate::isa::Isa;
+use crate::isa::{Isa, Level};
 use crate::lanes;
 use crate::memory::unfilled;
 use crate::real::{Real, bf16};
@@ -183,7 +183,7 @@ pub(super) fn transpose(
 fn transpose_block(isa: Isa, a: Rows<'_, bf16>, out: &mut [bf16], stride: usize) {
     const BLOCK: usize = bf16::K_ALIGN;
     #[cfg(target_arch = "x86_64")]
-    if isa >= Isa::Avx512 {
+    if isa.level() >= Level::Avx512 {
         assert!(a.data.len() >= (BLOCK - 1) * a.stride + ROWS);
         assert!(out.len() >= (ROWS - 1) * stride + BLOCK);
         // SAFETY: the set is available, and the slices hold 32 rows of 16 and 16 rows of 32.

@@ -355,11 +355,11 @@ fn threads_do_not_change_a_bit() {
 #[test]
 #[should_panic(expected = "padding of more than half a kernel")]
 fn padding_that_hides_the_picture_is_refused() {
-    max_pool(Isa::Scalar, &of([1, 4, 4, 1], 2, 2, 2), &[0.0_f32; 16]);
+    max_pool(Isa::SCALAR, &of([1, 4, 4, 1], 2, 2, 2), &[0.0_f32; 16]);
 }
 
 #[test]
 #[should_panic(expected = "a window of 5 in 4 pixels")]
 fn a_window_larger_than_the_picture_is_refused() {
-    max_pool(Isa::Scalar, &of([1, 4, 4, 1], 5, 1, 0), &[0.0_f32; 16]);
+    max_pool(Isa::SCALAR, &of([1, 4, 4, 1], 5, 1, 0), &[0.0_f32; 16]);
 }

@@ -123,10 +123,22 @@ pub fn update(
     base: &mut Base<'_>,
     l2: f32,
     groups: Groups,
+    rule: impl FnMut(usize, Moments) -> Coefficients,
+) {
+    update_on(Isa::current(), weight, grad, base, l2, groups, rule);
+}
+
+/// [`update`] on this instruction set.
+fn update_on(
+    isa: Isa,
+    weight: &mut [f32],
+    grad: &mut [f32],
+    base: &mut Base<'_>,
+    l2: f32,
+    groups: Groups,
     mut rule: impl FnMut(usize, Moments) -> Coefficients,
 ) {
     check(weight.len(), grad.len(), base, groups);
-    let isa = Isa::current();
     let grads = grad.chunks_mut(PART);
     let mut parts: Vec<Part<'_>> = (weight.chunks_mut(PART).zip(grads).zip(base.parts(PART)))
         .enumerate()

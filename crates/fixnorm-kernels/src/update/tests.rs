@@ -60,6 +60,12 @@ fn close(fast: &[f32], twin: &[f32], tolerance: f32) {
 }
 
 fn check_against_twin(kind: usize, outer: usize, groups: Groups, l2: f32) {
+    for isa in Isa::available() {
+        check_isa_against_twin(isa, kind, outer, groups, l2);
+    }
+}
+
+fn check_isa_against_twin(isa: Isa, kind: usize, outer: usize, groups: Groups, l2: f32) {
     let len = outer * groups.count * groups.inner;
     let (mut weight, mut states) = (
         values(len, 1),
@@ -71,7 +77,7 @@ fn check_against_twin(kind: usize, outer: usize, groups: Groups, l2: f32) {
     );
     let (mut twin_weight, mut twin_states) = (weight.clone(), states.clone());
     let rule = |_, moments| on_sphere(moments);
-    update(&mut weight, &mut values(len, 4), &mut states.base(), l2, groups, rule);
+    update_on(isa, &mut weight, &mut values(len, 4), &mut states.base(), l2, groups, rule);
     let (twin, twin_base) = (&mut twin_weight, &mut twin_states.base());
     scalar::update(twin, &mut values(len, 4), twin_base, l2, groups, rule);
     close(&weight, &twin_weight, 2e-6);
