@@ -4,7 +4,7 @@
 
 writes crates/fixnorm-data/tests/fixtures/augment.json (every operation of the augmentation policies on a picture
 by a formula that the test has too), crop.json (how often torchvision's random resized crop has which place and
-size) and decode.json with the files in pictures/ (validation crops of files of many kinds). Bytes are in hex.
+size) and decode.json with the files in images/ (validation crops of files of many kinds). Bytes are in hex.
 
 Needs numpy, pillow, torch, torchvision and timm.
 """
@@ -87,7 +87,7 @@ def augment() -> dict:
             changed = op(source)
             assert changed.size == source.size and changed.mode == source.mode
             pixels = np.asarray(changed).tobytes().hex()
-            cases.append({"picture": size, "op": name, "strength": strength, "pixels": pixels})
+            cases.append({"image": size, "op": name, "strength": strength, "pixels": pixels})
     return {"made_with": f"Pillow {PIL.__version__}", "fill": FILL, "cases": cases}
 
 
@@ -154,7 +154,7 @@ def files():
 
 
 def decoded() -> dict:
-    folder = OUT / "pictures"
+    folder = OUT / "images"
     folder.mkdir(exist_ok=True)
     cases = []
     for name, source, options in files():

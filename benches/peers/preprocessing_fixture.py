@@ -56,7 +56,7 @@ def case(size, side, crop_ratio, interpolation, normalization) -> dict:
     pixels = (tensor * torch.tensor(std) + torch.tensor(mean)) * 255
     assert (pixels - pixels.round()).abs().max() < 1e-3
     return {
-        "picture": size,
+        "image": size,
         "side": side,
         "crop_ratio": crop_ratio,
         "interpolation": interpolation,

@@ -38,7 +38,7 @@ fn data_files_that_are_missing_or_broken() {
     let mut bad = fs::read(&test_labels).unwrap();
     *bad.last_mut().unwrap() = 200;
     fs::write(&test_labels, &bad).unwrap();
-    refused(dir, &train(), 1, &["label 200 of picture 39 is out of range, there are 4 classes"]);
+    refused(dir, &train(), 1, &["label 200 of image 39 is out of range, there are 4 classes"]);
     fs::write(&labels, &whole_labels[..100]).unwrap();
     refused(dir, &train(), 1, &["train-labels-idx1-ubyte", "expected 360 values", "found 92"]);
     refused(
@@ -180,7 +180,7 @@ fn pictures_and_weights_that_are_none() {
     assert_eq!(said.code, Some(0), "{said:?}");
     fs::write(dir.join("notes.png"), "not a picture").unwrap();
     let said = run(dir, &["predict", "--weights", "good", "notes.png"]);
-    refused(dir, &said, 1, &["notes.png is not a JPEG, PNG or WebP picture"]);
+    refused(dir, &said, 1, &["notes.png is not a JPEG, PNG or WebP image"]);
     let said = run(dir, &["predict", "--weights", "good", "none.png"]);
     refused(dir, &said, 1, &["cannot read none.png"]);
     fs::write(dir.join("bad.safetensors"), "nothing").unwrap();

@@ -223,8 +223,7 @@ fn strange_files_stop_a_run_or_are_skipped_and_listed() {
     let said = run(dir, &train("folder:tree", "out", &[]));
     assert_eq!((said.code, &said.stdout[..]), (Some(1), ""), "{said:?}");
     let error = said.stderr.lines().last().unwrap();
-    for part in ["of 200 pictures cannot be read", "loader.max_bad = 0.001 allows 0", "data check"]
-    {
+    for part in ["of 200 images cannot be read", "loader.max_bad = 0.001 allows 0", "data check"] {
         assert!(error.contains(part), "{error}");
     }
     let enough = ["--set", "loader.max_bad=0.05"];

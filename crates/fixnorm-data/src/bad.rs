@@ -1,4 +1,4 @@
-//! Pictures that cannot be read or decoded: what is known of each, and how many a loader may skip.
+//! Images that cannot be read or decoded: what is known of each, and how many a loader may skip.
 //! Not here: what stands in their place (`loader.rs`).
 
 use std::collections::BTreeMap;
@@ -10,10 +10,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::{DataError, Sample, Source};
 
-/// A picture that cannot be read or decoded.
+/// An image that cannot be read or decoded.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct BadPicture {
-    /// Which picture of the source.
+pub struct BadImage {
+    /// Which image of the source.
     pub index: usize,
     /// Its file, or `shard.tar/name`.
     #[serde(rename = "path")]
@@ -22,17 +22,17 @@ pub struct BadPicture {
     pub reason: String,
 }
 
-impl BadPicture {
+impl BadImage {
     pub(crate) fn new(index: usize, error: DataError) -> Self {
         let (name, reason) = error.name_and_reason();
         Self { index, name, reason }
     }
 }
 
-/// What `make` makes of a picture.
+/// What `make` makes of an image.
 ///
 /// # Errors
-/// What is wrong with the picture. A decoder that panics on a strange file is no reason to lose a night's run.
+/// What is wrong with the image. A decoder that panics on a strange file is no reason to lose a night's run.
 pub(crate) fn read<R>(
     source: &dyn Source,
     index: usize,
@@ -42,37 +42,33 @@ pub(crate) fn read<R>(
     let Sample::Encoded(encoded) = &sample else { return make(sample) };
     let path = encoded.name.clone();
     catch_unwind(AssertUnwindSafe(|| make(sample))).unwrap_or_else(|_| {
-        Err(DataError::NotAPicture { path, message: "the decoder panicked".to_owned() })
+        Err(DataError::NotAnImage { path, message: "the decoder panicked".to_owned() })
     })
 }
 
-/// Which share of the pictures a loader may skip.
+/// Which share of the images a loader may skip.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limit {
     pub(crate) max_bad: f64,
-    pub(crate) pictures: usize,
+    pub(crate) images: usize,
 }
 
 impl Limit {
     pub(crate) fn allowed(self) -> usize {
-        (self.max_bad * self.pictures as f64).floor() as usize
+        (self.max_bad * self.images as f64).floor() as usize
     }
 }
 
-/// The bad pictures found so far, by their index.
+/// The bad images found so far, by their index.
 #[derive(Debug, Default)]
-pub(crate) struct Known(RwLock<BTreeMap<usize, BadPicture>>);
+pub(crate) struct Known(RwLock<BTreeMap<usize, BadImage>>);
 
 impl Known {
-    /// Adds pictures; those that were not known yet.
+    /// Adds images; those that were not known yet.
     ///
     /// # Errors
     /// [`DataError::TooManyBad`] past the limit.
-    pub(crate) fn add(
-        &self,
-        bad: Vec<BadPicture>,
-        limit: Limit,
-    ) -> Result<Vec<BadPicture>, DataError> {
+    pub(crate) fn add(&self, bad: Vec<BadImage>, limit: Limit) -> Result<Vec<BadImage>, DataError> {
         if bad.is_empty() {
             return Ok(bad);
         }
@@ -82,7 +78,7 @@ impl Known {
         match known.len() > limit.allowed() {
             true => Err(DataError::TooManyBad {
                 bad: known.values().cloned().collect(),
-                pictures: limit.pictures,
+                images: limit.images,
                 max_bad: limit.max_bad,
                 allowed: limit.allowed(),
             }),

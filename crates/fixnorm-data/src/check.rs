@@ -1,5 +1,5 @@
-//! Every picture of a data set looked at once: which cannot be read, sizes, classes, channel statistics.
-//! Not here: what a loader does about bad pictures (`loader.rs`).
+//! Every image of a data set looked at once: which cannot be read, sizes, classes, channel statistics.
+//! Not here: what a loader does about bad images (`loader.rs`).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use serde::Serialize;
 
 use crate::decode::recoloured;
-use crate::{BadPicture, DataSet, Picture, Sample, Source, bad};
+use crate::{BadImage, DataSet, Image, Sample, Source, bad};
 
 /// What a data set is like.
 #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -19,7 +19,7 @@ pub struct Report {
     pub parts: Vec<PartReport>,
     /// In the order of the labels.
     pub classes: Vec<ClassReport>,
-    /// Mean of each channel over the readable training pictures, pixels in 0..1. Every picture weighs the
+    /// Mean of each channel over the readable training images, pixels in 0..1. Every image weighs the
     /// same, as it does once it is resized.
     pub mean: Vec<f64>,
     /// Standard deviation of each channel, likewise.
@@ -31,14 +31,15 @@ pub struct Report {
 pub struct PartReport {
     /// `train`, `val` or `test`.
     pub part: &'static str,
-    /// Number of pictures.
-    pub pictures: usize,
+    /// Number of images.
+    #[serde(rename = "pictures")]
+    pub images: usize,
     /// Rows of the readable ones; none where none is.
     pub height: Option<Range>,
     /// Columns of the readable ones.
     pub width: Option<Range>,
     /// Those that cannot be read.
-    pub bad: Vec<BadPicture>,
+    pub bad: Vec<BadImage>,
 }
 
 /// How far numbers spread.
@@ -52,26 +53,27 @@ pub struct Range {
     pub max: usize,
 }
 
-/// How many pictures a class has.
+/// How many images a class has.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct ClassReport {
     /// Its name.
     pub name: String,
     /// Of each part, in the order of the report's.
-    pub pictures: Vec<usize>,
+    #[serde(rename = "pictures")]
+    pub images: Vec<usize>,
 }
 
 impl Report {
-    /// Number of pictures that cannot be read.
+    /// Number of images that cannot be read.
     pub fn bad(&self) -> usize {
         self.parts.iter().map(|part| part.bad.len()).sum()
     }
 }
 
-/// Pictures decoded between two additions: enough for all threads, and little memory.
+/// Images decoded between two additions: enough for all threads, and little memory.
 const CHUNK: usize = 4096;
 
-/// Decodes every picture, on all threads. `progress` is called with how many of how many are done, from
+/// Decodes every image, on all threads. `progress` is called with how many of how many are done, from
 /// several threads.
 pub fn check(data: &DataSet, progress: &(dyn Fn(usize, usize) + Sync)) -> Report {
     let parts =
@@ -91,8 +93,8 @@ pub fn check(data: &DataSet, progress: &(dyn Fn(usize, usize) + Sync)) -> Report
                     .into_par_iter()
                     .map(|index| {
                         let looked = bad::read(&***source, index, Sample::decode)
-                            .map(|picture| Look::at(&picture, channels))
-                            .map_err(|error| BadPicture::new(index, error));
+                            .map(|image| Look::at(&image, channels))
+                            .map_err(|error| BadImage::new(index, error));
                         progress(done.fetch_add(1, Ordering::Relaxed) + 1, all);
                         looked
                     })
@@ -105,7 +107,7 @@ pub fn check(data: &DataSet, progress: &(dyn Fn(usize, usize) + Sync)) -> Report
         .collect();
     let classes = data.class_names.iter().enumerate().map(|(label, name)| ClassReport {
         name: name.clone(),
-        pictures: parts
+        images: parts
             .iter()
             .map(|(_, source)| {
                 (0..source.len()).filter(|&i| source.label(i) as usize == label).count()
@@ -123,7 +125,7 @@ pub fn check(data: &DataSet, progress: &(dyn Fn(usize, usize) + Sync)) -> Report
             .zip(looks)
             .map(|((part, source), looks)| PartReport {
                 part,
-                pictures: source.len(),
+                images: source.len(),
                 height: range(looks.heights),
                 width: range(looks.widths),
                 bad: looks.bad,
@@ -132,7 +134,7 @@ pub fn check(data: &DataSet, progress: &(dyn Fn(usize, usize) + Sync)) -> Report
     }
 }
 
-/// What one picture is like.
+/// What one image is like.
 struct Look {
     height: usize,
     width: usize,
@@ -141,12 +143,12 @@ struct Look {
 }
 
 impl Look {
-    fn at(picture: &Picture, channels: usize) -> Self {
+    fn at(image: &Image, channels: usize) -> Self {
         let coloured;
-        let shown = match picture.channels == channels {
-            true => picture,
+        let shown = match image.channels == channels {
+            true => image,
             false => {
-                coloured = recoloured(picture, channels);
+                coloured = recoloured(image, channels);
                 &coloured
             }
         };
@@ -157,20 +159,20 @@ impl Look {
                 *sum = (sum.0 + value, sum.1 + value * value);
             }
         }
-        let count = (picture.height * picture.width) as f64;
+        let count = (image.height * image.width) as f64;
         let moments = sums.into_iter().map(|(sum, squares)| {
             (sum as f64 / 255.0 / count, squares as f64 / (255.0 * 255.0) / count)
         });
-        Self { height: picture.height, width: picture.width, moments: moments.collect() }
+        Self { height: image.height, width: image.width, moments: moments.collect() }
     }
 }
 
-/// What the pictures of a part are like.
+/// What the images of a part are like.
 struct Looks {
     heights: Vec<usize>,
     widths: Vec<usize>,
     moments: Vec<(f64, f64)>,
-    bad: Vec<BadPicture>,
+    bad: Vec<BadImage>,
 }
 
 impl Looks {
@@ -179,7 +181,7 @@ impl Looks {
         Self { heights: vec![], widths: vec![], moments, bad: vec![] }
     }
 
-    fn add(&mut self, look: Result<Look, BadPicture>) {
+    fn add(&mut self, look: Result<Look, BadImage>) {
         match look {
             Ok(look) => {
                 self.heights.push(look.height);
@@ -192,7 +194,7 @@ impl Looks {
         }
     }
 
-    /// Means and standard deviations; empty where there is no picture.
+    /// Means and standard deviations; empty where there is no image.
     fn statistics(&self) -> (Vec<f64>, Vec<f64>) {
         let count = self.heights.len() as f64;
         match self.heights.is_empty() {
@@ -219,14 +221,14 @@ mod tests {
     use crate::DataSpec;
 
     #[test]
-    fn a_tree_is_described_and_its_bad_pictures_named() {
+    fn a_tree_is_described_and_its_bad_images_named() {
         let dir = tempfile::tempdir().unwrap();
         let write = |name: &str, width, height, value| {
             let path = dir.path().join(name);
             std::fs::create_dir_all(path.parent().unwrap()).unwrap();
             image::RgbImage::from_pixel(width, height, image::Rgb(value)).save(path).unwrap();
         };
-        // Each picture weighs the same, however large it is.
+        // Each image weighs the same, however large it is.
         write("train/a/0.png", 10, 20, [0, 255, 51]);
         write("train/a/1.png", 100, 20, [255, 255, 51]);
         write("train/b/0.png", 30, 5, [0, 255, 51]);
@@ -248,11 +250,11 @@ mod tests {
             "{report:?}"
         );
         let [train, val] = &report.parts[..] else { panic!("{report:?}") };
-        assert_eq!((train.pictures, val.pictures, report.bad()), (5, 1, 1));
+        assert_eq!((train.images, val.images, report.bad()), (5, 1, 1));
         assert_eq!(train.width, Some(Range { min: 10, median: 30, max: 100 }));
         assert_eq!(val.height, Some(Range { min: 8, median: 8, max: 8 }));
         assert!(train.bad[0].name.ends_with("train/b/2.png"), "{report:?}");
-        let classes: Vec<_> = report.classes.iter().map(|class| &class.pictures[..]).collect();
+        let classes: Vec<_> = report.classes.iter().map(|class| &class.images[..]).collect();
         assert_eq!(classes, [[2, 0], [3, 1]]);
     }
 

@@ -30,7 +30,7 @@ pub(crate) fn load(dir: &Path, name: String) -> Result<DataSet, DataError> {
     let labels = train.labels();
     let (train_indices, val) = split::balanced(&labels, labels.len() / VAL_SHARE);
     if val.is_empty() {
-        let expected = format!("at least {VAL_SHARE} pictures in all batches");
+        let expected = format!("at least {VAL_SHARE} images in all batches");
         return Err(DataError::format(&batches[0], expected, labels.len()));
     }
     let train_part = train.subset(train_indices);
@@ -122,9 +122,9 @@ mod tests {
         assert_eq!((data.train.len(), data.val.len()), (90, 10));
         let test = data.test.unwrap();
         assert_eq!((test.len(), test.label(13)), (20, 3));
-        let picture = test.picture(13).unwrap();
-        assert_eq!((picture.height, picture.width, picture.channels), (32, 32, 3));
-        assert_eq!(picture.pixels[..6], [213, 57, 157, 213, 57, 157]);
+        let image = test.image(13).unwrap();
+        assert_eq!((image.height, image.width, image.channels), (32, 32, 3));
+        assert_eq!(image.pixels[..6], [213, 57, 157, 213, 57, 157]);
         assert_eq!(data.class_names[9], "class 9");
         // The official archive's directory within.
         let outer = tempfile::tempdir().unwrap();
@@ -145,7 +145,7 @@ mod tests {
             "{said}"
         );
         let said = error("test_batch.bin", &[10; 3073]);
-        assert!(said.contains("test_batch.bin: label 10 of picture 0"), "{said}");
+        assert!(said.contains("test_batch.bin: label 10 of image 0"), "{said}");
         let said = error("batches.meta.txt", b"cat\n");
         assert!(said.contains("expected 10 names"), "{said}");
         let dir = directory(20);

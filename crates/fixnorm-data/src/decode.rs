@@ -1,4 +1,4 @@
-//! A picture file to pixels: JPEG, PNG and WebP, told apart by their content.
+//! An image file to pixels: JPEG, PNG and WebP, told apart by their content.
 //! Not here: random changes and normalization (`transform.rs`), resizing itself (`resize.rs`).
 //!
 //! Pixels are those that Pillow's `convert("RGB")` has, as torchvision and timm use it: alpha is dropped, a
@@ -14,42 +14,42 @@ use std::path::Path;
 use image::{DynamicImage, ImageFormat, ImageReader, Limits};
 
 use crate::resize::{Interpolation, resize};
-use crate::{DataError, Encoded, Picture, jpeg};
+use crate::{DataError, Encoded, Image, jpeg};
 
-/// The most pixels that a picture may have, so that a file of a few bytes cannot claim all memory. Pillow
+/// The most pixels that an image may have, so that a file of a few bytes cannot claim all memory. Pillow
 /// warns of larger ones.
 pub const MAX_PIXELS: usize = 89_478_485;
 
-/// The most bytes that a picture file may have.
+/// The most bytes that an image file may have.
 pub const MAX_FILE_BYTES: u64 = 1 << 28;
 
-/// Rows and columns of a picture.
+/// Rows and columns of an image.
 pub(crate) type Window = [Range<usize>; 2];
 
-/// A part of a larger picture.
+/// A part of a larger image.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Part {
     /// Its pixels.
-    pub(crate) picture: Picture,
+    pub(crate) image: Image,
     /// Row and column of its first pixel in the whole.
     pub(crate) origin: [usize; 2],
 }
 
-impl From<Picture> for Part {
-    fn from(picture: Picture) -> Self {
-        Self { picture, origin: [0, 0] }
+impl From<Image> for Part {
+    fn from(image: Image) -> Self {
+        Self { image, origin: [0, 0] }
     }
 }
 
-/// Reads a picture file; grey pictures have one channel, others three.
+/// Reads an image file; grey images have one channel, others three.
 ///
 /// # Errors
-/// A file that cannot be read, or is not such a picture.
-pub fn read_picture(path: &Path) -> Result<Picture, DataError> {
+/// A file that cannot be read, or is not such an image.
+pub fn read_image(path: &Path) -> Result<Image, DataError> {
     decode(&read_encoded(path)?)
 }
 
-/// A picture file's bytes.
+/// An image file's bytes.
 ///
 /// # Errors
 /// A file that cannot be read, or has more than [`MAX_FILE_BYTES`].
@@ -63,12 +63,12 @@ pub(crate) fn read_encoded(path: &Path) -> Result<Encoded, DataError> {
     file.take(MAX_FILE_BYTES + 1).read_to_end(&mut bytes).map_err(unreadable)?;
     if bytes.len() as u64 > MAX_FILE_BYTES {
         let message = format!("it has more than {MAX_FILE_BYTES} bytes");
-        return Err(DataError::NotAPicture { path: path.to_owned(), message });
+        return Err(DataError::NotAnImage { path: path.to_owned(), message });
     }
     Ok(Encoded { bytes, name: path.to_owned() })
 }
 
-/// The bytes of a picture in a file of many. Opened each time: sets have more files than a process may have open.
+/// The bytes of an image in a file of many. Opened each time: sets have more files than a process may have open.
 pub(crate) fn read_within(path: &Path, offset: u64, size: u64) -> io::Result<Vec<u8>> {
     let mut file = File::open(path)?;
     file.seek(SeekFrom::Start(offset))?;
@@ -77,12 +77,12 @@ pub(crate) fn read_within(path: &Path, offset: u64, size: u64) -> io::Result<Vec
     Ok(bytes)
 }
 
-/// The whole picture; grey pictures have one channel, others three.
+/// The whole image; grey images have one channel, others three.
 ///
 /// # Errors
-/// [`DataError::NotAPicture`]: not a JPEG, PNG or WebP file, a torn one, or more than [`MAX_PIXELS`] pixels.
-pub fn decode(encoded: &Encoded) -> Result<Picture, DataError> {
-    decode_window(encoded, |[height, width]| [0..height, 0..width]).map(|part| part.picture)
+/// [`DataError::NotAnImage`]: not a JPEG, PNG or WebP file, a torn one, or more than [`MAX_PIXELS`] pixels.
+pub fn decode(encoded: &Encoded) -> Result<Image, DataError> {
+    decode_window(encoded, |[height, width]| [0..height, 0..width]).map(|part| part.image)
 }
 
 /// The pixels of a window, and maybe some around it. `choose` is told height and width of the whole and chooses
@@ -95,21 +95,21 @@ pub(crate) fn decode_window(
     encoded: &Encoded,
     choose: impl FnOnce([usize; 2]) -> Window,
 ) -> Result<Part, DataError> {
-    let wrong = |message: String| DataError::NotAPicture { path: encoded.name.clone(), message };
+    let wrong = |message: String| DataError::NotAnImage { path: encoded.name.clone(), message };
     let bytes = &encoded.bytes[..];
     match image::guess_format(bytes) {
         Ok(ImageFormat::Jpeg) => jpeg::decode_window(bytes, choose).map_err(wrong),
         Ok(format @ (ImageFormat::Png | ImageFormat::WebP)) => {
-            let picture = decode_whole(bytes, format).map_err(wrong)?;
-            choose([picture.height, picture.width]);
-            Ok(Part::from(picture))
+            let image = decode_whole(bytes, format).map_err(wrong)?;
+            choose([image.height, image.width]);
+            Ok(Part::from(image))
         }
         _ if bytes.is_empty() => Err(wrong("it is empty".to_owned())),
         _ => Err(wrong("it begins like none".to_owned())),
     }
 }
 
-/// Why a picture of this size is not decoded, if so.
+/// Why an image of this size is not decoded, if so.
 pub(crate) fn check_size([height, width]: [usize; 2]) -> Result<(), String> {
     match height.checked_mul(width) {
         Some(0) => Err("it has no pixels".to_owned()),
@@ -118,7 +118,7 @@ pub(crate) fn check_size([height, width]: [usize; 2]) -> Result<(), String> {
     }
 }
 
-fn decode_whole(bytes: &[u8], format: ImageFormat) -> Result<Picture, String> {
+fn decode_whole(bytes: &[u8], format: ImageFormat) -> Result<Image, String> {
     let reader = || {
         let mut reader = ImageReader::with_format(Cursor::new(bytes), format);
         let mut limits = Limits::default();
@@ -133,7 +133,7 @@ fn decode_whole(bytes: &[u8], format: ImageFormat) -> Result<Picture, String> {
 }
 
 /// As Pillow converts.
-fn without_alpha(image: DynamicImage) -> Picture {
+fn without_alpha(image: DynamicImage) -> Image {
     let upper = |values: Vec<u16>| values.into_iter().map(|value| (value >> 8) as u8).collect();
     let cut = |values: Vec<u16>| values.into_iter().map(|value| value.min(255) as u8).collect();
     let (height, width) = (image.height() as usize, image.width() as usize);
@@ -149,15 +149,15 @@ fn without_alpha(image: DynamicImage) -> Picture {
         // Not of the formats read here.
         other => (3, other.into_rgb8().into_raw()),
     };
-    let picture = Picture { height, width, channels, pixels };
+    let image = Image { height, width, channels, pixels };
     match channels {
-        2 => recoloured(&picture, 1),
-        4 => recoloured(&picture, 3),
-        _ => picture,
+        2 => recoloured(&image, 1),
+        4 => recoloured(&image, 3),
+        _ => image,
     }
 }
 
-/// The picture in another shape: `[height, width, channels]` with 1 or 3 channels. It may itself have
+/// The image in another shape: `[height, width, channels]` with 1 or 3 channels. It may itself have
 /// grey, grey and alpha, RGB, or RGBA; alpha is dropped.
 ///
 /// Resized with an antialiased bilinear filter where the size differs; colours become grey by
@@ -165,28 +165,28 @@ fn without_alpha(image: DynamicImage) -> Picture {
 ///
 /// # Panics
 /// If either has another number of channels, or no pixels.
-pub fn fit(picture: &Picture, shape: [usize; 3]) -> Picture {
+pub fn fit(image: &Image, shape: [usize; 3]) -> Image {
     let [height, width, channels] = shape;
-    resize(&recoloured(picture, channels), height, width, Interpolation::Bilinear)
+    resize(&recoloured(image, channels), height, width, Interpolation::Bilinear)
 }
 
-/// The picture with 1 or 3 channels, colours and alpha as in [`fit`].
+/// The image with 1 or 3 channels, colours and alpha as in [`fit`].
 ///
 /// # Panics
 /// If either has another number of channels.
-pub(crate) fn recoloured(picture: &Picture, channels: usize) -> Picture {
-    let pixels = picture.pixels.chunks_exact(picture.channels);
-    let pixels: Vec<u8> = match (picture.channels, channels) {
-        (from, to) if from == to => picture.pixels.clone(),
+pub(crate) fn recoloured(image: &Image, channels: usize) -> Image {
+    let pixels = image.pixels.chunks_exact(image.channels);
+    let pixels: Vec<u8> = match (image.channels, channels) {
+        (from, to) if from == to => image.pixels.clone(),
         (2, 1) => pixels.map(|pixel| pixel[0]).collect(),
         (1 | 2, 3) => pixels.flat_map(|pixel| [pixel[0]; 3]).collect(),
         (3 | 4, 1) => pixels.map(luma).collect(),
         (4, 3) => pixels.flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect(),
         (from, to) => {
-            panic!("pictures have 1 to 4 channels and models 1 or 3, not {from} and {to}")
+            panic!("images have 1 to 4 channels and models 1 or 3, not {from} and {to}")
         }
     };
-    Picture { channels, pixels, ..*picture }
+    Image { channels, pixels, ..*image }
 }
 
 /// Rounded as PIL's conversion to `L` rounds.
@@ -201,19 +201,19 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pictures_are_read_by_their_content() {
+    fn images_are_read_by_their_content() {
         let dir = tempfile::tempdir().unwrap();
         let grey = image::GrayImage::from_fn(5, 3, |x, y| image::Luma([(x * 40 + y) as u8]));
         let path = dir.path().join("grey.jpg");
         grey.save_with_format(&path, image::ImageFormat::Png).unwrap();
-        let read = read_picture(&path).unwrap();
+        let read = read_image(&path).unwrap();
         assert_eq!((read.height, read.width, read.channels), (3, 5, 1));
         assert_eq!(read.pixels, grey.into_raw());
 
         let flat = image::RgbImage::from_pixel(9, 6, image::Rgb([90, 150, 30]));
         let path = dir.path().join("no-ending");
         flat.save_with_format(&path, image::ImageFormat::Jpeg).unwrap();
-        let read = read_picture(&path).unwrap();
+        let read = read_image(&path).unwrap();
         assert_eq!((read.height, read.width, read.channels), (6, 9, 3));
         let near = |(found, expected): (&u8, u8)| found.abs_diff(expected) <= 3;
         assert!(read.pixels.iter().zip([90, 150, 30].into_iter().cycle()).all(near));
@@ -221,20 +221,20 @@ mod tests {
         let colour = image::RgbaImage::from_pixel(4, 2, image::Rgba([200, 100, 50, 7]));
         let path = dir.path().join("colour.png");
         colour.save(&path).unwrap();
-        let read = read_picture(&path).unwrap();
+        let read = read_image(&path).unwrap();
         assert_eq!((read.channels, &read.pixels[..3]), (3, &[200, 100, 50][..]));
         // PIL: Image.new("RGB", (1, 1), (200, 100, 50)).convert("L").getpixel((0, 0)) is 124.
         assert_eq!(fit(&read, [2, 4, 1]).pixels, [124; 8]);
     }
 
     #[test]
-    fn what_is_not_a_picture_is_named() {
+    fn what_is_not_an_image_is_named() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("notes.png");
-        std::fs::write(&path, "not a picture").unwrap();
-        let error = read_picture(&path).unwrap_err();
+        std::fs::write(&path, "not an image").unwrap();
+        let error = read_image(&path).unwrap_err();
         assert!(
-            matches!(error, DataError::NotAPicture { .. })
+            matches!(error, DataError::NotAnImage { .. })
                 && error.to_string().contains("notes.png")
         );
         let whole = dir.path().join("whole.png");
@@ -244,10 +244,10 @@ mod tests {
         let bytes = std::fs::read(&whole).unwrap();
         let torn = dir.path().join("torn.png");
         std::fs::write(&torn, &bytes[..bytes.len() / 2]).unwrap();
-        assert!(matches!(read_picture(&torn).unwrap_err(), DataError::NotAPicture { .. }));
-        assert!(matches!(read_picture(dir.path()).unwrap_err(), DataError::Read { .. }));
+        assert!(matches!(read_image(&torn).unwrap_err(), DataError::NotAnImage { .. }));
+        assert!(matches!(read_image(dir.path()).unwrap_err(), DataError::Read { .. }));
         assert!(matches!(
-            read_picture(&dir.path().join("none")).unwrap_err(),
+            read_image(&dir.path().join("none")).unwrap_err(),
             DataError::Read { .. }
         ));
     }
@@ -265,7 +265,7 @@ mod tests {
     }
 
     #[test]
-    fn torn_jpegs_are_no_pictures() {
+    fn torn_jpegs_are_no_images() {
         let image = image::RgbImage::from_fn(64, 48, |x, y| {
             image::Rgb([(x * 4) as u8, (y * 5) as u8, (x * y) as u8])
         });
@@ -273,7 +273,7 @@ mod tests {
         assert!(decode(&Encoded { bytes: whole.clone(), name: "x.jpg".into() }).is_ok());
         for kept in [0, 1, 2, 3, 10, 100, whole.len() / 2, whole.len() * 9 / 10, whole.len() - 2] {
             let said = reason(whole[..kept].to_vec());
-            assert!(said.starts_with("x.jpg is not a JPEG, PNG or WebP picture"), "{kept}: {said}");
+            assert!(said.starts_with("x.jpg is not a JPEG, PNG or WebP image"), "{kept}: {said}");
         }
     }
 
@@ -294,26 +294,26 @@ mod tests {
 
     #[test]
     fn fitting_keeps_what_fits() {
-        let picture =
-            Picture { height: 2, width: 3, channels: 1, pixels: vec![10, 20, 30, 40, 50, 60] };
-        assert_eq!(fit(&picture, [2, 3, 1]), picture);
-        assert_eq!(fit(&picture, [2, 3, 3]).pixels[..6], [10, 10, 10, 20, 20, 20]);
-        let flat = Picture { pixels: vec![77; 6], ..picture };
+        let image =
+            Image { height: 2, width: 3, channels: 1, pixels: vec![10, 20, 30, 40, 50, 60] };
+        assert_eq!(fit(&image, [2, 3, 1]), image);
+        assert_eq!(fit(&image, [2, 3, 3]).pixels[..6], [10, 10, 10, 20, 20, 20]);
+        let flat = Image { pixels: vec![77; 6], ..image };
         assert_eq!(fit(&flat, [5, 4, 3]).pixels, [77; 60]);
     }
 
     #[test]
     fn alpha_is_dropped() {
-        let picture = |channels, pixels: &[u8]| Picture {
+        let image = |channels, pixels: &[u8]| Image {
             height: 1,
             width: 2,
             channels,
             pixels: pixels.to_vec(),
         };
-        let colour = picture(4, &[200, 100, 50, 0, 9, 9, 9, 255]);
+        let colour = image(4, &[200, 100, 50, 0, 9, 9, 9, 255]);
         assert_eq!(fit(&colour, [1, 2, 3]).pixels, [200, 100, 50, 9, 9, 9]);
         assert_eq!(fit(&colour, [1, 2, 1]).pixels, [124, 9]);
-        let grey = picture(2, &[5, 0, 6, 255]);
+        let grey = image(2, &[5, 0, 6, 255]);
         assert_eq!(fit(&grey, [1, 2, 1]).pixels, [5, 6]);
         assert_eq!(fit(&grey, [1, 2, 3]).pixels, [5, 5, 5, 6, 6, 6]);
     }
@@ -322,7 +322,7 @@ mod tests {
     fn shrinking_averages_instead_of_skipping() {
         // Columns of 0 and 240 in turn: a filter without antialiasing keeps one of the two.
         let pixels = (0..6 * 16).map(|i| if i % 2 == 0 { 0 } else { 240 }).collect();
-        let stripes = Picture { height: 6, width: 16, channels: 1, pixels };
+        let stripes = Image { height: 6, width: 16, channels: 1, pixels };
         let small = fit(&stripes, [3, 4, 1]);
         assert_eq!((small.height, small.width, small.channels), (3, 4, 1));
         assert!(small.pixels.iter().all(|p| (100..=140).contains(p)), "{:?}", small.pixels);

@@ -1,5 +1,5 @@
 //! A directory of four IDX files, named as those of the MNIST family, as a data set.
-//! Not here: the format (`idx.rs`), which pictures validate (`split.rs`).
+//! Not here: the format (`idx.rs`), which images validate (`split.rs`).
 
 use std::path::Path;
 use std::sync::Arc;
@@ -27,8 +27,8 @@ pub(crate) fn load(dir: &Path, class_names: Option<Vec<String>>) -> Result<DataS
         let (image_file, label_file) = (dir.join(images), dir.join(labels));
         let (images, labels) = (idx::read(&image_file)?, idx::read(&label_file)?);
         let shape = images.shape.get(1..).unwrap_or_default().to_vec();
-        let pictures = idx::pictures(images, labels, [&image_file, &label_file], classes)?;
-        Ok::<_, DataError>((pictures, shape))
+        let images = idx::labelled(images, labels, [&image_file, &label_file], classes)?;
+        Ok::<_, DataError>((images, shape))
     };
     let known = class_names.as_ref().map(Vec::len);
     let (all, sides) = read(TRAIN_IMAGES, TRAIN_LABELS, known)?;
@@ -45,7 +45,7 @@ pub(crate) fn load(dir: &Path, class_names: Option<Vec<String>>) -> Result<DataS
             if test_sides != sides {
                 return Err(DataError::Format {
                     path: dir.join(TEST_IMAGES),
-                    expected: format!("pictures of the training set's size {sides:?}"),
+                    expected: format!("images of the training set's size {sides:?}"),
                     found: format!("{test_sides:?}"),
                 });
             }
@@ -56,7 +56,7 @@ pub(crate) fn load(dir: &Path, class_names: Option<Vec<String>>) -> Result<DataS
     if val.is_empty() {
         return Err(DataError::Format {
             path: dir.join(TRAIN_IMAGES),
-            expected: format!("at least {VAL_SHARE} pictures"),
+            expected: format!("at least {VAL_SHARE} images"),
             found: labels.len().to_string(),
         });
     }
@@ -88,7 +88,7 @@ pub(crate) mod tests {
         fs::write(path, bytes).unwrap();
     }
 
-    /// A directory of `train` and `test` pictures of 2×3 in `classes` classes.
+    /// A directory of `train` and `test` images of 2×3 in `classes` classes.
     pub(crate) fn directory(train: u32, test: u32, classes: u32) -> tempfile::TempDir {
         let dir = tempfile::tempdir().unwrap();
         for (count, images, labels) in
@@ -133,7 +133,7 @@ pub(crate) mod tests {
         write_idx(&dir.path().join(TEST_LABELS), &[12], &[0, 1, 2, 3, 0, 1, 2, 9, 0, 1, 2, 3]);
         let error = load(&dir).err().unwrap().to_string();
         assert!(
-            error.ends_with("label 9 of picture 7 is out of range, there are 4 classes"),
+            error.ends_with("label 9 of image 7 is out of range, there are 4 classes"),
             "{error}"
         );
     }
@@ -151,11 +151,11 @@ pub(crate) mod tests {
             assert!(error.starts_with("cannot read") && error.contains(test), "{error}");
         }
         let error = load(&directory(5, 0, 2)).err().unwrap().to_string();
-        assert!(error.contains("at least 12 pictures"), "{error}");
+        assert!(error.contains("at least 12 images"), "{error}");
     }
 
     #[test]
-    fn test_pictures_of_another_size_are_refused() {
+    fn test_images_of_another_size_are_refused() {
         let dir = directory(240, 12, 4);
         write_idx(&dir.path().join(TEST_IMAGES), &[12, 3, 2], &[0; 72]);
         let error = load(&dir).err().unwrap().to_string();
@@ -178,7 +178,7 @@ pub(crate) mod tests {
         }
         let data = load(&dir).unwrap();
         assert_eq!(data.shape, Some([1, 2, 3]));
-        assert_eq!(data.val.picture(0).unwrap().pixels, [10, 20, 30, 20, 20, 30]);
+        assert_eq!(data.val.image(0).unwrap().pixels, [10, 20, 30, 20, 20, 30]);
         let Normalization { mean, std } = data.normalization;
         for (found, expected) in mean.iter().zip([15.0, 20.0, 30.0]) {
             assert!((found - expected / 255.0).abs() < 1e-6, "{mean:?}");

@@ -27,7 +27,7 @@ macro_rules! part {
 fn part(name: &str, images: &[u8], labels: &[u8]) -> Result<InMemory, DataError> {
     let file = Path::new(name);
     let (images, labels) = (idx::parse(images, file)?, idx::parse(labels, file)?);
-    idx::pictures(images, labels, [file, file], Some(fashion::class_names().len()))
+    idx::labelled(images, labels, [file, file], Some(fashion::class_names().len()))
 }
 
 pub(crate) fn fashion_mnist_mini() -> Result<DataSet, DataError> {
@@ -61,11 +61,11 @@ mod tests {
             }
         }
         let all = |source: &Arc<dyn Source>| -> Vec<Vec<u8>> {
-            (0..source.len()).map(|i| source.picture(i).unwrap().pixels).collect()
+            (0..source.len()).map(|i| source.image(i).unwrap().pixels).collect()
         };
         let train: HashSet<_> = all(&data.train).into_iter().collect();
-        // Fashion-MNIST has a few pictures twice, hence not exactly none.
+        // Fashion-MNIST has a few images twice, hence not exactly none.
         let shared = all(&data.val).iter().filter(|pixels| train.contains(*pixels)).count();
-        assert!(shared <= 2, "{shared} validation pictures are in the training set");
+        assert!(shared <= 2, "{shared} validation images are in the training set");
     }
 }

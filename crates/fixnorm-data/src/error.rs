@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::BadPicture;
+use crate::BadImage;
 
 /// Data that cannot be read or used.
 #[derive(Debug, thiserror::Error)]
@@ -55,28 +55,28 @@ pub enum DataError {
         found: String,
     },
     /// A label that no class has.
-    #[error("{}: label {label} of picture {index} is out of range, there are {classes} classes", path.display())]
+    #[error("{}: label {label} of image {index} is out of range, there are {classes} classes", path.display())]
     Label {
         /// The file.
         path: PathBuf,
-        /// Which picture.
+        /// Which image.
         index: usize,
         /// Its label.
         label: u32,
         /// Number of classes.
         classes: usize,
     },
-    /// A file that is not a picture that can be decoded.
-    #[error("{} is not a JPEG, PNG or WebP picture that can be decoded: {message}", path.display())]
-    NotAPicture {
+    /// A file that is not an image that can be decoded.
+    #[error("{} is not a JPEG, PNG or WebP image that can be decoded: {message}", path.display())]
+    NotAnImage {
         /// The file.
         path: PathBuf,
         /// The decoder's words.
         message: String,
     },
-    /// A directory without pictures.
-    #[error("{} holds no pictures", path.display())]
-    NoPictures {
+    /// A directory without images.
+    #[error("{} holds no images", path.display())]
+    NoImages {
         /// The directory.
         path: PathBuf,
     },
@@ -88,24 +88,24 @@ pub enum DataError {
         /// `.tar` or `.parquet`.
         kind: &'static str,
     },
-    /// More pictures that cannot be read than a loader may skip.
+    /// More images that cannot be read than a loader may skip.
     #[error(
-        "{} of {pictures} pictures cannot be read, and loader.max_bad = {max_bad} allows {allowed}: {}; \
+        "{} of {images} images cannot be read, and loader.max_bad = {max_bad} allows {allowed}: {}; \
          `fixnorm data check DATA` lists them all",
         bad.len(), first(.bad)
     )]
     TooManyBad {
         /// Those found so far.
-        bad: Vec<BadPicture>,
-        /// Pictures in all.
-        pictures: usize,
+        bad: Vec<BadImage>,
+        /// Images in all.
+        images: usize,
         /// Share that may be skipped.
         max_bad: f64,
-        /// The same in pictures.
+        /// The same in images.
         allowed: usize,
     },
-    /// A picture of another shape where pictures are not resized.
-    #[error("a picture of height, width and channels {found:?}, expected {expected:?}")]
+    /// An image of another shape where images are not resized.
+    #[error("an image of height, width and channels {found:?}, expected {expected:?}")]
     Shape {
         /// Its shape.
         found: [usize; 3],
@@ -138,7 +138,7 @@ impl DataError {
     pub(crate) fn name_and_reason(self) -> (PathBuf, String) {
         match self {
             DataError::Read { path, source } => (path, format!("cannot be read: {source}")),
-            DataError::NotAPicture { path, message } => (path, message),
+            DataError::NotAnImage { path, message } => (path, message),
             DataError::Format { path, expected, found } => {
                 (path, format!("expected {expected}, found {found}"))
             }
@@ -158,7 +158,7 @@ impl DataError {
 }
 
 /// The first few, with what is wrong with each.
-fn first(bad: &[BadPicture]) -> String {
+fn first(bad: &[BadImage]) -> String {
     const SHOWN: usize = 3;
     let shown =
         bad.iter().take(SHOWN).map(|bad| format!("{} ({})", bad.name.display(), bad.reason));

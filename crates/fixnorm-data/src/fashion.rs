@@ -24,7 +24,7 @@ pub(crate) fn class_names() -> Vec<String> {
     CLASSES.map(str::to_owned).to_vec()
 }
 
-/// Mean and standard deviation of the training pictures.
+/// Mean and standard deviation of the training images.
 pub(crate) fn normalization() -> Normalization {
     Normalization { mean: vec![0.2860], std: vec![0.3530] }
 }
@@ -41,16 +41,16 @@ pub(crate) fn load(dir: &Path, name: String) -> Result<DataSet, DataError> {
         && channels != 1
     {
         let found = format!("{channels} channels");
-        return Err(wrong(directory::TRAIN_IMAGES, "grey pictures", found));
+        return Err(wrong(directory::TRAIN_IMAGES, "grey images", found));
     }
     if data.test.is_none() {
-        let expected = "the official test pictures";
+        let expected = "the official test images";
         return Err(wrong(directory::TEST_IMAGES, expected, "no such file".to_owned()));
     }
     Ok(DataSet { normalization: normalization(), name, ..data })
 }
 
-/// The first of the usual places that has the training pictures.
+/// The first of the usual places that has the training images.
 pub(crate) fn find() -> Result<PathBuf, DataError> {
     places::find("fashion-mnist", has)
 }
@@ -94,7 +94,7 @@ mod tests {
             write_idx(&dir.path().join(labels), &[count], &values);
             let said = error(&dir);
             assert!(said.contains(labels), "{said}");
-            let expected = "label 10 of picture 13 is out of range, there are 10 classes";
+            let expected = "label 10 of image 13 is out of range, there are 10 classes";
             assert!(said.ends_with(expected), "{said}");
         }
     }
@@ -102,7 +102,7 @@ mod tests {
     #[test]
     fn half_a_set_is_refused() {
         let said = error(&directory(240, 0, 4));
-        assert!(said.contains(directory::TEST_IMAGES) && said.contains("test pictures"), "{said}");
+        assert!(said.contains(directory::TEST_IMAGES) && said.contains("test images"), "{said}");
 
         let dir = directory(240, 20, 4);
         let images = dir.path().join(directory::TRAIN_IMAGES);
@@ -110,6 +110,6 @@ mod tests {
         let images = dir.path().join(directory::TEST_IMAGES);
         write_idx(&images, &[20, 1, 2, 3], &[0; 20 * 6]);
         let said = error(&dir);
-        assert!(said.ends_with("expected grey pictures, found 3 channels"), "{said}");
+        assert!(said.ends_with("expected grey images, found 3 channels"), "{said}");
     }
 }

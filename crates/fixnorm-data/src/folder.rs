@@ -1,6 +1,6 @@
-//! A directory tree of picture files: `train/CLASS/*.jpg`, `val/CLASS/…`, `test/CLASS/…`.
+//! A directory tree of image files: `train/CLASS/*.jpg`, `val/CLASS/…`, `test/CLASS/…`.
 //!
-//! Classes are the directories in `train`, sorted; pictures are sorted by class, directory and name, as
+//! Classes are the directories in `train`, sorted; images are sorted by class, directory and name, as
 //! torchvision's `ImageFolder` has them. No index is kept: to know that one still holds, every directory would
 //! have to be listed all the same.
 //! Not here: decoding (`decode.rs`).
@@ -14,10 +14,10 @@ use rayon::prelude::*;
 
 use crate::decode::read_encoded;
 use crate::parts::Parts;
-use crate::walk::is_picture;
+use crate::walk::is_image;
 use crate::{DataError, DataSet, Sample, Source};
 
-/// Picture files with the labels of their directories.
+/// Image files with the labels of their directories.
 struct Folder {
     root: PathBuf,
     /// Below `root`.
@@ -42,7 +42,7 @@ impl Source for Folder {
 /// The data set in `dir`. Without a directory `train`, the classes are those in `dir` itself.
 ///
 /// # Errors
-/// Directories that cannot be read, a class without pictures, or one that training does not have.
+/// Directories that cannot be read, a class without images, or one that training does not have.
 pub(crate) fn load(dir: &Path, name: String) -> Result<DataSet, DataError> {
     let below = |names: &[&str]| names.iter().map(|name| dir.join(name)).find(|dir| dir.is_dir());
     let root = below(&["train"]).unwrap_or_else(|| dir.to_owned());
@@ -50,7 +50,7 @@ pub(crate) fn load(dir: &Path, name: String) -> Result<DataSet, DataError> {
     let train = part(&root, &classes)?;
     let absent = (0..classes.len()).find(|&class| !train.labels.contains(&(class as u32)));
     if let Some(class) = absent {
-        return Err(DataError::NoPictures { path: root.join(&classes[class]) });
+        return Err(DataError::NoImages { path: root.join(&classes[class]) });
     }
     // A tree that is all training may well have a class that is called like a part.
     let other = |names: &[&str]| -> Result<Option<Arc<dyn Source>>, DataError> {
@@ -80,12 +80,12 @@ fn classes(root: &Path) -> Result<Vec<OsString>, DataError> {
     }
 }
 
-/// The pictures of `classes` in `root`; a class may be missing here.
+/// The images of `classes` in `root`; a class may be missing here.
 fn part(root: &Path, known: &[OsString]) -> Result<Folder, DataError> {
     if let Some(class) =
         classes(root)?.into_iter().find(|class| known.binary_search(class).is_err())
     {
-        let expected = "a class of the training pictures";
+        let expected = "a class of the training images";
         return Err(DataError::format(&root.join(class), expected, "another directory"));
     }
     let listed: Vec<_> = known
@@ -108,7 +108,7 @@ fn part(root: &Path, known: &[OsString]) -> Result<Folder, DataError> {
 /// Deeper than any tree that was meant; links can lead in a circle.
 const DEEPEST: usize = 16;
 
-/// Directory and name of every picture file in `dir` and below it. What has a picture's name counts as one,
+/// Directory and name of every image file in `dir` and below it. What has an image's name counts as one,
 /// whatever it is: reading it will say what is wrong.
 fn list(root: &Path, dir: &Path, depth: usize) -> Result<Vec<(PathBuf, OsString)>, DataError> {
     let here = root.join(dir);
@@ -120,7 +120,7 @@ fn list(root: &Path, dir: &Path, depth: usize) -> Result<Vec<(PathBuf, OsString)
     for entry in fs::read_dir(&here).map_err(DataError::read(&here))? {
         let entry = entry.map_err(DataError::read(&here))?;
         let name = entry.file_name();
-        if is_picture(Path::new(&name)) {
+        if is_image(Path::new(&name)) {
             found.push((dir.to_owned(), name));
         } else {
             let kind = entry.file_type().map_err(DataError::read(&here))?;
@@ -161,7 +161,7 @@ mod tests {
     }
 
     #[test]
-    fn classes_and_pictures_are_sorted_as_torchvision_sorts_them() {
+    fn classes_and_images_are_sorted_as_torchvision_sorts_them() {
         let dir = tree(&[
             "train/b/2.png",
             "train/b/1.JPEG",
@@ -180,7 +180,7 @@ mod tests {
         assert_eq!(names(&data.val), [("0.png".to_owned(), 2)]);
         assert_eq!(data.test.unwrap().len(), 1);
         // A PNG whatever its name says.
-        assert_eq!(data.train.picture(0).unwrap().width, 4);
+        assert_eq!(data.train.image(0).unwrap().width, 4);
     }
 
     #[test]
@@ -209,7 +209,7 @@ mod tests {
         let said = error(&["train/a/0.png"], &["train/b"]);
         assert!(said.contains("train/b holds no"), "{said}");
         let said = error(&["train/a/0.png", "val/c/0.png"], &[]);
-        assert!(said.contains("val/c: expected a class of the training pictures"), "{said}");
+        assert!(said.contains("val/c: expected a class of the training images"), "{said}");
         let said = error(&[], &["train"]);
         assert!(said.contains("expected a directory for each class, found none"), "{said}");
         let said = load(Path::new("nowhere"), String::new()).err().unwrap().to_string();
@@ -230,7 +230,7 @@ mod tests {
 
     #[cfg(unix)]
     #[test]
-    fn what_only_looks_like_a_picture_is_found_when_it_is_read() {
+    fn what_only_looks_like_an_image_is_found_when_it_is_read() {
         let dir = tree(&["train/a/0.png", "val/a/0.png"]);
         fs::create_dir(dir.path().join("train/a/directory.jpg")).unwrap();
         std::os::unix::fs::symlink("nowhere", dir.path().join("train/a/dangling.jpg")).unwrap();

@@ -126,7 +126,7 @@ fn start_of(bytes: &[u8]) -> String {
     }
 }
 
-/// Pictures `[n, h, w]` or `[n, h, w, c]` with their labels `[n]`. With `classes` known, labels are
+/// Images `[n, h, w]` or `[n, h, w, c]` with their labels `[n]`. With `classes` known, labels are
 /// checked against it.
 ///
 /// # Errors
@@ -134,7 +134,7 @@ fn start_of(bytes: &[u8]) -> String {
 ///
 /// # Panics
 /// If an array has not as many values as its dimensions say; [`read`] and [`parse`] give none such.
-pub fn pictures(
+pub fn labelled(
     images: Idx,
     labels: Idx,
     files: [&Path; 2],
@@ -151,11 +151,11 @@ pub fn pictures(
     };
     let count = images.shape[0];
     if labels.shape != [count] {
-        let expected = format!("a label for each of {count} pictures in {}", image_file.display());
+        let expected = format!("a label for each of {count} images in {}", image_file.display());
         return Err(wrong(label_file, expected, format!("dimensions {:?}", labels.shape)));
     }
     if count == 0 {
-        return Err(wrong(image_file, "pictures", "none"));
+        return Err(wrong(image_file, "images", "none"));
     }
     let labels: Vec<u32> = labels.values.into_iter().map(u32::from).collect();
     let above =
@@ -253,24 +253,24 @@ mod tests {
     }
 
     #[test]
-    fn pictures_and_labels_must_fit() {
+    fn images_and_labels_must_fit() {
         let files = [Path::new("images"), Path::new("labels")];
         let images = |shape: &[usize]| Idx {
             shape: shape.to_vec(),
             values: vec![7; shape.iter().product()],
         };
         let labels = |values: &[u8]| Idx { shape: vec![values.len()], values: values.to_vec() };
-        let good = pictures(images(&[2, 3, 4, 3]), labels(&[0, 9]), files, Some(10)).unwrap();
+        let good = labelled(images(&[2, 3, 4, 3]), labels(&[0, 9]), files, Some(10)).unwrap();
         assert_eq!((good.len(), good.label(1)), (2, 9));
-        assert_eq!(good.picture(0).unwrap().pixels.len(), 36);
+        assert_eq!(good.image(0).unwrap().pixels.len(), 36);
 
         let fail =
-            |images, labels| pictures(images, labels, files, Some(10)).unwrap_err().to_string();
+            |images, labels| labelled(images, labels, files, Some(10)).unwrap_err().to_string();
         let text = fail(images(&[2, 3, 4]), labels(&[0, 10]));
-        assert_eq!(text, "labels: label 10 of picture 1 is out of range, there are 10 classes");
-        assert!(fail(images(&[2, 3, 4]), labels(&[0])).contains("a label for each of 2 pictures"));
+        assert_eq!(text, "labels: label 10 of image 1 is out of range, there are 10 classes");
+        assert!(fail(images(&[2, 3, 4]), labels(&[0])).contains("a label for each of 2 images"));
         assert!(fail(images(&[2, 3]), labels(&[0, 1])).contains("found [2, 3]"));
         assert!(fail(images(&[2, 3, 4, 2]), labels(&[0, 1])).contains("1 or 3"));
-        assert!(fail(images(&[0, 3, 4]), labels(&[])).contains("expected pictures, found none"));
+        assert!(fail(images(&[0, 3, 4]), labels(&[])).contains("expected images, found none"));
     }
 }

@@ -8,7 +8,7 @@ use zune_jpeg::zune_core::bytestream::ZCursor;
 use zune_jpeg::zune_core::colorspace::ColorSpace;
 use zune_jpeg::zune_core::options::DecoderOptions;
 
-use crate::Picture;
+use crate::Image;
 use crate::decode::{Part, Window, check_size};
 
 /// See [`crate::decode::decode_window`].
@@ -20,7 +20,7 @@ pub(crate) fn decode_window(
         .set_max_width(usize::from(u16::MAX))
         .set_max_height(usize::from(u16::MAX))
         .set_strict_mode(true);
-    // Whatever the window: which pictures are bad must not depend on it.
+    // Whatever the window: which images are bad must not depend on it.
     if ends_early(bytes) {
         return Err("it ends before its last pixel".to_owned());
     }
@@ -47,7 +47,7 @@ pub(crate) fn decode_window(
     };
     decoder.set_options(options.jpeg_set_out_colorspace(colours));
     let pixels = decoder.decode().map_err(|error| format!("{error:?}"))?;
-    Ok(Part::from(Picture { height, width, channels, pixels }))
+    Ok(Part::from(Image { height, width, channels, pixels }))
 }
 
 /// The markers of a file and where each stands, down to that of its first scan. A header may hold a whole JPEG file,
@@ -148,17 +148,17 @@ mod tests {
     use super::*;
 
     fn file(name: &str) -> Vec<u8> {
-        let pictures = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/pictures");
-        std::fs::read(format!("{pictures}/{name}")).unwrap()
+        let images = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/images");
+        std::fs::read(format!("{images}/{name}")).unwrap()
     }
 
     #[test]
     fn windows_are_parts_of_the_whole() {
         for name in ["420.jpg", "422.jpg", "444.jpg", "restart.jpg", "grey.jpg", "optimized.jpg"] {
             let bytes = file(name);
-            let whole = decode_window(&bytes, |[h, w]| [0..h, 0..w]).unwrap().picture;
+            let whole = decode_window(&bytes, |[h, w]| [0..h, 0..w]).unwrap().image;
             for end in 1..whole.height {
-                let part = decode_window(&bytes, |_| [0..end, 0..1]).unwrap().picture;
+                let part = decode_window(&bytes, |_| [0..end, 0..1]).unwrap().image;
                 let len = end * whole.width * whole.channels;
                 assert!(part.pixels[..len] == whole.pixels[..len], "{name} down to {end}");
                 assert!(end > 24 || part.height < whole.height, "{name} down to {end}");
@@ -170,7 +170,7 @@ mod tests {
     fn other_kinds_are_decoded_whole() {
         for name in ["progressive.jpg", "grey_progressive.jpg"] {
             assert!(Frame::find(&file(name)).is_none());
-            let part = decode_window(&file(name), |_| [0..1, 0..1]).unwrap().picture;
+            let part = decode_window(&file(name), |_| [0..1, 0..1]).unwrap().image;
             assert_eq!((part.height, part.width), (75, 101));
         }
     }

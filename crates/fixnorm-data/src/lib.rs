@@ -1,10 +1,10 @@
-//! Pictures for training: sources, augmentation and a reproducible loader. Knows no tensor library.
+//! Images for training: sources, augmentation and a reproducible loader. Knows no tensor library.
 //!
 //! | module | what |
 //! |---|---|
 //! | [`spec`] | data sets by name: `fashion-mnist-mini`, `folder:DIR`, `tar:GLOB`, … |
-//! | [`picture`] | one picture in memory |
-//! | [`source`] | labelled pictures that several threads can read |
+//! | [`image`](mod@image) | one image in memory |
+//! | [`source`] | labelled images that several threads can read |
 //! | [`idx`] | the IDX format |
 //! | [`index`] | what is known of each shard, kept between runs |
 //! | [`imagenet`] | classes and statistics of ImageNet-1k |
@@ -15,11 +15,11 @@
 //! | [`pixels`] | a batch's pixels: numbers, or bytes that a device makes numbers of |
 //! | [`resize`](mod@resize) | another size, as Pillow makes it |
 //! | [`preprocessing`] | resize, centre crop, normalize: what a model sees outside training |
-//! | [`loader`] | batches in an order that depends on (seed, epoch) alone; what stands for bad pictures |
-//! | [`check`](mod@check) | every picture looked at once: sizes, classes, statistics, bad pictures |
+//! | [`loader`] | batches in an order that depends on (seed, epoch) alone; what stands for bad images |
+//! | [`check`](mod@check) | every image looked at once: sizes, classes, statistics, bad images |
 //! | [`fetch`] | data sets downloaded, checked and unpacked |
 //! | [`decode`](mod@decode) | JPEG, PNG and WebP files |
-//! | [`walk`] | picture files in directories |
+//! | [`walk`] | image files in directories |
 //!
 //! ```
 //! use fixnorm_data::{DataSpec, Loader, LoaderConfig, OnBad, Transform};
@@ -41,7 +41,7 @@
 //!         max_bad: 0.001,
 //!     },
 //! )?;
-//! assert_eq!((loader.batches(), loader.pictures()), (21, 2048));
+//! assert_eq!((loader.batches(), loader.images()), (21, 2048));
 //! for batch in loader.epoch(0) {
 //!     let batch = batch?;
 //!     assert_eq!(batch.shape, [batch.labels.len(), 8, 6, 3]);
@@ -62,6 +62,7 @@ mod fashion;
 pub mod fetch;
 mod folder;
 pub mod idx;
+pub mod image;
 pub mod imagenet;
 pub mod index;
 mod jpeg;
@@ -69,7 +70,6 @@ pub mod loader;
 pub mod normalization;
 mod parquet;
 mod parts;
-pub mod picture;
 pub mod pixels;
 mod places;
 pub mod preprocessing;
@@ -86,22 +86,22 @@ pub mod transform;
 mod unpack;
 pub mod walk;
 
+pub use self::image::Image;
 pub use augment::erase::Erasing;
 pub use augment::mix::Mixed;
 pub use augment::op::Op;
 pub use augment::policy::Policy;
-pub use bad::BadPicture;
+pub use bad::BadImage;
 pub use check::check;
-pub use decode::{decode, fit, read_picture};
+pub use decode::{decode, fit, read_image};
 pub use error::DataError;
 pub use index::LoadOptions;
 pub use loader::{Batch, Epoch, Loader, LoaderConfig, OnBad};
 pub use normalization::Normalization;
-pub use picture::Picture;
 pub use pixels::Pixels;
 pub use preprocessing::{Preprocessing, Resize};
 pub use resize::{Interpolation, resize, resize_window};
 pub use source::{DataSet, Encoded, InMemory, Sample, Source};
 pub use spec::DataSpec;
 pub use transform::{Crop, Transform};
-pub use walk::picture_files;
+pub use walk::image_files;

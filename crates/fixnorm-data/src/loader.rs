@@ -1,6 +1,6 @@
-//! Batches of pictures in an order, and with changes, that depend on (seed, epoch, index) alone.
+//! Batches of images in an order, and with changes, that depend on (seed, epoch, index) alone.
 //!
-//! A picture that cannot be read or decoded is skipped. For training, the next readable one in the epoch's
+//! An image that cannot be read or decoded is skipped. For training, the next readable one in the epoch's
 //! order stands in its place, changed as the other would have been. Whether one can be decoded is found anew
 //! each time, on what is needed of it: that depends on the files alone, so batches keep their size and stay
 //! the same for any number of workers and from any batch on. Elsewhere it is left out. The consumer's side
@@ -18,12 +18,12 @@ pub use epoch::Epoch;
 use crate::augment::mix::{Mixed, mix};
 use crate::bad::{self, Known, Limit};
 use crate::rng::{Stream, shuffle, stream};
-use crate::{BadPicture, DataError, Normalization, Pixels, Source, Transform};
+use crate::{BadImage, DataError, Normalization, Pixels, Source, Transform};
 
 /// How a [`Loader`] works.
 #[derive(Clone, Debug)]
 pub struct LoaderConfig {
-    /// Pictures of a batch.
+    /// Images of a batch.
     pub batch_size: usize,
     /// Threads; 0 makes batches in the caller's.
     pub workers: usize,
@@ -39,46 +39,46 @@ pub struct LoaderConfig {
     pub transform: Transform,
     /// From pixels to numbers.
     pub normalization: Normalization,
-    /// What a picture that cannot be read is replaced by.
+    /// What an image that cannot be read is replaced by.
     pub on_bad: OnBad,
-    /// Share of the pictures that may be skipped before it is an error.
+    /// Share of the images that may be skipped before it is an error.
     pub max_bad: f64,
 }
 
-/// What a picture that cannot be read is replaced by.
+/// What an image that cannot be read is replaced by.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnBad {
-    /// The next readable picture in the epoch's order, so that batches keep their size.
+    /// The next readable image in the epoch's order, so that batches keep their size.
     Replace,
     /// Nothing: its batch is smaller, or even empty.
     LeaveOut,
 }
 
-/// Pictures with their labels.
+/// Images with their labels.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Batch {
     /// `[n, h, w, c]` with the channel fastest.
     pub pixels: Pixels,
-    /// One a picture.
+    /// One an image.
     pub labels: Vec<u32>,
-    /// Which pictures of the source.
+    /// Which images of the source.
     pub indices: Vec<usize>,
     /// n, h, w, c.
     pub shape: [usize; 4],
-    /// How its pictures are mixed with each other, where they are.
+    /// How its images are mixed with each other, where they are.
     pub mixed: Option<Mixed>,
     /// Those that were skipped in making it and that no earlier batch of this loader has named.
-    pub bad: Vec<BadPicture>,
+    pub bad: Vec<BadImage>,
 }
 
 impl Batch {
-    /// The same pictures in as many batches, one after another. What was skipped is told by the first.
+    /// The same images in as many batches, one after another. What was skipped is told by the first.
     ///
     /// # Panics
     /// If they do not divide evenly.
     pub fn split(mut self, parts: usize) -> Vec<Self> {
         let [n, h, w, c] = self.shape;
-        assert!(parts > 0 && n % parts == 0, "{n} pictures in {parts} parts");
+        assert!(parts > 0 && n % parts == 0, "{n} images in {parts} parts");
         let each = n / parts;
         // From behind, so that what is taken away is at the end.
         let mut batches: Vec<Self> = (1..parts)
@@ -118,10 +118,10 @@ struct Inner {
 }
 
 impl Loader {
-    /// A loader of pictures of `shape`, height, width and channels.
+    /// A loader of images of `shape`, height, width and channels.
     ///
     /// # Errors
-    /// [`DataError::Config`]: batches of no pictures, no picture, too few for `drop_last`, pictures
+    /// [`DataError::Config`]: batches of no images, no image, too few for `drop_last`, images
     /// without pixels, a normalization that does not fit them, or a share that is none.
     pub fn new(
         source: Arc<dyn Source>,
@@ -145,13 +145,13 @@ impl Loader {
         let problem = if size == 0 {
             "batch size must be at least 1".to_owned()
         } else if count == 0 {
-            "there are no pictures".to_owned()
+            "there are no images".to_owned()
         } else if config.drop_last && count < size {
-            format!("{count} pictures do not fill a batch of {size}")
+            format!("{count} images do not fill a batch of {size}")
         } else if shape.contains(&0) {
-            format!("pictures of height, width and channels {shape:?} have no pixels")
+            format!("images of height, width and channels {shape:?} have no pixels")
         } else if channels != [shape[2]; 2] {
-            format!("normalization of {channels:?} channels for pictures of {}", shape[2])
+            format!("normalization of {channels:?} channels for images of {}", shape[2])
         } else if !finite || !divisible {
             format!("normalization needs finite means and std above 0, found {mean:?} and {std:?}")
         } else if !(0.0..=1.0).contains(&config.max_bad) {
@@ -175,12 +175,12 @@ impl Loader {
         }
     }
 
-    /// Pictures of an epoch.
-    pub fn pictures(&self) -> usize {
+    /// Images of an epoch.
+    pub fn images(&self) -> usize {
         self.inner.source.len().min(self.batches() * self.inner.config.batch_size)
     }
 
-    /// The same pictures in another shape; bad ones are counted together.
+    /// The same images in another shape; bad ones are counted together.
     ///
     /// # Errors
     /// [`DataError::Config`]: a shape that does not go with the transform.
@@ -189,12 +189,12 @@ impl Loader {
         Self::with_known(source.clone(), shape, config.clone(), known.clone())
     }
 
-    /// Tells of bad pictures found before, as by the run that this one goes on with: they count, and are not
+    /// Tells of bad images found before, as by the run that this one goes on with: they count, and are not
     /// named again.
     ///
     /// # Errors
     /// [`DataError::TooManyBad`] past the limit.
-    pub fn remember(&self, mut bad: Vec<BadPicture>) -> Result<(), DataError> {
+    pub fn remember(&self, mut bad: Vec<BadImage>) -> Result<(), DataError> {
         bad.retain(|bad| bad.index < self.inner.source.len());
         self.inner.known.add(bad, self.inner.limit()).map(|_| ())
     }
@@ -211,7 +211,7 @@ impl Loader {
 }
 
 impl Inner {
-    /// What comes in an epoch, in order: pictures, of the repetition r those r · len further on.
+    /// What comes in an epoch, in order: images, of the repetition r those r · len further on.
     fn order(&self, epoch: usize) -> Vec<usize> {
         let len = self.source.len();
         let mut order: Vec<usize> = (0..len).collect();
@@ -225,10 +225,10 @@ impl Inner {
     }
 
     fn limit(&self) -> Limit {
-        Limit { max_bad: self.config.max_bad, pictures: self.source.len() }
+        Limit { max_bad: self.config.max_bad, images: self.source.len() }
     }
 
-    /// A batch with all bad pictures met in making it, known or not. It ends early where these alone pass
+    /// A batch with all bad images met in making it, known or not. It ends early where these alone pass
     /// the limit.
     fn batch(&self, order: &[usize], epoch: usize, batch: usize) -> Result<Batch, DataError> {
         let LoaderConfig { batch_size, seed, ref transform, .. } = self.config;
@@ -256,14 +256,14 @@ impl Inner {
         Ok(Batch { labels, shape, pixels, indices, mixed, bad: met.into_values().collect() })
     }
 
-    /// Appends the numbers of the picture for a place in the epoch's order, its own or what stands for it, and
+    /// Appends the numbers of the image for a place in the epoch's order, its own or what stands for it, and
     /// tells which it was.
     fn fill(
         &self,
         order: &[usize],
         slot: usize,
         epoch: usize,
-        met: &mut BTreeMap<usize, BadPicture>,
+        met: &mut BTreeMap<usize, BadImage>,
         pixels: &mut Pixels,
     ) -> Result<Option<usize>, DataError> {
         let candidates = match self.config.on_bad {
@@ -282,13 +282,13 @@ impl Inner {
         }
         match self.config.on_bad {
             OnBad::Replace => {
-                Err(DataError::Config(format!("none of the {} pictures can be read", order.len())))
+                Err(DataError::Config(format!("none of the {} images can be read", order.len())))
             }
             OnBad::LeaveOut => Ok(None),
         }
     }
 
-    /// Appends a picture's numbers, changed as the one at `place` is changed, or says what is wrong with it.
+    /// Appends an image's numbers, changed as the one at `place` is changed, or says what is wrong with it.
     /// Only a data set of another shape is an error.
     fn append(
         &self,
@@ -296,7 +296,7 @@ impl Inner {
         epoch: usize,
         place: usize,
         pixels: &mut Pixels,
-    ) -> Result<Result<(), BadPicture>, DataError> {
+    ) -> Result<Result<(), BadImage>, DataError> {
         let LoaderConfig { seed, transform, .. } = &self.config;
         let start = pixels.len();
         let mut random = stream(*seed, Stream::Augment, epoch as u64, place as u64);
@@ -307,16 +307,16 @@ impl Inner {
             Ok(()) => Ok(Ok(())),
             Err(DataError::Shape { found, expected }) => {
                 let [found, expected] = [found, expected].map(|[h, w, c]| format!("{h}x{w}x{c}"));
-                Err(DataError::Config(format!("picture {index} is {found}, expected {expected}")))
+                Err(DataError::Config(format!("image {index} is {found}, expected {expected}")))
             }
             Err(error) => {
                 pixels.resize(start);
-                Ok(Err(BadPicture::new(index, error)))
+                Ok(Err(BadImage::new(index, error)))
             }
         }
     }
 
-    /// Leaves the bad pictures in a batch that no earlier one named.
+    /// Leaves the bad images in a batch that no earlier one named.
     fn counted(&self, mut batch: Batch) -> Result<Batch, DataError> {
         batch.bad = self.known.add(batch.bad, self.limit())?;
         Ok(batch)

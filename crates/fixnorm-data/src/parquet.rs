@@ -1,16 +1,16 @@
-//! Parquet files as Hugging Face's `datasets` writes them: a picture's bytes in one column, its label in
+//! Parquet files as Hugging Face's `datasets` writes them: an image's bytes in one column, its label in
 //! another.
 //!
 //! Which columns (`parquet/schema.rs`): `bytes` (and `path`) of a group, `image` before others, or a column of bytes called
 //! `image`; and an integer column, by the `huggingface` entry of the file's metadata, or called `label`, or
-//! the only one. Class names come from that entry too. Pictures are in the order of label and path, or of
+//! the only one. Class names come from that entry too. Images are in the order of label and path, or of
 //! files and rows where there are no paths.
 //!
-//! Pictures are drawn at random from all row groups, and decoding a row group for each would read it once a
-//! row. So the index keeps where each *page* of the picture column begins, which takes reading the pages'
-//! headers once, and one picture costs reading and decompressing its page, usually of 1 MiB, and no memory
-//! that stays. But Arrow's writer puts all pictures of a row group of up to 1,024 rows into one dictionary
-//! page. Where a picture would cost more than 2 MiB, the pictures are copied once, row group by row group, into a
+//! Images are drawn at random from all row groups, and decoding a row group for each would read it once a
+//! row. So the index keeps where each *page* of the image column begins, which takes reading the pages'
+//! headers once, and one image costs reading and decompressing its page, usually of 1 MiB, and no memory
+//! that stays. But Arrow's writer puts all images of a row group of up to 1,024 rows into one dictionary
+//! page. Where an image would cost more than 2 MiB, the images are copied once, row group by row group, into a
 //! file of plain bytes in the cache directory; where that cannot be written, it costs what it costs.
 //! Not here: the index itself (`index.rs`), the copy (`spill.rs`).
 
@@ -43,7 +43,7 @@ mod schema;
 
 use schema::{class_label, open, torn};
 
-/// A row group: its rows, and of each page of the picture column offset and first row.
+/// A row group: its rows, and of each page of the image column offset and first row.
 type Group = (u32, Vec<(u64, u32)>);
 
 /// What the index keeps of a file.
@@ -56,7 +56,7 @@ struct Contents {
     class_names: Vec<String>,
 }
 
-/// A file that pictures are read from.
+/// A file that images are read from.
 struct Shard {
     path: PathBuf,
     /// Where its pages are too large.
@@ -66,7 +66,7 @@ struct Shard {
     groups: Vec<Group>,
 }
 
-/// Pictures in Parquet files, by their places.
+/// Images in Parquet files, by their places.
 struct Table {
     shards: Vec<Shard>,
     /// Shard, row and label, in the order of label and path.
@@ -88,12 +88,10 @@ impl Source for Table {
                 Err(source) => Err(DataError::Read { path: name, source }),
             };
         }
-        match caught(|| shard.picture(row), |error| error) {
+        match caught(|| shard.image(row), |error| error) {
             Ok(Some(bytes)) => Ok(Sample::Encoded(Encoded { bytes, name })),
-            Ok(None) => {
-                Err(DataError::NotAPicture { path: name, message: "it is null".to_owned() })
-            }
-            Err(error) => Err(DataError::format(&name, "a picture's bytes", error)),
+            Ok(None) => Err(DataError::NotAnImage { path: name, message: "it is null".to_owned() }),
+            Err(error) => Err(DataError::format(&name, "an image's bytes", error)),
         }
     }
 
@@ -103,8 +101,8 @@ impl Source for Table {
 }
 
 impl Shard {
-    /// What reading a picture costs: the largest dictionary with the largest page.
-    fn bytes_per_picture(&self) -> u64 {
+    /// What reading an image costs: the largest dictionary with the largest page.
+    fn bytes_per_image(&self) -> u64 {
         let group = |(number, (_, pages)): (usize, &Group)| {
             let (start, length) = self.metadata.row_group(number).column(self.column).byte_range();
             let offsets = pages.iter().map(|page| page.0);
@@ -116,8 +114,8 @@ impl Shard {
         self.groups.iter().enumerate().map(group).max().unwrap_or(0)
     }
 
-    /// All pictures in the order of rows; one that is null has no bytes.
-    fn all_pictures(&self, put: Put<'_>) -> io::Result<()> {
+    /// All images in the order of rows; one that is null has no bytes.
+    fn all_images(&self, put: Put<'_>) -> io::Result<()> {
         let reader = SerializedFileReader::new(File::open(&self.path)?)?;
         for (group, (rows, _)) in self.groups.iter().enumerate() {
             let column = reader.get_row_group(group)?.get_column_reader(self.column)?;
@@ -139,7 +137,7 @@ impl Shard {
     }
 
     /// The bytes in a row, if it has any. Reads the page that has the row, and a dictionary if there is one.
-    fn picture(&self, row: u32) -> ParquetResult<Option<Vec<u8>>> {
+    fn image(&self, row: u32) -> ParquetResult<Option<Vec<u8>>> {
         let (mut group, mut row) = (0, row);
         while row >= self.groups[group].0 {
             row -= self.groups[group].0;
@@ -172,7 +170,7 @@ impl Shard {
     }
 }
 
-/// The data set in the files that a pattern names. Test pictures whose labels are all −1, as of a
+/// The data set in the files that a pattern names. Test images whose labels are all −1, as of a
 /// competition, are left out.
 ///
 /// # Errors
@@ -196,7 +194,7 @@ pub(crate) fn load(
     }
     let train = Arc::new(table(train, options)?);
     if train.is_empty() {
-        return Err(DataError::NoPictures { path: pattern.to_owned() });
+        return Err(DataError::NoImages { path: pattern.to_owned() });
     }
     let other = |part: Vec<_>| -> Result<Option<Arc<dyn Source>>, DataError> {
         match part.is_empty() {
@@ -233,11 +231,11 @@ fn table(part: Vec<(PathBuf, Contents)>, options: &LoadOptions<'_>) -> Result<Ta
     Ok(Table { shards, rows })
 }
 
-/// Copies the pictures of shards whose pages are too large, where there is room and that is not done yet.
+/// Copies the images of shards whose pages are too large, where there is room and that is not done yet.
 fn spill(shards: &mut [Shard], options: &LoadOptions<'_>) {
     let Some(cache) = &options.cache else { return };
     let mut coarse: Vec<&mut Shard> =
-        shards.iter_mut().filter(|shard| shard.bytes_per_picture() > MOST_BYTES_READ).collect();
+        shards.iter_mut().filter(|shard| shard.bytes_per_image() > MOST_BYTES_READ).collect();
     coarse.iter_mut().for_each(|shard| shard.spill = Spill::open(cache, &shard.path));
     coarse.retain(|shard| shard.spill.is_none());
     let missing = coarse.len();
@@ -246,7 +244,7 @@ fn spill(shards: &mut [Shard], options: &LoadOptions<'_>) {
     }
     let done = AtomicUsize::new(0);
     coarse.into_par_iter().for_each(|shard| {
-        let all = |put: Put<'_>| caught(|| shard.all_pictures(put), io::Error::from);
+        let all = |put: Put<'_>| caught(|| shard.all_images(put), io::Error::from);
         shard.spill = Spill::make(cache, &shard.path, all);
         (options.progress)(done.fetch_add(1, Ordering::Relaxed) + 1, missing);
     });
@@ -256,7 +254,7 @@ fn spill(shards: &mut [Shard], options: &LoadOptions<'_>) {
     }
 }
 
-/// The most that is read of a file for one picture.
+/// The most that is read of a file for one image.
 const MOST_BYTES_READ: u64 = 2 << 20;
 
 /// Labels, paths and pages of a file.
@@ -374,7 +372,7 @@ fn pages(
     }
     match first_row as usize == rows {
         true => Ok(pages),
-        false => Err(ParquetError::General(format!("{first_row} of {rows} pictures"))),
+        false => Err(ParquetError::General(format!("{first_row} of {rows} images"))),
     }
 }
 

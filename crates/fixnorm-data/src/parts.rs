@@ -1,4 +1,4 @@
-//! From labelled pictures of any size to a data set: class names, a validation set, checks.
+//! From labelled images of any size to a data set: class names, a validation set, checks.
 //! Not here: where they come from (`folder.rs`, `tar.rs`, `parquet.rs`).
 
 use std::path::{Path, PathBuf};
@@ -25,7 +25,7 @@ pub(crate) fn numbered(largest: u64, path: &Path) -> Result<Vec<String>, DataErr
     }
 }
 
-/// Pictures by what they are for.
+/// Images by what they are for.
 pub(crate) struct Parts {
     pub(crate) train: Arc<dyn Source>,
     pub(crate) val: Option<Arc<dyn Source>>,
@@ -33,11 +33,11 @@ pub(crate) struct Parts {
 }
 
 impl Parts {
-    /// The data set of these pictures, read from `path`; without a validation set, a class-balanced part
-    /// of the training pictures becomes one.
+    /// The data set of these images, read from `path`; without a validation set, a class-balanced part
+    /// of the training images becomes one.
     ///
     /// # Errors
-    /// Labels that no class has, or too few pictures to validate on.
+    /// Labels that no class has, or too few images to validate on.
     pub(crate) fn data_set(
         self,
         name: String,
@@ -61,7 +61,7 @@ impl Parts {
                 let (train, val) = split::balanced(&labels, labels.len() / VAL_SHARE);
                 if val.is_empty() {
                     let expected = format!(
-                        "validation pictures, or at least {VAL_SHARE} for training to take them from"
+                        "validation images, or at least {VAL_SHARE} for training to take them from"
                     );
                     return Err(DataError::format(&path, expected, labels.len()));
                 }

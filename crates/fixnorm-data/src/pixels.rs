@@ -1,4 +1,4 @@
-//! The pixels of a batch's pictures: numbers, or bytes that a device makes numbers of.
+//! The pixels of a batch's images: numbers, or bytes that a device makes numbers of.
 //! Not here: the arithmetic (`normalization.rs`), the device's (`fixnorm-nn`).
 
 use std::borrow::Cow;
@@ -6,12 +6,12 @@ use std::sync::Arc;
 
 use crate::Normalization;
 
-/// Pixels of pictures, `[n, h, w, c]` with the channel fastest.
+/// Pixels of images, `[n, h, w, c]` with the channel fastest.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Pixels {
     /// Normalized.
     Floats(Vec<f32>),
-    /// As pictures have them, a quarter of the memory, with what is yet to be done.
+    /// As images have them, a quarter of the memory, with what is yet to be done.
     Bytes(Vec<u8>, Arc<Normalization>),
 }
 

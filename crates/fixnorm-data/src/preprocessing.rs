@@ -1,4 +1,4 @@
-//! From a picture to what a model sees when it is not training: resize, centre crop, normalize.
+//! From an image to what a model sees when it is not training: resize, centre crop, normalize.
 //! Not here: random changes (`transform.rs`), which model wants what (the models' users know).
 
 use std::ops::Range;
@@ -7,26 +7,26 @@ use crate::decode::{Part, Window, recoloured};
 use crate::resize::{Interpolation, needed, resize_part};
 use serde::{Deserialize, Serialize};
 
-use crate::{Crop, Normalization, Picture, Transform};
+use crate::{Crop, Image, Normalization, Transform};
 
-/// How pictures are made ready for a model, as timm and torchvision do it for evaluation.
+/// How images are made ready for a model, as timm and torchvision do it for evaluation.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Preprocessing {
     /// Height, width and channels (1 or 3) of what the model sees.
     pub shape: [usize; 3],
-    /// Share of the resized picture's shorter side that the crop keeps, above 0 and at most 1.
+    /// Share of the resized image's shorter side that the crop keeps, above 0 and at most 1.
     pub crop_ratio: f64,
-    /// How the picture is resized.
+    /// How the image is resized.
     pub interpolation: Interpolation,
     /// How pixels become numbers.
     pub normalization: Normalization,
 }
 
-/// How pictures of any size come to one shape: the shorter side resized to the shape's over `crop_ratio`,
+/// How images of any size come to one shape: the shorter side resized to the shape's over `crop_ratio`,
 /// and the middle cut out.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Resize {
-    /// Share of the resized picture's shorter side that is kept.
+    /// Share of the resized image's shorter side that is kept.
     pub crop_ratio: f64,
     /// The filter.
     pub interpolation: Interpolation,
@@ -39,16 +39,16 @@ impl From<Resize> for Transform {
 }
 
 impl Preprocessing {
-    /// The part of the picture that the model sees: its shorter side resized to the model's over
+    /// The part of the image that the model sees: its shorter side resized to the model's over
     /// `crop_ratio`, its middle cut out.
     ///
     /// # Panics
-    /// If the picture has no pixels, or either has other than 1 or 3 channels (pictures also 2 or 4, of
+    /// If the image has no pixels, or either has other than 1 or 3 channels (images also 2 or 4, of
     /// which the last is alpha and dropped).
-    pub fn crop(&self, picture: &Picture) -> Picture {
+    pub fn crop(&self, image: &Image) -> Image {
         let [height, width, channels] = self.shape;
-        let size = [picture.height, picture.width];
-        let part = Part::from(recoloured(picture, channels));
+        let size = [image.height, image.width];
+        let part = Part::from(recoloured(image, channels));
         Placement::of(size, [height, width], self.crop_ratio).resize(
             &part,
             size,
@@ -56,37 +56,37 @@ impl Preprocessing {
         )
     }
 
-    /// Appends what the model sees of a picture, `[height, width, channels]` with the channel fastest.
+    /// Appends what the model sees of an image, `[height, width, channels]` with the channel fastest.
     ///
     /// # Panics
     /// As [`crop`](Self::crop).
-    pub fn apply(&self, picture: &Picture, out: &mut Vec<f32>) {
-        self.normalization.apply(&self.crop(picture).pixels, out);
+    pub fn apply(&self, image: &Image, out: &mut Vec<f32>) {
+        self.normalization.apply(&self.crop(image).pixels, out);
     }
 }
 
-/// Where a model looks: the size that a picture is resized to, and the window of it.
+/// Where a model looks: the size that an image is resized to, and the window of it.
 pub(crate) struct Placement {
     resized: [usize; 2],
     window: Window,
 }
 
 impl Placement {
-    /// For a picture of size `from` and a model of size `to`.
+    /// For an image of size `from` and a model of size `to`.
     pub(crate) fn of(from: [usize; 2], to: [usize; 2], crop_ratio: f64) -> Self {
         let resized = covering(from, to.map(|side| (side as f64 / crop_ratio) as usize));
         Self { resized, window: [centre(resized[0], to[0]), centre(resized[1], to[1])] }
     }
 
-    /// The part of a picture of `size` that matters.
+    /// The part of an image of `size` that matters.
     pub(crate) fn needed(&self, [height, width]: [usize; 2], by: Interpolation) -> Window {
         let [rows, columns] = self.window.clone();
         let [to_height, to_width] = self.resized;
         [needed(height, to_height, rows, by), needed(width, to_width, columns, by)]
     }
 
-    /// What the model sees of a picture of `size`, of which `part` is known.
-    pub(crate) fn resize(&self, part: &Part, size: [usize; 2], by: Interpolation) -> Picture {
+    /// What the model sees of an image of `size`, of which `part` is known.
+    pub(crate) fn resize(&self, part: &Part, size: [usize; 2], by: Interpolation) -> Image {
         resize_part(part, size.map(|side| 0..side), self.resized, self.window.clone(), by)
     }
 }
@@ -129,13 +129,13 @@ mod tests {
     }
 
     #[test]
-    fn the_shape_is_the_models_whatever_the_pictures() {
+    fn the_shape_is_the_models_whatever_the_images() {
         // The last would be 77 million pixels wide before it is cropped.
         for (height, width, channels) in
             [(1, 1, 1), (3, 50, 3), (50, 3, 4), (12, 8, 2), (1, 6_000_000, 1)]
         {
             let pixels = (0..height * width * channels).map(|i| (i * 31 % 251) as u8).collect();
-            let picture = Picture { height, width, channels, pixels };
+            let image = Image { height, width, channels, pixels };
             for shape in [[12, 8, 3], [9, 9, 1]] {
                 let preprocessing = Preprocessing {
                     shape,
@@ -147,7 +147,7 @@ mod tests {
                     },
                 };
                 let mut out = vec![];
-                preprocessing.apply(&picture, &mut out);
+                preprocessing.apply(&image, &mut out);
                 assert_eq!(out.len(), shape.iter().product::<usize>());
             }
         }

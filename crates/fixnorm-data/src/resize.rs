@@ -1,4 +1,4 @@
-//! Resizing a picture with an antialiasing filter, as Pillow does it.
+//! Resizing an image with an antialiasing filter, as Pillow does it.
 //! Not here: which size a model wants (`preprocessing.rs`).
 //!
 //! Source: the convolution that Pillow's `Image.resize` documents. The filter widens with the scale, so
@@ -11,7 +11,7 @@ use std::ops::Range;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Picture;
+use crate::Image;
 use crate::decode::{Part, Window};
 use crate::dispatch::vectorized;
 
@@ -28,31 +28,31 @@ pub enum Interpolation {
 /// Bits behind the point: 8 are the pixel's, 2 are left for sums above 1 and the sign.
 const PRECISION: u32 = 32 - 8 - 2;
 
-/// The picture in another size.
+/// The image in another size.
 ///
 /// # Panics
 /// If either size has no pixels.
-pub fn resize(picture: &Picture, height: usize, width: usize, by: Interpolation) -> Picture {
-    resize_window(picture, [height, width], [0..height, 0..width], by)
+pub fn resize(image: &Image, height: usize, width: usize, by: Interpolation) -> Image {
+    resize_window(image, [height, width], [0..height, 0..width], by)
 }
 
-/// The rows and columns of `window` of the picture in the size `[height, width]`. Pixels outside of it are
+/// The rows and columns of `window` of the image in the size `[height, width]`. Pixels outside of it are
 /// not made, however many there would be.
 ///
 /// # Panics
-/// If the picture or the window has no pixels, or the window is not within the size.
+/// If the image or the window has no pixels, or the window is not within the size.
 pub fn resize_window(
-    picture: &Picture,
+    image: &Image,
     to: [usize; 2],
     window: [Range<usize>; 2],
     by: Interpolation,
-) -> Picture {
-    let source = [0..picture.height, 0..picture.width];
-    let Picture { height, width, channels, ref pixels } = *picture;
+) -> Image {
+    let source = [0..image.height, 0..image.width];
+    let Image { height, width, channels, ref pixels } = *image;
     resize_view(View { height, width, channels, pixels, origin: [0, 0] }, source, to, window, by)
 }
 
-/// The same of `source` alone, a window of a picture of which `part` is known: what the filter would see
+/// The same of `source` alone, a window of an image of which `part` is known: what the filter would see
 /// outside of `source` does not count.
 ///
 /// # Panics
@@ -63,8 +63,8 @@ pub(crate) fn resize_part(
     to: [usize; 2],
     window: Window,
     by: Interpolation,
-) -> Picture {
-    let Picture { height, width, channels, ref pixels } = part.picture;
+) -> Image {
+    let Image { height, width, channels, ref pixels } = part.image;
     let view = View { height, width, channels, pixels, origin: part.origin };
     resize_view(view, source, to, window, by)
 }
@@ -81,7 +81,7 @@ pub(crate) fn needed(
     first[0].first..last[0].first + last[0].weights.len()
 }
 
-/// Pixels of a part of a picture.
+/// Pixels of a part of an image.
 #[derive(Clone, Copy)]
 struct View<'a> {
     height: usize,
@@ -98,12 +98,12 @@ fn resize_view(
     [height, width]: [usize; 2],
     [rows, columns]: Window,
     by: Interpolation,
-) -> Picture {
-    assert!(!from_rows.is_empty() && !from_columns.is_empty(), "a picture without pixels");
-    assert!(rows.start < rows.end && rows.end <= height, "rows {rows:?} of a picture of {height}");
+) -> Image {
+    assert!(!from_rows.is_empty() && !from_columns.is_empty(), "an image without pixels");
+    assert!(rows.start < rows.end && rows.end <= height, "rows {rows:?} of an image of {height}");
     assert!(
         columns.start < columns.end && columns.end <= width,
-        "columns {columns:?} of a picture of {width}"
+        "columns {columns:?} of an image of {width}"
     );
     let mut across = taps(from_columns.len(), width, columns, by);
     let mut down = taps(from_rows.len(), height, rows, by);
@@ -172,7 +172,7 @@ const HALF: i32 = 1 << (PRECISION - 1);
 
 /// The `wanted` rows, each resized. Pixels of three channels get a fourth of no meaning, so that each is one
 /// vector; the columns' pass drops it.
-fn make_rows(view: View<'_>, wanted: Range<usize>, taps: &[Taps]) -> Picture {
+fn make_rows(view: View<'_>, wanted: Range<usize>, taps: &[Taps]) -> Image {
     let line = view.width * view.channels;
     let channels = if view.channels == 3 { LANES } else { view.channels };
     let mut pixels = vec![0; wanted.len() * taps.len() * channels];
@@ -188,7 +188,7 @@ fn make_rows(view: View<'_>, wanted: Range<usize>, taps: &[Taps]) -> Picture {
             make_row_of_any(row, taps, channels, out);
         }
     }
-    Picture { height: wanted.len(), width: taps.len(), channels, pixels }
+    Image { height: wanted.len(), width: taps.len(), channels, pixels }
 }
 
 /// Values of a pixel and behind it that are weighed together.
@@ -227,21 +227,21 @@ fn make_row_of_any(row: &[u8], taps: &[Taps], channels: usize, out: &mut [u8]) {
 /// Columns at a time: as many sums as stay in registers.
 const BLOCK: usize = 32;
 
-/// New rows made of the picture's, column by column, of `channels` each.
-fn make_columns(picture: &Picture, taps: &[Taps], channels: usize) -> Picture {
-    let line = picture.width * picture.channels;
-    let mut pixels = Vec::with_capacity(taps.len() * picture.width * channels);
+/// New rows made of the image's, column by column, of `channels` each.
+fn make_columns(image: &Image, taps: &[Taps], channels: usize) -> Image {
+    let line = image.width * image.channels;
+    let mut pixels = Vec::with_capacity(taps.len() * image.width * channels);
     let mut made = vec![0; line];
     for tap in taps {
-        let rows = &picture.pixels[tap.first * line..][..tap.weights.len() * line];
+        let rows = &image.pixels[tap.first * line..][..tap.weights.len() * line];
         vectorized(|| make_line(rows, &tap.weights, &mut made));
-        if channels == picture.channels {
+        if channels == image.channels {
             pixels.extend_from_slice(&made);
         } else {
             pixels.extend(made.as_chunks::<LANES>().0.iter().flat_map(|&[r, g, b, _]| [r, g, b]));
         }
     }
-    Picture { height: taps.len(), width: picture.width, channels, pixels }
+    Image { height: taps.len(), width: image.width, channels, pixels }
 }
 
 #[inline(always)]
@@ -272,8 +272,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn flat_pictures_stay_flat() {
-        let flat = Picture { height: 7, width: 5, channels: 2, pixels: [200, 3].repeat(35) };
+    fn flat_images_stay_flat() {
+        let flat = Image { height: 7, width: 5, channels: 2, pixels: [200, 3].repeat(35) };
         for by in [Interpolation::Bilinear, Interpolation::Bicubic] {
             for (height, width) in [(7, 5), (3, 9), (1, 1), (40, 2)] {
                 let resized = resize(&flat, height, width, by);
@@ -286,24 +286,24 @@ mod tests {
     #[test]
     fn a_window_is_a_part_of_the_whole() {
         let pixels = (0..23 * 31 * 3).map(|i: usize| (i * 37 % 251) as u8).collect();
-        let picture = Picture { height: 23, width: 31, channels: 3, pixels };
+        let image = Image { height: 23, width: 31, channels: 3, pixels };
         for by in [Interpolation::Bilinear, Interpolation::Bicubic] {
             for (height, width) in [(23, 31), (9, 12), (50, 70), (9, 70)] {
-                let whole = resize(&picture, height, width, by);
-                let window = resize_window(&picture, [height, width], [2..7, 3..11], by);
+                let whole = resize(&image, height, width, by);
+                let window = resize_window(&image, [height, width], [2..7, 3..11], by);
                 assert_eq!((window.height, window.width), (5, 8));
                 for (y, row) in window.pixels.chunks_exact(8 * 3).enumerate() {
                     let start = ((y + 2) * width + 3) * 3;
                     assert_eq!(row, &whole.pixels[start..start + 8 * 3]);
                 }
             }
-            assert_eq!(resize(&picture, 23, 31, by), picture);
+            assert_eq!(resize(&image, 23, 31, by), image);
         }
     }
 
     #[test]
     fn the_cubic_overshoots_and_is_cut_to_bytes() {
-        let edge = Picture { height: 1, width: 4, channels: 1, pixels: vec![0, 0, 255, 255] };
+        let edge = Image { height: 1, width: 4, channels: 1, pixels: vec![0, 0, 255, 255] };
         let resized = resize(&edge, 1, 16, Interpolation::Bicubic).pixels;
         assert_eq!((resized[0], resized[15]), (0, 255));
         let mirrored: Vec<u8> = resized.iter().rev().map(|v| 255 - v).collect();

@@ -11,9 +11,9 @@ pub(crate) enum Stream {
     Split = 1,
     /// Order of an epoch.
     Order = 2,
-    /// Changes of one picture.
+    /// Changes of one image.
     Augment = 3,
-    /// Pixels of a synthetic picture.
+    /// Pixels of a synthetic image.
     Synthetic = 4,
     /// How a batch is mixed.
     Mix = 5,

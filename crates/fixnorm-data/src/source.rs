@@ -1,34 +1,34 @@
-//! Labelled pictures, and data sets made of them.
+//! Labelled images, and data sets made of them.
 //! Not here: data sets by name (`spec.rs`), file formats (`idx.rs`, `decode.rs`, `tar.rs`, …).
 
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::{DataError, Normalization, Picture, decode};
+use crate::{DataError, Image, Normalization, decode};
 
-/// One picture as a source has it.
+/// One image as a source has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Sample {
     /// Pixels.
-    Pixels(Picture),
-    /// A picture file that is yet to be decoded.
+    Pixels(Image),
+    /// An image file that is yet to be decoded.
     Encoded(Encoded),
 }
 
 impl Sample {
-    /// The whole picture.
+    /// The whole image.
     ///
     /// # Errors
     /// When it cannot be decoded.
-    pub fn decode(self) -> Result<Picture, DataError> {
+    pub fn decode(self) -> Result<Image, DataError> {
         match self {
-            Sample::Pixels(picture) => Ok(picture),
+            Sample::Pixels(image) => Ok(image),
             Sample::Encoded(encoded) => decode(&encoded),
         }
     }
 }
 
-/// A picture file's bytes.
+/// An image file's bytes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Encoded {
     /// All of them.
@@ -37,9 +37,9 @@ pub struct Encoded {
     pub name: PathBuf,
 }
 
-/// Labelled pictures that several threads can read.
+/// Labelled images that several threads can read.
 pub trait Source: Send + Sync {
-    /// Number of pictures.
+    /// Number of images.
     fn len(&self) -> usize;
 
     /// Whether there is none.
@@ -47,7 +47,7 @@ pub trait Source: Send + Sync {
         self.len() == 0
     }
 
-    /// One picture, `index` below [`len`](Self::len).
+    /// One image, `index` below [`len`](Self::len).
     ///
     /// # Errors
     /// When it cannot be read; the error names it.
@@ -57,7 +57,7 @@ pub trait Source: Send + Sync {
     ///
     /// # Errors
     /// When it cannot be read or decoded.
-    fn picture(&self, index: usize) -> Result<Picture, DataError> {
+    fn image(&self, index: usize) -> Result<Image, DataError> {
         self.sample(index)?.decode()
     }
 
@@ -65,7 +65,7 @@ pub trait Source: Send + Sync {
     fn label(&self, index: usize) -> u32;
 }
 
-/// Pictures of one shape, all in memory.
+/// Images of one shape, all in memory.
 #[derive(Clone, Debug)]
 pub struct InMemory {
     /// Height, width, channels.
@@ -77,11 +77,11 @@ pub struct InMemory {
 }
 
 impl InMemory {
-    /// Pictures of `shape` (height, width, channels), one after another in `pixels`, `[n, h, w, c]` with
+    /// Images of `shape` (height, width, channels), one after another in `pixels`, `[n, h, w, c]` with
     /// the channel fastest, and their `n` labels.
     ///
     /// # Panics
-    /// If there are not as many labels as pictures.
+    /// If there are not as many labels as images.
     pub fn new(shape: [usize; 3], pixels: Vec<u8>, labels: Vec<u32>) -> Self {
         assert_eq!(pixels.len(), labels.len() * shape.iter().product::<usize>());
         Self {
@@ -92,10 +92,10 @@ impl InMemory {
         }
     }
 
-    /// Some of the pictures, by their indices; the memory is shared.
+    /// Some of the images, by their indices; the memory is shared.
     ///
     /// # Panics
-    /// If there is no picture of an index.
+    /// If there is no image of an index.
     pub fn subset(&self, indices: Vec<usize>) -> Self {
         Self { indices: indices.into_iter().map(|i| self.indices[i]).collect(), ..self.clone() }
     }
@@ -141,7 +141,7 @@ impl Source for InMemory {
     fn sample(&self, index: usize) -> Result<Sample, DataError> {
         let [height, width, channels] = self.shape;
         let pixels = self.pixels(index).to_vec();
-        Ok(Sample::Pixels(Picture { height, width, channels, pixels }))
+        Ok(Sample::Pixels(Image { height, width, channels, pixels }))
     }
 
     fn label(&self, index: usize) -> u32 {
@@ -160,7 +160,7 @@ pub struct DataSet {
     pub val: Arc<dyn Source>,
     /// For the result.
     pub test: Option<Arc<dyn Source>>,
-    /// Height, width and channels of a picture; none where every picture has its own.
+    /// Height, width and channels of an image; none where every image has its own.
     pub shape: Option<[usize; 3]>,
     /// In the order of the labels.
     pub class_names: Vec<String>,
@@ -169,7 +169,7 @@ pub struct DataSet {
 }
 
 impl DataSet {
-    /// How pixels become numbers where pictures are shown with `channels`, 1 or 3: grey's mean is the
+    /// How pixels become numbers where images are shown with `channels`, 1 or 3: grey's mean is the
     /// colours' by ITU-R 601 weights, its deviation their mean.
     pub fn normalization_of(&self, channels: usize) -> Normalization {
         match (&self.normalization.mean[..], &self.normalization.std[..]) {
@@ -182,7 +182,7 @@ impl DataSet {
     }
 }
 
-/// Some pictures of another source, by their indices.
+/// Some images of another source, by their indices.
 pub(crate) struct Subset {
     pub(crate) of: Arc<dyn Source>,
     pub(crate) indices: Vec<usize>,

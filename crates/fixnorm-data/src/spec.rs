@@ -18,7 +18,7 @@ pub const FORMS: &str = "fashion-mnist-mini, fashion-mnist[:DIR], cifar10[:DIR],
 /// A data set by name.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum DataSpec {
-    /// 6,000 training, 1,000 validation and 1,000 test pictures of Fashion-MNIST, embedded.
+    /// 6,000 training, 1,000 validation and 1,000 test images of Fashion-MNIST, embedded.
     FashionMnistMini,
     /// The full Fashion-MNIST: 55,000, 5,000 and the official 10,000.
     FashionMnist {
@@ -36,7 +36,7 @@ pub enum DataSpec {
         /// Where its files are; the usual places if left out.
         dir: Option<PathBuf>,
     },
-    /// A tree of picture files, `train/CLASS/*.jpg`, `val/CLASS/…` and `test/CLASS/…`; only the first must be.
+    /// A tree of image files, `train/CLASS/*.jpg`, `val/CLASS/…` and `test/CLASS/…`; only the first must be.
     Folder {
         /// Its root.
         dir: PathBuf,
@@ -46,12 +46,12 @@ pub enum DataSpec {
         /// A pattern of files, or their directory.
         pattern: PathBuf,
     },
-    /// Parquet files with a column of pictures, as Hugging Face's `datasets` writes them.
+    /// Parquet files with a column of images, as Hugging Face's `datasets` writes them.
     Parquet {
         /// A pattern of files, or their directory.
         pattern: PathBuf,
     },
-    /// 2,048 training and 256 validation pictures of noise in 1,000 classes, to measure speed with.
+    /// 2,048 training and 256 validation images of noise in 1,000 classes, to measure speed with.
     Synthetic {
         /// 1 for grey, 3 for RGB, or any other number.
         channels: usize,
@@ -118,7 +118,7 @@ impl FromStr for DataSpec {
     }
 }
 
-/// The largest picture of noise: more is a slip of the hand, and would end in a failed allocation.
+/// The largest image of noise: more is a slip of the hand, and would end in a failed allocation.
 const MAX_VALUES: usize = 1 << 28;
 
 fn synthetic_sizes(sizes: &str) -> Option<DataSpec> {

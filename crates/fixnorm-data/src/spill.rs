@@ -1,8 +1,8 @@
-//! The pictures of a Parquet file as plain bytes, copied once, where its pages are too large to read one for
-//! each picture.
+//! The images of a Parquet file as plain bytes, copied once, where its pages are too large to read one for
+//! each image.
 //!
-//! A file in the user's cache directory: the pictures one after another, the offset of each and of the end,
-//! their number, and a magic number, all little-endian. It takes as much room as the pictures. Not here: when
+//! A file in the user's cache directory: the images one after another, the offset of each and of the end,
+//! their number, and a magic number, all little-endian. It takes as much room as the images. Not here: when
 //! it is worth that (`parquet.rs`).
 
 use std::fs::{self, File};
@@ -15,18 +15,18 @@ use crate::index;
 /// The last bytes; the number is the version.
 const MAGIC: &[u8; 16] = b"fixnorm spill 1\n";
 
-/// Pictures in a file of ours.
+/// Images in a file of ours.
 #[derive(Debug)]
 pub(crate) struct Spill {
     path: PathBuf,
     offsets: Vec<u64>,
 }
 
-/// Takes the next picture.
+/// Takes the next image.
 pub(crate) type Put<'a> = &'a mut dyn FnMut(&[u8]) -> io::Result<()>;
 
 impl Spill {
-    /// The copy of `shard`'s pictures in `cache`, if it is there, whole and of the file as it is now.
+    /// The copy of `shard`'s images in `cache`, if it is there, whole and of the file as it is now.
     pub(crate) fn open(cache: &Path, shard: &Path) -> Option<Self> {
         let path = place(cache, shard)?;
         let mut file = File::open(&path).ok()?;
@@ -47,7 +47,7 @@ impl Spill {
         whole.then_some(Self { path, offsets })
     }
 
-    /// Makes the copy: `write` puts every picture. What cannot be written is left, and nothing of it.
+    /// Makes the copy: `write` puts every image. What cannot be written is left, and nothing of it.
     pub(crate) fn make(
         cache: &Path,
         shard: &Path,
@@ -77,12 +77,12 @@ impl Spill {
         Self::open(cache, shard)
     }
 
-    /// Number of pictures.
+    /// Number of images.
     pub(crate) fn len(&self) -> usize {
         self.offsets.len() - 1
     }
 
-    /// The bytes of a picture.
+    /// The bytes of an image.
     pub(crate) fn read(&self, row: usize) -> io::Result<Vec<u8>> {
         let (start, end) = (self.offsets[row], self.offsets[row + 1]);
         read_within(&self.path, start, end - start)
@@ -115,17 +115,17 @@ mod tests {
     use super::*;
 
     #[test]
-    fn pictures_come_back_and_torn_or_older_copies_do_not() {
+    fn images_come_back_and_torn_or_older_copies_do_not() {
         let dir = tempfile::tempdir().unwrap();
         let (cache, shard) = (dir.path().join("cache"), dir.path().join("a.parquet"));
         fs::write(&shard, "one").unwrap();
         assert!(Spill::open(&cache, &shard).is_none());
-        let pictures = [&b"first"[..], b"", b"third"];
+        let images = [&b"first"[..], b"", b"third"];
         let make =
-            || Spill::make(&cache, &shard, |put| pictures.iter().try_for_each(|bytes| put(bytes)));
+            || Spill::make(&cache, &shard, |put| images.iter().try_for_each(|bytes| put(bytes)));
         let check = |spill: Spill| {
             assert_eq!(spill.len(), 3);
-            (0..3).for_each(|row| assert_eq!(spill.read(row).unwrap(), pictures[row]));
+            (0..3).for_each(|row| assert_eq!(spill.read(row).unwrap(), images[row]));
             spill.path
         };
         let path = check(make().unwrap());

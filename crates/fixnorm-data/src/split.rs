@@ -1,21 +1,21 @@
 //! A class-balanced validation set taken from a training set.
-//! Not here: sets whose authors or users say which pictures validate.
+//! Not here: sets whose authors or users say which images validate.
 
 use crate::rng::{self, Stream};
 
-/// One twelfth of the training pictures validates where nobody says which: 5,000 of 60,000.
+/// One twelfth of the training images validates where nobody says which: 5,000 of 60,000.
 pub(crate) const VAL_SHARE: usize = 12;
 
-/// Indices for training and for validation, `val` of them, from pictures with these `labels`.
+/// Indices for training and for validation, `val` of them, from images with these `labels`.
 ///
 /// Each class gives its share of `val`, rounded down; what is missing then comes from the classes in
-/// order. Which pictures, is fixed: it does not depend on a run's seed, so that runs with different
-/// seeds are judged on the same pictures. Both lists are ascending.
+/// order. Which images, is fixed: it does not depend on a run's seed, so that runs with different
+/// seeds are judged on the same images. Both lists are ascending.
 ///
 /// # Panics
 /// If `val` is more than there are.
 pub fn balanced(labels: &[u32], val: usize) -> (Vec<usize>, Vec<usize>) {
-    assert!(val <= labels.len(), "{val} of {} pictures", labels.len());
+    assert!(val <= labels.len(), "{val} of {} images", labels.len());
     let classes = labels.iter().max().map_or(0, |&label| label as usize + 1);
     let mut by_class = vec![vec![]; classes];
     for (index, &label) in labels.iter().enumerate() {

@@ -1,4 +1,4 @@
-//! Pictures of noise, made when read: to measure speed with, not to learn from.
+//! Images of noise, made when read: to measure speed with, not to learn from.
 //! Not here: the name's form (`spec.rs`).
 
 use std::sync::Arc;
@@ -6,13 +6,13 @@ use std::sync::Arc;
 use rand_chacha::rand_core::Rng;
 
 use crate::rng::{Stream, stream};
-use crate::{DataError, DataSet, Normalization, Picture, Sample, Source};
+use crate::{DataError, DataSet, Image, Normalization, Sample, Source};
 
 const CLASSES: usize = 1000;
 const TRAIN: usize = 2048;
 const VAL: usize = 256;
 
-/// Some pictures of one endless row of noise.
+/// Some images of one endless row of noise.
 struct Noise {
     /// Height, width, channels.
     shape: [usize; 3],
@@ -29,7 +29,7 @@ impl Source for Noise {
         let [height, width, channels] = self.shape;
         let mut pixels = vec![0; height * width * channels];
         stream(0, Stream::Synthetic, 0, self.first + index as u64).fill_bytes(&mut pixels);
-        Ok(Sample::Pixels(Picture { height, width, channels, pixels }))
+        Ok(Sample::Pixels(Image { height, width, channels, pixels }))
     }
 
     fn label(&self, index: usize) -> u32 {
@@ -37,7 +37,7 @@ impl Source for Noise {
     }
 }
 
-/// The data set of pictures of `shape`: height, width, channels.
+/// The data set of images of `shape`: height, width, channels.
 pub(crate) fn synthetic(shape: [usize; 3], name: String) -> DataSet {
     let part = |first, len| Arc::new(Noise { shape, first, len });
     DataSet {
@@ -56,15 +56,15 @@ mod tests {
     use super::*;
 
     #[test]
-    fn noise_is_repeatable_and_differs_between_pictures() {
+    fn noise_is_repeatable_and_differs_between_images() {
         let data = synthetic([4, 5, 3], "noise".to_owned());
         assert_eq!((data.train.len(), data.val.len(), data.test.is_none()), (2048, 256, true));
         assert_eq!(data.class_names.len(), 1000);
         assert!((0..2048).all(|index| data.train.label(index) < 1000));
-        let first = data.train.picture(0).unwrap();
-        assert_eq!(first, data.train.picture(0).unwrap());
-        assert_ne!(first, data.train.picture(1).unwrap());
-        assert_ne!(first, data.val.picture(0).unwrap());
+        let first = data.train.image(0).unwrap();
+        assert_eq!(first, data.train.image(0).unwrap());
+        assert_ne!(first, data.train.image(1).unwrap());
+        assert_ne!(first, data.val.image(0).unwrap());
         assert_eq!((first.height, first.width, first.channels), (4, 5, 3));
     }
 }

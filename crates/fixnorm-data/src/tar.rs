@@ -1,11 +1,11 @@
-//! WebDataset shards: tar files of pictures with their labels beside them, read in place.
+//! WebDataset shards: tar files of images with their labels beside them, read in place.
 //!
-//! Files of one name up to its first dot belong together: a picture (`.jpg`, `.jpeg`, `.png`, `.webp`) and
-//! its label, a number in `.cls` or the `label` of a `.json`. Where no picture has either, the directory of
-//! a picture within the tar file is its class. Names of numbered classes come from `classes.txt` beside the
+//! Files of one name up to its first dot belong together: an image (`.jpg`, `.jpeg`, `.png`, `.webp`) and
+//! its label, a number in `.cls` or the `label` of a `.json`. Where no image has either, the directory of
+//! an image within the tar file is its class. Names of numbered classes come from `classes.txt` beside the
 //! shards, a name a line, if there is one.
 //!
-//! Pictures are in the order of class and name, not of shards: the same tree gives the same epochs in any
+//! Images are in the order of class and name, not of shards: the same tree gives the same epochs in any
 //! form. One is read by its offset, which the index keeps.
 //! Not here: which file is a shard of what (`shards.rs`), the index itself (`index.rs`).
 
@@ -22,10 +22,10 @@ use crate::decode::{MAX_FILE_BYTES, read_within};
 use crate::index::LoadOptions;
 use crate::parts::{self, Parts};
 use crate::shards;
-use crate::walk::is_picture;
+use crate::walk::is_image;
 use crate::{DataError, DataSet, Encoded, Sample, Source};
 
-/// A picture in a shard.
+/// An image in a shard.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 struct Member {
     name: String,
@@ -34,7 +34,7 @@ struct Member {
     label: Label,
 }
 
-/// What a picture is of.
+/// What an image is of.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 enum Label {
     Number(u32),
@@ -42,7 +42,7 @@ enum Label {
     Directory(String),
 }
 
-/// Pictures in shards, by their places.
+/// Images in shards, by their places.
 struct Tar {
     shards: Arc<Vec<PathBuf>>,
     /// Shard and member, in the order of label and name.
@@ -61,7 +61,7 @@ impl Source for Tar {
         let name = shard.join(&member.name);
         if member.size > MAX_FILE_BYTES {
             let message = format!("it has more than {MAX_FILE_BYTES} bytes");
-            return Err(DataError::NotAPicture { path: name, message });
+            return Err(DataError::NotAnImage { path: name, message });
         }
         match read_within(shard, member.offset, member.size) {
             Ok(bytes) => Ok(Sample::Encoded(Encoded { bytes, name })),
@@ -77,7 +77,7 @@ impl Source for Tar {
 /// The data set in the shards that a pattern names.
 ///
 /// # Errors
-/// Shards that are missing or no tar files, pictures without a label, or labels of different kinds.
+/// Shards that are missing or no tar files, images without a label, or labels of different kinds.
 pub(crate) fn load(
     pattern: &Path,
     name: String,
@@ -92,7 +92,7 @@ pub(crate) fn load(
     };
     let [(train, mut train_members), (val, val_members), (test, test_members)] = indexed.map(part);
     let Some((_, first)) = train_members.first() else {
-        return Err(DataError::NoPictures { path: pattern.to_owned() });
+        return Err(DataError::NoImages { path: pattern.to_owned() });
     };
     // Where the first has a number, all must have one.
     let classes: Vec<String> = match &first.label {
@@ -125,7 +125,7 @@ pub(crate) fn load(
     Parts { train: Arc::new(train), val, test }.data_set(name, pattern.to_owned(), names)
 }
 
-/// Pictures in the order of label, name, shard and place; `classes` are those of directories.
+/// Images in the order of label, name, shard and place; `classes` are those of directories.
 fn sorted(
     shards: Vec<PathBuf>,
     members: Vec<(u32, Member)>,
@@ -137,7 +137,7 @@ fn sorted(
             Label::Directory(name) if !name.is_empty() && !classes.is_empty() => classes
                 .binary_search(name)
                 .map(|class| class as u32)
-                .map_err(|_| ("a class of the training pictures", format!("`{name}`"))),
+                .map_err(|_| ("a class of the training images", format!("`{name}`"))),
             Label::Directory(_) => Err(("a .cls or .json with its label", "none".to_owned())),
             Label::Number(_) => {
                 Err(("its directory as class, as its shards began", "a number".to_owned()))
@@ -171,17 +171,17 @@ fn class_names(shard: &Path, labels: &[u32]) -> Result<Vec<String>, DataError> {
     }
 }
 
-/// The pictures of a shard, in its order.
+/// The images of a shard, in its order.
 fn scan(path: &Path) -> Result<Vec<Member>, DataError> {
     let torn = |error: std::io::Error| DataError::format(path, "a tar file", error);
     let mut file = File::open(path).map_err(DataError::read(path))?;
     let mut start = [0; 2];
     if file.read_exact(&mut start).is_ok() && start == [0x1f, 0x8b] {
-        let expected = "a tar file that is not compressed, for pictures are read in place";
+        let expected = "a tar file that is not compressed, for images are read in place";
         return Err(DataError::format(path, expected, "a gzip file"));
     }
     file.rewind().map_err(DataError::read(path))?;
-    let (mut pictures, mut labels) = (vec![], HashMap::new());
+    let (mut images, mut labels) = (vec![], HashMap::new());
     for entry in Archive::new(file).entries_with_seek().map_err(torn)? {
         let mut entry = entry.map_err(torn)?;
         if !matches!(entry.header().entry_type(), EntryType::Regular | EntryType::Continuous) {
@@ -190,8 +190,8 @@ fn scan(path: &Path) -> Result<Vec<Member>, DataError> {
         let name = String::from_utf8_lossy(&entry.path_bytes()).into_owned();
         let name = name.strip_prefix("./").unwrap_or(&name).to_owned();
         let (key, kind) = key_and_kind(&name);
-        if is_picture(Path::new(&name)) {
-            pictures.push((key, name, entry.raw_file_position(), entry.size()));
+        if is_image(Path::new(&name)) {
+            images.push((key, name, entry.raw_file_position(), entry.size()));
         } else if let "cls" | "json" = &kind[..] {
             let mut text = String::new();
             let read = entry.by_ref().take(MOST_LABEL_BYTES).read_to_string(&mut text);
@@ -212,10 +212,10 @@ fn scan(path: &Path) -> Result<Vec<Member>, DataError> {
         let label = labels.get(&key).map_or_else(directory, |&label| Label::Number(label));
         Member { name, offset, size, label }
     };
-    Ok(pictures.into_iter().map(member).collect())
+    Ok(images.into_iter().map(member).collect())
 }
 
-/// More than any description of a picture needs.
+/// More than any description of an image needs.
 const MOST_LABEL_BYTES: u64 = 1 << 20;
 
 /// A member's name up to the first dot of its last part, and what follows, in lower case.
@@ -284,7 +284,7 @@ mod tests {
                 ("x/b.JPG", b"b"),
                 ("./a.seg.png", b"a"),
                 ("a.cls", b"0"),
-                ("a.txt", b"no picture"),
+                ("a.txt", b"no image"),
             ],
         );
         shard(
@@ -294,7 +294,7 @@ mod tests {
         shard(&dir.path().join("a-val.tar"), &[("v.webp", b"v"), ("v.json", br#"{"cls": 2}"#)]);
         let said = load_dir(dir.path()).err().unwrap().to_string();
         assert!(
-            said.ends_with("label 2 of picture 0 is out of range, there are 2 classes"),
+            said.ends_with("label 2 of image 0 is out of range, there are 2 classes"),
             "{said}"
         );
         fs::write(dir.path().join("classes.txt"), "cat\ndog\nfox\n").unwrap();
@@ -320,7 +320,7 @@ mod tests {
         shard(&dir.path().join("val.tar"), &[("c/0.png", b"0")]);
         let said = load_dir(dir.path()).err().unwrap().to_string();
         assert!(
-            said.ends_with("val.tar/c/0.png: expected a class of the training pictures, found `c`"),
+            said.ends_with("val.tar/c/0.png: expected a class of the training images, found `c`"),
             "{said}"
         );
     }
@@ -332,7 +332,7 @@ mod tests {
             shard(&dir.path().join("0.tar"), members);
             load_dir(dir.path()).err().unwrap().to_string()
         };
-        assert!(said(&[]).ends_with("holds no pictures"), "{}", said(&[]));
+        assert!(said(&[]).ends_with("holds no images"), "{}", said(&[]));
         let error = said(&[("a.jpg", b""), ("a.cls", b"cat")]);
         assert!(error.ends_with("0.tar/a.cls: expected a class number, found `cat`"), "{error}");
         let error = said(&[("a.jpg", b""), ("a.json", b"{")]);
@@ -358,7 +358,7 @@ mod tests {
     }
 
     #[test]
-    fn a_torn_shard_has_bad_pictures() {
+    fn a_torn_shard_has_bad_images() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("0.tar");
         let members: Vec<_> =

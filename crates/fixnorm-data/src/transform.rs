@@ -1,5 +1,5 @@
 //! From a sample to a model's numbers: decode, crop, resize, change at random, normalize.
-//! Not here: the changes (`augment`), which random stream a picture gets (`loader.rs`).
+//! Not here: the changes (`augment`), which random stream an image gets (`loader.rs`).
 
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -12,44 +12,44 @@ use crate::decode::{Part, Window, decode, decode_window, recoloured};
 use crate::preprocessing::Placement;
 use crate::resize::{Interpolation, resize_part};
 use crate::rng::{below, uniform};
-use crate::{DataError, Normalization, Picture, Pixels, Sample};
+use crate::{DataError, Image, Normalization, Pixels, Sample};
 
-/// Which part of a picture is kept.
+/// Which part of an image is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Crop {
-    /// A window of the model's shape of pictures that have that shape, padded with black.
+    /// A window of the model's shape of images that have that shape, padded with black.
     #[default]
     Padded,
     /// A random part of random proportions, resized.
     RandomResized,
-    /// The middle, after the shorter side was resized: for pictures that are not trained with.
+    /// The middle, after the shorter side was resized: for images that are not trained with.
     Center,
 }
 
-/// How samples become a model's numbers. The default takes pictures of the model's shape as they are.
+/// How samples become a model's numbers. The default takes images of the model's shape as they are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Transform {
-    /// Which part of a picture is kept.
+    /// Which part of an image is kept.
     pub crop: Crop,
     /// For `padded`: black pixels added on each side before a random crop to the original size.
     pub crop_padding: usize,
-    /// For `center`: share of the resized picture's shorter side that is kept.
+    /// For `center`: share of the resized image's shorter side that is kept.
     pub crop_ratio: f64,
-    /// For `random_resized`: least and greatest share of the picture's area.
+    /// For `random_resized`: least and greatest share of the image's area.
     pub scale: [f64; 2],
     /// For `random_resized`: least and greatest width over height.
     pub ratio: [f64; 2],
-    /// How pictures are resized, and pixels moved.
+    /// How images are resized, and pixels moved.
     pub interpolation: Interpolation,
-    /// Share of the pictures that are mirrored.
+    /// Share of the images that are mirrored.
     pub hflip: f64,
     /// Brightness, contrast and saturation: how far a factor may be from 1; hue: how far it may turn.
     pub color_jitter: [f64; 4],
     /// AutoAugment, RandAugment or TrivialAugment, by name.
     pub auto_augment: Policy,
-    /// Share of the pictures of which a rectangle is erased.
+    /// Share of the images of which a rectangle is erased.
     pub random_erasing: f64,
     /// What comes in its place.
     pub erasing: Erasing,
@@ -57,8 +57,8 @@ pub struct Transform {
     pub mixup: f64,
     /// Parameter of CutMix's beta distribution; 0 for none.
     pub cutmix: f64,
-    /// How often a picture comes in an epoch, changed differently each time; an epoch stays as long, and has
-    /// fewer pictures.
+    /// How often an image comes in an epoch, changed differently each time; an epoch stays as long, and has
+    /// fewer images.
     pub repeats: usize,
 }
 
@@ -84,7 +84,7 @@ impl Default for Transform {
 }
 
 impl Transform {
-    /// What is wrong with it for pictures of `shape` (height, width, channels), if anything.
+    /// What is wrong with it for images of `shape` (height, width, channels), if anything.
     pub(crate) fn problem(&self, shape: [usize; 3]) -> Option<String> {
         let share = |name: &str, value: f64| {
             let wrong = !(0.0..=1.0).contains(&value);
@@ -118,7 +118,7 @@ impl Transform {
             .or_else(|| (self.repeats == 0).then(|| "repeats must be at least 1".to_owned()))
             .or_else(|| {
                 ((colours || self.crop != Crop::Padded) && !matches!(channels, 1 | 3)).then(|| {
-                    format!("pictures of {channels} channels can only be padded, cropped, mirrored and erased")
+                    format!("images of {channels} channels can only be padded, cropped, mirrored and erased")
                 })
             })
     }
@@ -131,7 +131,7 @@ impl Transform {
     /// Appends a sample's numbers, or its bytes where those are not changed, `[height, width, channels]` of `shape` with the channel fastest.
     ///
     /// # Errors
-    /// A file that cannot be decoded, or a picture of another shape where it is not resized.
+    /// A file that cannot be decoded, or an image of another shape where it is not resized.
     pub(crate) fn apply(
         &self,
         sample: Sample,
@@ -140,21 +140,21 @@ impl Transform {
         random: &mut ChaCha8Rng,
         out: &mut Pixels,
     ) -> Result<(), DataError> {
-        let mut picture = match self.crop {
+        let mut image = match self.crop {
             Crop::Padded => self.pad(sample, shape, random)?,
             Crop::RandomResized => self.crop_at_random(sample, shape, random)?,
             Crop::Center => self.crop_middle(sample, shape)?,
         };
-        // Padded pictures were mirrored while they were copied.
+        // Padded images were mirrored while they were copied.
         if self.crop != Crop::Padded && self.flips(random) {
-            mirror(&mut picture);
+            mirror(&mut image);
         }
-        self.recolour(&mut picture, normalization, random);
+        self.recolour(&mut image, normalization, random);
         match out {
-            Pixels::Bytes(bytes, _) => bytes.extend_from_slice(&picture.pixels),
+            Pixels::Bytes(bytes, _) => bytes.extend_from_slice(&image.pixels),
             Pixels::Floats(floats) => {
                 let start = floats.len();
-                normalization.apply(&picture.pixels, floats);
+                normalization.apply(&image.pixels, floats);
                 if self.random_erasing > 0.0 && uniform(random) < self.random_erasing {
                     erase(&mut floats[start..], shape, self.erasing, random);
                 }
@@ -168,7 +168,7 @@ impl Transform {
         sample: Sample,
         [height, width, channels]: [usize; 3],
         random: &mut ChaCha8Rng,
-    ) -> Result<Picture, DataError> {
+    ) -> Result<Image, DataError> {
         let mut window = [0..0, 0..0];
         let part = open(sample, channels, |size| {
             window = random_resized(size, self.scale, self.ratio, random);
@@ -182,7 +182,7 @@ impl Transform {
         &self,
         sample: Sample,
         [height, width, channels]: [usize; 3],
-    ) -> Result<Picture, DataError> {
+    ) -> Result<Image, DataError> {
         let mut size = [0; 2];
         let placement = |size| Placement::of(size, [height, width], self.crop_ratio);
         let part = open(sample, channels, |whole| {
@@ -197,18 +197,18 @@ impl Transform {
         uniform(random) >= 1.0 - self.hflip
     }
 
-    /// Draws the same numbers whatever the picture, so that one option's choice does not move another's.
+    /// Draws the same numbers whatever the image, so that one option's choice does not move another's.
     fn pad(
         &self,
         sample: Sample,
         shape: [usize; 3],
         random: &mut ChaCha8Rng,
-    ) -> Result<Picture, DataError> {
-        let picture = match sample {
-            Sample::Pixels(picture) => picture,
+    ) -> Result<Image, DataError> {
+        let image = match sample {
+            Sample::Pixels(image) => image,
             Sample::Encoded(encoded) => with_channels(decode(&encoded)?, shape[2]),
         };
-        let Picture { height, width, channels, .. } = picture;
+        let Image { height, width, channels, .. } = image;
         if [height, width, channels] != shape {
             return Err(DataError::Shape { found: [height, width, channels], expected: shape });
         }
@@ -216,29 +216,24 @@ impl Transform {
         let (top, left) = (below(choices, random), below(choices, random));
         let mirrored = self.flips(random);
         Ok(match self.crop_padding > 0 || mirrored {
-            true => padded(&picture, top, left, self.crop_padding, mirrored),
-            false => picture,
+            true => padded(&image, top, left, self.crop_padding, mirrored),
+            false => image,
         })
     }
 
-    fn recolour(
-        &self,
-        picture: &mut Picture,
-        normalization: &Normalization,
-        random: &mut ChaCha8Rng,
-    ) {
+    fn recolour(&self, image: &mut Image, normalization: &Normalization, random: &mut ChaCha8Rng) {
         if self.color_jitter == [0.0; 4] && self.auto_augment.is_none() {
             return;
         }
-        // What comes from outside of the picture is the mean.
+        // What comes from outside of the image is the mean.
         let fill = std::array::from_fn(|channel| {
             let mean = normalization.mean[channel.min(normalization.mean.len() - 1)];
             (mean * 255.0).round_ties_even().clamp(0.0, 255.0) as u8
         });
         let mut ops = jitter(self.color_jitter, random);
-        ops.extend(self.auto_augment.draw([picture.height, picture.width], random));
+        ops.extend(self.auto_augment.draw([image.height, image.width], random));
         for op in ops {
-            op.apply(picture, self.interpolation, fill);
+            op.apply(image, self.interpolation, fill);
         }
     }
 }
@@ -251,14 +246,14 @@ fn open(
 ) -> Result<Part, DataError> {
     let part = match sample {
         Sample::Encoded(encoded) => decode_window(&encoded, choose)?,
-        Sample::Pixels(picture) => {
-            choose([picture.height, picture.width]);
-            Part::from(picture)
+        Sample::Pixels(image) => {
+            choose([image.height, image.width]);
+            Part::from(image)
         }
     };
-    Ok(Part { picture: with_channels(part.picture, channels), ..part })
+    Ok(Part { image: with_channels(part.image, channels), ..part })
 }
 
-fn with_channels(picture: Picture, channels: usize) -> Picture {
-    if picture.channels == channels { picture } else { recoloured(&picture, channels) }
+fn with_channels(image: Image, channels: usize) -> Image {
+    if image.channels == channels { image } else { recoloured(&image, channels) }
 }

@@ -1,19 +1,19 @@
-//! Picture files among the paths that a user names: files as they are, directories walked.
+//! Image files among the paths that a user names: files as they are, directories walked.
 //! Not here: reading them (`decode.rs`).
 
 use std::path::{Path, PathBuf};
 
 use crate::DataError;
 
-/// Endings of picture files. A file named by itself is taken whatever its ending.
+/// Endings of image files. A file named by itself is taken whatever its ending.
 const ENDINGS: [&str; 4] = ["png", "jpg", "jpeg", "webp"];
 
-/// The files named, and of each directory all pictures in it and below it, sorted by path. Links to
+/// The files named, and of each directory all images in it and below it, sorted by path. Links to
 /// directories are not followed: they can lead in a circle.
 ///
 /// # Errors
-/// A directory that cannot be read or holds no picture.
-pub fn picture_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> {
+/// A directory that cannot be read or holds no image.
+pub fn image_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> {
     let mut files = vec![];
     for path in paths {
         if !path.is_dir() {
@@ -23,7 +23,7 @@ pub fn picture_files(paths: &[PathBuf]) -> Result<Vec<PathBuf>, DataError> {
         let before = files.len();
         collect(path, &mut files)?;
         if files.len() == before {
-            return Err(DataError::NoPictures { path: path.clone() });
+            return Err(DataError::NoImages { path: path.clone() });
         }
         files[before..].sort();
     }
@@ -37,14 +37,14 @@ fn collect(dir: &Path, files: &mut Vec<PathBuf>) -> Result<(), DataError> {
         let path = entry.path();
         if entry.file_type().map_err(unreadable)?.is_dir() {
             collect(&path, files)?;
-        } else if is_picture(&path) && path.is_file() {
+        } else if is_image(&path) && path.is_file() {
             files.push(path);
         }
     }
     Ok(())
 }
 
-pub(crate) fn is_picture(path: &Path) -> bool {
+pub(crate) fn is_image(path: &Path) -> bool {
     let ending = path.extension().and_then(|ending| ending.to_str()).map(str::to_ascii_lowercase);
     ending.is_some_and(|ending| ENDINGS.contains(&ending.as_str()))
 }
@@ -63,10 +63,10 @@ mod tests {
         for name in ["z.png", "a.JPG", "notes.txt", "b/deep/1.jpeg", "b/2.png"] {
             fs::write(at(name), "").unwrap();
         }
-        let found = picture_files(&[at("notes.txt"), dir.path().to_owned(), at("none")]).unwrap();
+        let found = image_files(&[at("notes.txt"), dir.path().to_owned(), at("none")]).unwrap();
         let expected = ["notes.txt", "a.JPG", "b/2.png", "b/deep/1.jpeg", "z.png", "none"].map(at);
         assert_eq!(found, expected);
-        let error = picture_files(&[at("empty")]).unwrap_err();
-        assert!(matches!(error, DataError::NoPictures { .. }), "{error}");
+        let error = image_files(&[at("empty")]).unwrap_err();
+        assert!(matches!(error, DataError::NoImages { .. }), "{error}");
     }
 }

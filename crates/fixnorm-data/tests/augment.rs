@@ -1,10 +1,10 @@
 //! Operations of augmentation policies against Pillow's, from `benches/peers/augment_fixture.py`.
 
-use fixnorm_data::{Interpolation, Op, Picture};
+use fixnorm_data::{Image, Interpolation, Op};
 use serde_json::Value;
 
-/// The fixture's picture, from a formula that the script has too.
-fn picture(height: usize, width: usize, channels: usize) -> Picture {
+/// The fixture's image, from a formula that the script has too.
+fn image(height: usize, width: usize, channels: usize) -> Image {
     let pixel = |i: usize| {
         let (y, x, c) = (i / channels / width, i / channels % width, i % channels);
         let ramp = (x * 3 + y * 2 + c * 40) % 256;
@@ -12,7 +12,7 @@ fn picture(height: usize, width: usize, channels: usize) -> Picture {
         (30 + (ramp * 3 / 4 + noise) % 200) as u8
     };
     let pixels = (0..height * width * channels).map(pixel).collect();
-    Picture { height, width, channels, pixels }
+    Image { height, width, channels, pixels }
 }
 
 fn op(name: &str, strength: f64) -> Op {
@@ -53,7 +53,7 @@ fn operations_are_pillows_to_the_byte() {
     assert_eq!(cases.len(), 3 * 81);
     let mut wrong = vec![];
     for case in cases {
-        let size: Vec<usize> = case["picture"].as_array().unwrap().iter().map(number).collect();
+        let size: Vec<usize> = case["image"].as_array().unwrap().iter().map(number).collect();
         let full = case["op"].as_str().unwrap();
         let (name, by) = full.split_once(' ').unwrap_or((full, "bilinear"));
         let by = match by {
@@ -61,7 +61,7 @@ fn operations_are_pillows_to_the_byte() {
             "bicubic" => Interpolation::Bicubic,
             other => panic!("{other}"),
         };
-        let mut changed = picture(size[0], size[1], size[2]);
+        let mut changed = image(size[0], size[1], size[2]);
         op(name, case["strength"].as_f64().unwrap_or_default()).apply(
             &mut changed,
             by,

@@ -6,7 +6,7 @@ use std::sync::Arc;
 
 use fixnorm_data::{
     Crop, DataError, Encoded, Interpolation, Loader, LoaderConfig, Normalization, OnBad,
-    Preprocessing, Sample, Source, Transform, decode, read_picture,
+    Preprocessing, Sample, Source, Transform, decode, read_image,
 };
 use serde_json::Value;
 
@@ -75,7 +75,7 @@ fn validation_crops_are_torchvisions() {
     let mut wrong = vec![];
     for case in cases {
         let name = case["file"].as_str().unwrap();
-        let file = fixtures().join("pictures").join(name);
+        let file = fixtures().join("images").join(name);
         for (key, interpolation) in
             [("bilinear", Interpolation::Bilinear), ("bicubic", Interpolation::Bicubic)]
         {
@@ -97,7 +97,7 @@ fn validation_crops_are_torchvisions() {
                 normalization: as_pixels(),
             };
             let mut again = vec![];
-            preprocessing.apply(&read_picture(&file).unwrap(), &mut again);
+            preprocessing.apply(&read_image(&file).unwrap(), &mut again);
             assert_eq!(found, again, "{name}: training's and prediction's ways");
         }
     }
@@ -107,13 +107,13 @@ fn validation_crops_are_torchvisions() {
 #[test]
 fn training_crops_of_a_file_are_those_of_its_pixels() {
     let transform = Transform { crop: Crop::RandomResized, hflip: 0.5, ..Transform::default() };
-    for entry in std::fs::read_dir(fixtures().join("pictures")).unwrap() {
+    for entry in std::fs::read_dir(fixtures().join("images")).unwrap() {
         let file = entry.unwrap().path();
-        let picture = read_picture(&file).unwrap();
+        let image = read_image(&file).unwrap();
         for seed in 0..20 {
             let of = |sample| loaded(One(sample), transform.clone(), 16, seed).unwrap();
             let found = of(encoded(&file));
-            let expected = of(Sample::Pixels(picture.clone()));
+            let expected = of(Sample::Pixels(image.clone()));
             assert!(found == expected, "{}, seed {seed}", file.display());
         }
     }
@@ -121,7 +121,7 @@ fn training_crops_of_a_file_are_those_of_its_pixels() {
 
 #[test]
 fn torn_files_are_errors() {
-    for entry in std::fs::read_dir(fixtures().join("pictures")).unwrap() {
+    for entry in std::fs::read_dir(fixtures().join("images")).unwrap() {
         let file = entry.unwrap().path();
         let whole = std::fs::read(&file).unwrap();
         for kept in [0, 1, 2, 11, 100, whole.len() / 2, whole.len() * 9 / 10] {
@@ -129,7 +129,7 @@ fn torn_files_are_errors() {
             let torn = Encoded { bytes, name: file.clone() };
             let error = decode(&torn).err();
             assert!(
-                matches!(error, Some(DataError::NotAPicture { .. })),
+                matches!(error, Some(DataError::NotAnImage { .. })),
                 "{} cut to {kept} bytes: {error:?}",
                 file.display()
             );
@@ -139,13 +139,13 @@ fn torn_files_are_errors() {
 
 #[test]
 fn a_header_that_lies_takes_no_memory() {
-    let mut bytes = std::fs::read(fixtures().join("pictures/420.jpg")).unwrap();
+    let mut bytes = std::fs::read(fixtures().join("images/420.jpg")).unwrap();
     let frame = bytes.windows(2).position(|marker| marker == [0xff, 0xc0]).unwrap();
     bytes[frame + 5..frame + 9].copy_from_slice(&[0xff; 4]);
     let huge = Encoded { bytes, name: "huge.jpg".into() };
     let error = decode(&huge).unwrap_err().to_string();
     assert!(error.contains("huge.jpg") && error.contains("65535 x 65535 pixels"), "{error}");
-    let mut bytes = std::fs::read(fixtures().join("pictures/rgb.png")).unwrap();
+    let mut bytes = std::fs::read(fixtures().join("images/rgb.png")).unwrap();
     bytes[16..24].copy_from_slice(&[0x7f, 0, 0, 0, 0x7f, 0, 0, 0]);
     assert!(decode(&Encoded { bytes, name: "huge.png".into() }).is_err());
 }

@@ -1,5 +1,5 @@
-//! One tree of pictures as directories, as WebDataset shards and as Parquet: the same epochs, to the bit, with
-//! any number of workers, from any batch on, and with pictures in it that cannot be read.
+//! One tree of images as directories, as WebDataset shards and as Parquet: the same epochs, to the bit, with
+//! any number of workers, from any batch on, and with images in it that cannot be read.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
@@ -17,8 +17,8 @@ use parquet::schema::parser::parse_message_type;
 
 const CLASSES: [&str; 3] = ["ant", "bee", "cat"];
 
-/// Name, label and bytes of every picture of a part; every twentieth is torn.
-fn pictures(part: &str, per_class: usize) -> Vec<(String, usize, Vec<u8>)> {
+/// Name, label and bytes of every image of a part; every twentieth is torn.
+fn images(part: &str, per_class: usize) -> Vec<(String, usize, Vec<u8>)> {
     let mut all = vec![];
     for (label, class) in CLASSES.iter().enumerate() {
         for number in 0..per_class {
@@ -46,7 +46,7 @@ fn scattered<T: Clone>(items: &[T]) -> Vec<T> {
 }
 
 fn write_folder(root: &Path, part: &str, per_class: usize) {
-    for (name, label, bytes) in pictures(part, per_class) {
+    for (name, label, bytes) in images(part, per_class) {
         let dir = root.join(part).join(CLASSES[label]);
         fs::create_dir_all(&dir).unwrap();
         fs::write(dir.join(name), bytes).unwrap();
@@ -54,7 +54,7 @@ fn write_folder(root: &Path, part: &str, per_class: usize) {
 }
 
 fn write_tar(root: &Path, part: &str, per_class: usize) {
-    let all = scattered(&pictures(part, per_class));
+    let all = scattered(&images(part, per_class));
     for (number, chunk) in all.chunks(all.len().div_ceil(3)).enumerate() {
         let file = File::create(root.join(format!("set-{part}-{number:03}.tar"))).unwrap();
         let mut builder = tar::Builder::new(file);
@@ -80,7 +80,7 @@ fn write_parquet(root: &Path, part: &str, per_class: usize) {
     let features = serde_json::json!({"info": {"features": {
         "label": {"names": CLASSES, "_type": "ClassLabel"}}}});
     let metadata = vec![KeyValue::new("huggingface".to_owned(), features.to_string())];
-    let all = scattered(&pictures(part, per_class));
+    let all = scattered(&images(part, per_class));
     for (number, chunk) in all.chunks(all.len().div_ceil(2)).enumerate() {
         let properties = WriterProperties::builder()
             .set_key_value_metadata(Some(metadata.clone()))
@@ -156,7 +156,7 @@ fn config(data: &DataSet, workers: usize, train: bool) -> LoaderConfig {
     }
 }
 
-/// Batches without the names of bad pictures, which are those of files; and how many there were.
+/// Batches without the names of bad images, which are those of files; and how many there were.
 fn batches(loader: &Loader, epoch: usize, first: usize) -> (Vec<Batch>, usize) {
     let all: Vec<Batch> = loader.epoch_from(epoch, first).map(Result::unwrap).collect();
     let bad = all.iter().map(|batch| batch.bad.len()).sum();

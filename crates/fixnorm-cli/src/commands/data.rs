@@ -44,7 +44,7 @@ fn print(report: &Report) -> anyhow::Result<()> {
     let head = ["part", "pictures", "bad", "width min / median / max", "height min / median / max"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(report.parts.iter().map(|part| {
-        let (pictures, bad) = (part.pictures.to_string(), part.bad.len().to_string());
+        let (pictures, bad) = (part.images.to_string(), part.bad.len().to_string());
         vec![part.part.to_owned(), pictures, bad, size(part.width), size(part.height)]
     }));
     output::table(&rows)?;
@@ -52,7 +52,7 @@ fn print(report: &Report) -> anyhow::Result<()> {
     let mut rows = vec![vec!["class".to_owned()]];
     rows[0].extend(report.parts.iter().map(|part| part.part.to_owned()));
     rows.extend(report.classes.iter().map(|class| {
-        let counts = class.pictures.iter().map(usize::to_string);
+        let counts = class.images.iter().map(usize::to_string);
         std::iter::once(class.name.clone()).chain(counts).collect()
     }));
     output::table(&rows)?;

@@ -3,14 +3,14 @@
 use std::process::ExitCode;
 
 use fixnorm_train::weights::predict::{Request, predict};
-use fixnorm_train::{Bundle, TrainError, picture_files};
+use fixnorm_train::{Bundle, TrainError, image_files};
 
 use crate::args::{Format, PredictArgs};
 use crate::output;
 
 pub(crate) fn run(args: &PredictArgs, format: Format) -> anyhow::Result<ExitCode> {
     let bundle = Bundle::read(&args.weights)?;
-    let files = picture_files(&args.files).map_err(TrainError::from)?;
+    let files = image_files(&args.files).map_err(TrainError::from)?;
     let done = predict(
         &bundle,
         &Request {

@@ -1,10 +1,10 @@
-//! Operations on values: a table for each channel, or a blend with something made of the picture.
+//! Operations on values: a table for each channel, or a blend with something made of the image.
 //! Not here: operations that move pixels (`geometry.rs`).
 //!
 //! Source: the documentation and behaviour of Pillow's ImageOps and ImageEnhance; `tests/augment.rs` compares
 //! every byte. A blend is computed in f32 and cut, as Pillow does it.
 
-use crate::Picture;
+use crate::Image;
 use crate::decode::luma;
 use crate::dispatch::vectorized;
 
@@ -15,20 +15,20 @@ fn table(value: impl Fn(u8) -> u8) -> Table {
 }
 
 /// Every channel through the same table.
-fn map(picture: &mut Picture, table: &Table) {
-    picture.pixels.iter_mut().for_each(|value| *value = table[usize::from(*value)]);
+fn map(image: &mut Image, table: &Table) {
+    image.pixels.iter_mut().for_each(|value| *value = table[usize::from(*value)]);
 }
 
 /// Every channel through a table made of its histogram.
-fn map_each(picture: &mut Picture, table: impl Fn(&[u32; 256]) -> Table) {
-    match picture.channels {
+fn map_each(image: &mut Image, table: impl Fn(&[u32; 256]) -> Table) {
+    match image.channels {
         1 => {
-            let table = table(&histograms::<1>(&picture.pixels)[0]);
-            map(picture, &table);
+            let table = table(&histograms::<1>(&image.pixels)[0]);
+            map(image, &table);
         }
         _ => {
-            let tables = histograms::<3>(&picture.pixels).map(|histogram| table(&histogram));
-            for pixel in picture.pixels.as_chunks_mut::<3>().0 {
+            let tables = histograms::<3>(&image.pixels).map(|histogram| table(&histogram));
+            for pixel in image.pixels.as_chunks_mut::<3>().0 {
                 *pixel = std::array::from_fn(|c| tables[c][usize::from(pixel[c])]);
             }
         }
@@ -45,8 +45,8 @@ fn histograms<const C: usize>(pixels: &[u8]) -> [[u32; 256]; C] {
     counts
 }
 
-pub(super) fn auto_contrast(picture: &mut Picture) {
-    map_each(picture, |histogram| {
+pub(super) fn auto_contrast(image: &mut Image) {
+    map_each(image, |histogram| {
         let low = histogram.iter().position(|&count| count > 0).unwrap_or_default();
         let high = histogram.iter().rposition(|&count| count > 0).unwrap_or_default();
         if high <= low {
@@ -58,8 +58,8 @@ pub(super) fn auto_contrast(picture: &mut Picture) {
     });
 }
 
-pub(super) fn equalize(picture: &mut Picture) {
-    map_each(picture, |histogram| {
+pub(super) fn equalize(image: &mut Image) {
+    map_each(image, |histogram| {
         let present = histogram.iter().filter(|&&count| count > 0);
         let last = present.clone().next_back().copied().unwrap_or_default();
         let step = (histogram.iter().sum::<u32>() - last) / 255;
@@ -75,21 +75,21 @@ pub(super) fn equalize(picture: &mut Picture) {
     });
 }
 
-pub(super) fn invert(picture: &mut Picture) {
-    picture.pixels.iter_mut().for_each(|value| *value = !*value);
+pub(super) fn invert(image: &mut Image) {
+    image.pixels.iter_mut().for_each(|value| *value = !*value);
 }
 
-pub(super) fn posterize(picture: &mut Picture, bits: u32) {
+pub(super) fn posterize(image: &mut Image, bits: u32) {
     let mask = !(0xff_u16 >> bits.min(8)) as u8;
-    picture.pixels.iter_mut().for_each(|value| *value &= mask);
+    image.pixels.iter_mut().for_each(|value| *value &= mask);
 }
 
-pub(super) fn solarize(picture: &mut Picture, threshold: f64) {
-    map(picture, &table(|value| if f64::from(value) < threshold { value } else { !value }));
+pub(super) fn solarize(image: &mut Image, threshold: f64) {
+    map(image, &table(|value| if f64::from(value) < threshold { value } else { !value }));
 }
 
-pub(super) fn solarize_add(picture: &mut Picture, add: u8) {
-    map(picture, &table(|value| if value < 128 { value.saturating_add(add) } else { value }));
+pub(super) fn solarize_add(image: &mut Image, add: u8) {
+    map(image, &table(|value| if value < 128 { value.saturating_add(add) } else { value }));
 }
 
 /// From `other` at factor 0 to `value` at 1, and on.
@@ -98,23 +98,23 @@ fn blend(other: u8, value: u8, factor: f32) -> u8 {
     (f32::from(other) + factor * (f32::from(value) - f32::from(other))) as u8
 }
 
-pub(super) fn brightness(picture: &mut Picture, factor: f32) {
-    map(picture, &table(|value| blend(0, value, factor)));
+pub(super) fn brightness(image: &mut Image, factor: f32) {
+    map(image, &table(|value| blend(0, value, factor)));
 }
 
-pub(super) fn contrast(picture: &mut Picture, factor: f32) {
-    let sum: u64 = match picture.channels {
-        1 => picture.pixels.iter().map(|&value| u64::from(value)).sum(),
-        _ => picture.pixels.as_chunks::<3>().0.iter().map(|pixel| u64::from(luma(pixel))).sum(),
+pub(super) fn contrast(image: &mut Image, factor: f32) {
+    let sum: u64 = match image.channels {
+        1 => image.pixels.iter().map(|&value| u64::from(value)).sum(),
+        _ => image.pixels.as_chunks::<3>().0.iter().map(|pixel| u64::from(luma(pixel))).sum(),
     };
-    let count = (picture.height * picture.width) as u64;
+    let count = (image.height * image.width) as u64;
     let mean = ((2 * sum + count) / (2 * count)) as u8;
-    map(picture, &table(|value| blend(mean, value, factor)));
+    map(image, &table(|value| blend(mean, value, factor)));
 }
 
-pub(super) fn saturate(picture: &mut Picture, factor: f32) {
-    if picture.channels == 3 {
-        let pixels = picture.pixels.as_chunks_mut::<3>().0;
+pub(super) fn saturate(image: &mut Image, factor: f32) {
+    if image.channels == 3 {
+        let pixels = image.pixels.as_chunks_mut::<3>().0;
         vectorized(|| {
             for pixel in pixels {
                 let grey = luma(pixel);
@@ -124,17 +124,17 @@ pub(super) fn saturate(picture: &mut Picture, factor: f32) {
     }
 }
 
-pub(super) fn sharpness(picture: &mut Picture, factor: f32) {
-    let (height, line) = (picture.height, picture.width * picture.channels);
-    let source = picture.pixels.clone();
-    let channels = picture.channels;
+pub(super) fn sharpness(image: &mut Image, factor: f32) {
+    let (height, line) = (image.height, image.width * image.channels);
+    let source = image.pixels.clone();
+    let channels = image.channels;
     // The outermost pixels stay as they are.
-    if height < 3 || picture.width < 3 {
+    if height < 3 || image.width < 3 {
         return;
     }
     for y in 1..height - 1 {
         let [above, own, below] = [y - 1, y, y + 1].map(|y| &source[y * line..][..line]);
-        let out = &mut picture.pixels[y * line + channels..(y + 1) * line - channels];
+        let out = &mut image.pixels[y * line + channels..(y + 1) * line - channels];
         vectorized(|| sharpen_row(out, [above, own, below], channels, factor));
     }
 }
@@ -154,10 +154,10 @@ fn sharpen_row(out: &mut [u8], rows: [&[u8]; 3], channels: usize, factor: f32) {
     }
 }
 
-pub(super) fn hue(picture: &mut Picture, turn: f64) {
-    if picture.channels == 3 {
+pub(super) fn hue(image: &mut Image, turn: f64) {
+    if image.channels == 3 {
         let turn = (turn * 255.0) as i32 as u8;
-        for pixel in picture.pixels.as_chunks_mut::<3>().0 {
+        for pixel in image.pixels.as_chunks_mut::<3>().0 {
             let [h, s, v] = to_hsv(*pixel);
             *pixel = from_hsv([h.wrapping_add(turn), s, v]);
         }

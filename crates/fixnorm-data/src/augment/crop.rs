@@ -1,17 +1,17 @@
-//! Which part of a picture is kept.
+//! Which part of an image is kept.
 //! Not here: cutting it out of a file while decoding (`decode.rs`), resizing it (`resize.rs`).
 
 use std::ops::Range;
 
 use rand_chacha::ChaCha8Rng;
 
-use crate::Picture;
+use crate::Image;
 use crate::rng::{below, between};
 
 /// Tries before the crop is the middle.
 const TRIES: usize = 10;
 
-/// Rows and columns of a random crop: a share `scale` of the picture's area with proportions (width over
+/// Rows and columns of a random crop: a share `scale` of the image's area with proportions (width over
 /// height) of `ratio`, even in its logarithm.
 ///
 /// Source: torchvision's `RandomResizedCrop.get_params`, number by number.
@@ -45,15 +45,15 @@ pub(crate) fn random_resized(
     window((height - h) / 2, (width - w) / 2, h, w)
 }
 
-/// The window at (`top`, `left`) of the picture padded by `padding` with black, mirrored or not.
+/// The window at (`top`, `left`) of the image padded by `padding` with black, mirrored or not.
 pub(crate) fn padded(
-    picture: &Picture,
+    image: &Image,
     top: usize,
     left: usize,
     padding: usize,
     mirrored: bool,
-) -> Picture {
-    let Picture { height, width, channels, ref pixels } = *picture;
+) -> Image {
+    let Image { height, width, channels, ref pixels } = *image;
     let mut out = vec![0; pixels.len()];
     for y in 0..height {
         let Some(from_y) = (y + top).checked_sub(padding).filter(|&from| from < height) else {
@@ -68,18 +68,18 @@ pub(crate) fn padded(
             out[to..to + channels].copy_from_slice(&pixels[from..from + channels]);
         }
     }
-    Picture { pixels: out, ..*picture }
+    Image { pixels: out, ..*image }
 }
 
 /// Left and right changed over.
-pub(crate) fn mirror(picture: &mut Picture) {
+pub(crate) fn mirror(image: &mut Image) {
     fn rows<const C: usize>(pixels: &mut [u8], width: usize) {
         pixels.as_chunks_mut::<C>().0.chunks_exact_mut(width).for_each(<[_]>::reverse);
     }
-    match picture.channels {
-        1 => rows::<1>(&mut picture.pixels, picture.width),
-        3 => rows::<3>(&mut picture.pixels, picture.width),
-        _ => *picture = padded(picture, 0, 0, 0, true),
+    match image.channels {
+        1 => rows::<1>(&mut image.pixels, image.width),
+        3 => rows::<3>(&mut image.pixels, image.width),
+        _ => *image = padded(image, 0, 0, 0, true),
     }
 }
 
@@ -88,26 +88,26 @@ mod tests {
     use super::*;
     use crate::rng::{Stream, stream};
 
-    fn picture() -> Picture {
-        Picture { height: 4, width: 5, channels: 3, pixels: (1..=60).collect() }
+    fn image() -> Image {
+        Image { height: 4, width: 5, channels: 3, pixels: (1..=60).collect() }
     }
 
     /// The slow way: pad, cut, mirror.
     fn reference(
-        picture: &Picture,
+        image: &Image,
         top: usize,
         left: usize,
         padding: usize,
         mirrored: bool,
     ) -> Vec<u8> {
-        let (h, w, c) = (picture.height, picture.width, picture.channels);
+        let (h, w, c) = (image.height, image.width, image.channels);
         let (ph, pw) = (h + 2 * padding, w + 2 * padding);
         let mut padded = vec![0; ph * pw * c];
         for y in 0..h {
             for x in 0..w {
                 for k in 0..c {
                     padded[((y + padding) * pw + x + padding) * c + k] =
-                        picture.pixels[(y * w + x) * c + k];
+                        image.pixels[(y * w + x) * c + k];
                 }
             }
         }
@@ -127,11 +127,8 @@ mod tests {
             for top in 0..=2 * padding {
                 for left in 0..=2 * padding {
                     for mirrored in [false, true] {
-                        let found = padded(&picture(), top, left, padding, mirrored);
-                        assert_eq!(
-                            found.pixels,
-                            reference(&picture(), top, left, padding, mirrored)
-                        );
+                        let found = padded(&image(), top, left, padding, mirrored);
+                        assert_eq!(found.pixels, reference(&image(), top, left, padding, mirrored));
                     }
                 }
             }
@@ -142,15 +139,15 @@ mod tests {
     fn mirroring_is_mirroring_for_any_number_of_channels() {
         for channels in [1, 2, 3, 4] {
             let pixels = (0..6 * 5 * channels as u8).collect();
-            let picture = Picture { height: 6, width: 5, channels, pixels };
-            let mut mirrored = picture.clone();
+            let image = Image { height: 6, width: 5, channels, pixels };
+            let mut mirrored = image.clone();
             mirror(&mut mirrored);
-            assert_eq!(mirrored.pixels, reference(&picture, 0, 0, 0, true));
+            assert_eq!(mirrored.pixels, reference(&image, 0, 0, 0, true));
         }
     }
 
     #[test]
-    fn crops_are_within_the_picture_whatever_its_proportions() {
+    fn crops_are_within_the_image_whatever_its_proportions() {
         let mut random = stream(1, Stream::Augment, 0, 0);
         for size in [[1, 1], [1, 900], [900, 1], [3, 40], [375, 500]] {
             for _ in 0..200 {
@@ -168,7 +165,7 @@ mod tests {
         let all = |size, ratio| random_resized(size, [1.0, 1.0], ratio, &mut random.clone());
         assert_eq!(all([10, 100], [0.75, 1.25]), [0..10, 44..56]);
         assert_eq!(all([100, 10], [0.75, 1.25]), [43..56, 0..10]);
-        // torchvision: the proportions are the picture's own, and every try is a pixel too large or fits.
+        // torchvision: the proportions are the image's own, and every try is a pixel too large or fits.
         assert_eq!(
             random_resized([30, 40], [1.0, 1.0], [4.0 / 3.0; 2], &mut random),
             [0..30, 0..40]

@@ -1,4 +1,4 @@
-//! Random erasing: a rectangle of a normalized picture replaced (Zhong et al., arXiv 1708.04896).
+//! Random erasing: a rectangle of a normalized image replaced (Zhong et al., arXiv 1708.04896).
 //! Not here: operations on bytes (`op.rs`).
 //!
 //! Source: areas, proportions and fillings as timm's `RandomErasing` has them.
@@ -21,11 +21,11 @@ pub enum Erasing {
     Pixel,
 }
 
-/// Least and greatest share of the picture's area.
+/// Least and greatest share of the image's area.
 const AREA: [f64; 2] = [0.02, 1.0 / 3.0];
 /// Least proportions; the greatest are their inverse.
 const RATIO: f64 = 0.3;
-/// Tries before a picture is left whole.
+/// Tries before an image is left whole.
 const TRIES: usize = 10;
 
 /// Erases a rectangle of `values`, `[height, width, channels]`.
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn a_picture_too_small_is_left_whole() {
+    fn a_image_too_small_is_left_whole() {
         let mut random = stream(5, Stream::Augment, 0, 0);
         let mut values = [7.0; 3];
         erase(&mut values, [1, 1, 3], Erasing::Constant, &mut random);

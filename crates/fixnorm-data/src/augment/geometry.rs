@@ -4,12 +4,12 @@
 //! Source: what Pillow's `Image.transform` and `Image.rotate` document; in f64 and cut to bytes, as there.
 
 use crate::dispatch::vectorized;
-use crate::{Interpolation, Picture};
+use crate::{Image, Interpolation};
 
 /// Where a pixel's colour comes from: column a·x + b·y + c and row d·x + e·y + f, at pixels' middles.
 type Matrix = [f64; 6];
 
-/// The matrix that turns a picture counterclockwise about its middle.
+/// The matrix that turns an image counterclockwise about its middle.
 pub(super) fn rotation(degrees: f64, height: usize, width: usize) -> Matrix {
     let (sin, cos) = (-degrees.rem_euclid(360.0).to_radians()).sin_cos();
     // A quarter turn's cosine is not quite 0 in f64, and would blur. By way of text, as multiplying first
@@ -20,59 +20,54 @@ pub(super) fn rotation(degrees: f64, height: usize, width: usize) -> Matrix {
     [cos, sin, cos * -x + sin * -y + x, -sin, cos, -sin * -x + cos * -y + y]
 }
 
-/// The picture with every pixel from its place by `matrix`; `fill` where that is outside.
-pub(super) fn affine(
-    picture: &Picture,
-    matrix: Matrix,
-    by: Interpolation,
-    fill: [u8; 3],
-) -> Picture {
-    let pixels = match (picture.channels, by) {
-        (1, Interpolation::Bilinear) => moved::<1, 2>(picture, matrix, [fill[0]]),
-        (1, Interpolation::Bicubic) => moved::<1, 4>(picture, matrix, [fill[0]]),
-        (_, Interpolation::Bilinear) => moved::<3, 2>(picture, matrix, fill),
-        (_, Interpolation::Bicubic) => moved::<3, 4>(picture, matrix, fill),
+/// The image with every pixel from its place by `matrix`; `fill` where that is outside.
+pub(super) fn affine(image: &Image, matrix: Matrix, by: Interpolation, fill: [u8; 3]) -> Image {
+    let pixels = match (image.channels, by) {
+        (1, Interpolation::Bilinear) => moved::<1, 2>(image, matrix, [fill[0]]),
+        (1, Interpolation::Bicubic) => moved::<1, 4>(image, matrix, [fill[0]]),
+        (_, Interpolation::Bilinear) => moved::<3, 2>(image, matrix, fill),
+        (_, Interpolation::Bicubic) => moved::<3, 4>(image, matrix, fill),
     };
-    Picture { pixels, ..*picture }
+    Image { pixels, ..*image }
 }
 
 fn moved<const C: usize, const TAPS: usize>(
-    picture: &Picture,
+    image: &Image,
     matrix: Matrix,
     fill: [u8; C],
 ) -> Vec<u8> {
-    let mut out = vec![0; picture.pixels.len()];
-    let rows = out.chunks_exact_mut(picture.width * C);
+    let mut out = vec![0; image.pixels.len()];
+    let rows = out.chunks_exact_mut(image.width * C);
     for (y, row) in rows.enumerate() {
         let row = row.as_chunks_mut::<C>().0;
-        vectorized(|| moved_row::<C, TAPS>(picture, matrix, y, row, fill));
+        vectorized(|| moved_row::<C, TAPS>(image, matrix, y, row, fill));
     }
     out
 }
 
 #[inline(always)]
 fn moved_row<const C: usize, const TAPS: usize>(
-    picture: &Picture,
+    image: &Image,
     [a, b, c, d, e, f]: Matrix,
     y: usize,
     row: &mut [[u8; C]],
     fill: [u8; C],
 ) {
-    let (height, width) = (picture.height as f64, picture.width as f64);
-    let pixels = picture.pixels.as_chunks::<C>().0;
+    let (height, width) = (image.height as f64, image.width as f64);
+    let pixels = image.pixels.as_chunks::<C>().0;
     let y = y as f64 + 0.5;
     for (x, out) in row.iter_mut().enumerate() {
         let x = x as f64 + 0.5;
         let (from_x, from_y) = (a * x + b * y + c, d * x + e * y + f);
         let inside = from_x >= 0.0 && from_x < width && from_y >= 0.0 && from_y < height;
         *out = match inside {
-            true => at::<C, TAPS>(pixels, [picture.height, picture.width], [from_y, from_x]),
+            true => at::<C, TAPS>(pixels, [image.height, image.width], [from_y, from_x]),
             false => fill,
         };
     }
 }
 
-/// The colour at a place within the picture, of the `TAPS` pixels around it each way.
+/// The colour at a place within the image, of the `TAPS` pixels around it each way.
 // Loops over arrays instead of `map` and `from_fn`, which are not inlined here and then not vectorized.
 #[inline(always)]
 fn at<const C: usize, const TAPS: usize>(
@@ -130,14 +125,14 @@ fn between<const C: usize, const TAPS: usize>(taps: &[[f64; C]; TAPS], d: f64) -
 mod tests {
     use super::*;
 
-    fn picture(height: usize, width: usize) -> Picture {
+    fn image(height: usize, width: usize) -> Image {
         let pixels = (0..height * width * 3).map(|i: usize| (i * 37 % 251) as u8).collect();
-        Picture { height, width, channels: 3, pixels }
+        Image { height, width, channels: 3, pixels }
     }
 
     #[test]
     fn whole_pixels_move_whole() {
-        let source = picture(4, 6);
+        let source = image(4, 6);
         for by in [Interpolation::Bilinear, Interpolation::Bicubic] {
             let moved = affine(&source, [1.0, 0.0, 2.0, 0.0, 1.0, -1.0], by, [9, 8, 7]);
             for y in 0..4 {
@@ -154,7 +149,7 @@ mod tests {
 
     #[test]
     fn four_quarter_turns_are_none() {
-        let source = picture(5, 5);
+        let source = image(5, 5);
         let mut turned = source.clone();
         for _ in 0..4 {
             turned = affine(&turned, rotation(90.0, 5, 5), Interpolation::Bilinear, [0; 3]);

@@ -31,7 +31,7 @@ pub(super) enum Kind {
 /// Which way strength goes where it is not the distance from doing nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scale {
-    /// As TensorFlow's EfficientNet has it: 10 keeps most of a posterized or solarized picture, and blends
+    /// As TensorFlow's EfficientNet has it: 10 keeps most of a posterized or solarized image, and blends
     /// go from 0.1 to 1.9.
     Plain,
     /// Stronger means further from doing nothing.
@@ -44,7 +44,7 @@ pub(super) enum Scale {
 pub(super) const MOST: f64 = 10.0;
 
 impl Kind {
-    /// The operation at `level`, on a picture of `[height, width]`. Draws its direction, where it has one.
+    /// The operation at `level`, on an image of `[height, width]`. Draws its direction, where it has one.
     pub(super) fn at(
         self,
         level: f64,

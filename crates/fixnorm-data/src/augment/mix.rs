@@ -1,9 +1,9 @@
-//! Mixup and CutMix: each picture of a batch mixed with that at the other end, and their labels too.
+//! Mixup and CutMix: each image of a batch mixed with that at the other end, and their labels too.
 //! Not here: the loss of mixed labels.
 //!
 //! Source: Zhang et al. (arXiv 1710.09412) and Yun et al. (arXiv 1905.04899), once a batch as in timm's `Mixup`
 //! in its mode `batch`: where both are asked for, either is as likely; CutMix's weight is that of the
-//! rectangle within the picture.
+//! rectangle within the image.
 
 use std::ops::Range;
 
@@ -15,13 +15,13 @@ use crate::rng::{below, beta, uniform};
 /// How a batch is mixed.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mixed {
-    /// Of each picture the label of the one it is mixed with.
+    /// Of each image the label of the one it is mixed with.
     pub labels: Vec<u32>,
-    /// Weight of the picture's own label; the other's is what is missing to 1.
+    /// Weight of the image's own label; the other's is what is missing to 1.
     pub lambda: f32,
 }
 
-/// Mixes the pictures `[n, h, w, c]` by parameters `[mixup, cutmix]` of the beta distribution; 0 for never, as mixup has to
+/// Mixes the images `[n, h, w, c]` by parameters `[mixup, cutmix]` of the beta distribution; 0 for never, as mixup has to
 /// be where pixels are bytes.
 pub(crate) fn mix(
     pixels: &mut Pixels,
@@ -68,7 +68,7 @@ pub(crate) fn mix(
     Some(Mixed { labels: labels.iter().rev().copied().collect(), lambda: lambda as f32 })
 }
 
-/// Both pictures of every pair: the first and the last, the second and the last but one, and so on.
+/// Both images of every pair: the first and the last, the second and the last but one, and so on.
 fn for_pairs<T>(
     pixels: &mut [T],
     n: usize,
@@ -81,7 +81,7 @@ fn for_pairs<T>(
     }
 }
 
-/// Swaps these parts of two pictures.
+/// Swaps these parts of two images.
 fn swapping<T>(
     parts: impl Iterator<Item = Range<usize>> + Clone,
 ) -> impl FnMut(&mut [T], &mut [T]) {
@@ -99,9 +99,9 @@ mod tests {
 
     const SHAPE: [usize; 4] = [5, 8, 6, 2];
 
-    /// Every picture is its number throughout.
+    /// Every image is its number throughout.
     fn batch() -> Pixels {
-        Pixels::Floats((0..5).flat_map(|picture| [picture as f32; 8 * 6 * 2]).collect())
+        Pixels::Floats((0..5).flat_map(|image| [image as f32; 8 * 6 * 2]).collect())
     }
 
     #[test]
@@ -111,24 +111,23 @@ mod tests {
         let mixed = mix(&mut pixels, SHAPE, &[5, 6, 7, 8, 9], [0.8, 0.0], &mut random).unwrap();
         assert_eq!(mixed.labels, [9, 8, 7, 6, 5]);
         assert!(mixed.lambda > 0.0 && mixed.lambda < 1.0);
-        for (picture, values) in pixels.floats().chunks_exact(8 * 6 * 2).enumerate() {
-            let expected =
-                picture as f32 * mixed.lambda + (4 - picture) as f32 * (1.0 - mixed.lambda);
+        for (image, values) in pixels.floats().chunks_exact(8 * 6 * 2).enumerate() {
+            let expected = image as f32 * mixed.lambda + (4 - image) as f32 * (1.0 - mixed.lambda);
             assert!(values.iter().all(|value| (value - expected).abs() < 1e-5));
         }
     }
 
     #[test]
-    fn cutmix_weighs_labels_by_what_is_left_of_the_picture() {
+    fn cutmix_weighs_labels_by_what_is_left_of_the_image() {
         let mut random = stream(1, Stream::Mix, 0, 0);
         for _ in 0..50 {
             let mut pixels = batch();
             let mixed = mix(&mut pixels, SHAPE, &[5, 6, 7, 8, 9], [0.0, 1.0], &mut random).unwrap();
-            for (picture, values) in
+            for (image, values) in
                 pixels.floats().chunks_exact(8 * 6 * 2).enumerate().filter(|(i, _)| *i != 2)
             {
-                let own = values.iter().filter(|&&value| value == picture as f32).count();
-                let other = values.iter().filter(|&&value| value == (4 - picture) as f32).count();
+                let own = values.iter().filter(|&&value| value == image as f32).count();
+                let other = values.iter().filter(|&&value| value == (4 - image) as f32).count();
                 assert_eq!(own + other, values.len());
                 assert!((own as f32 / values.len() as f32 - mixed.lambda).abs() < 1e-6);
             }

@@ -1,16 +1,16 @@
-//! Random changes of training pictures, one kind a file.
+//! Random changes of training images, one kind a file.
 //!
 //! | module | what |
 //! |---|---|
-//! | `crop` | where a random resized crop, and one of a padded picture, lies |
+//! | `crop` | where a random resized crop, and one of a padded image, lies |
 //! | `op` | one operation of a policy, by name and strength |
 //! | `color` | operations on values |
 //! | `geometry` | operations that move pixels |
 //! | `jitter` | brightness, contrast, saturation and hue, each a little |
-//! | `policy` | which operations a picture gets, by name: AutoAugment, RandAugment, TrivialAugment |
+//! | `policy` | which operations an image gets, by name: AutoAugment, RandAugment, TrivialAugment |
 //! | `auto`, `rand`, `trivial` | the policies |
 //! | `erase` | a rectangle erased |
-//! | `mix` | two pictures and their labels made one |
+//! | `mix` | two images and their labels made one |
 //!
 //! Not here: the order in which they are applied (`transform.rs`).
 

@@ -1,8 +1,8 @@
 //! One operation of an augmentation policy, with Pillow's arithmetic: the bytes are Pillow's.
-//! Not here: which operations a picture gets (`policy.rs`), how strong (`levels.rs`).
+//! Not here: which operations an image gets (`policy.rs`), how strong (`levels.rs`).
 
 use super::{color, geometry};
-use crate::{Interpolation, Picture};
+use crate::{Image, Interpolation};
 
 /// An operation with its strength, of the kinds that AutoAugment introduced (Cubuk et al., arXiv 1805.09501).
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -45,27 +45,27 @@ pub enum Op {
 
 impl Op {
     /// Applies the operation. Pixels between pixels are weighed as `by` says, and what comes from outside
-    /// the picture is of the colour `fill` (its first value, for grey pictures).
+    /// the image is of the colour `fill` (its first value, for grey images).
     ///
     /// # Panics
-    /// If the picture has other than 1 or 3 channels.
-    pub fn apply(self, picture: &mut Picture, by: Interpolation, fill: [u8; 3]) {
-        assert!(matches!(picture.channels, 1 | 3), "{} channels", picture.channels);
-        let (height, width) = (picture.height, picture.width);
-        let mut move_by = |matrix| *picture = geometry::affine(picture, matrix, by, fill);
+    /// If the image has other than 1 or 3 channels.
+    pub fn apply(self, image: &mut Image, by: Interpolation, fill: [u8; 3]) {
+        assert!(matches!(image.channels, 1 | 3), "{} channels", image.channels);
+        let (height, width) = (image.height, image.width);
+        let mut move_by = |matrix| *image = geometry::affine(image, matrix, by, fill);
         match self {
             Op::Identity => {}
-            Op::AutoContrast => color::auto_contrast(picture),
-            Op::Equalize => color::equalize(picture),
-            Op::Invert => color::invert(picture),
-            Op::Posterize(bits) => color::posterize(picture, bits),
-            Op::Solarize(threshold) => color::solarize(picture, threshold),
-            Op::SolarizeAdd(add) => color::solarize_add(picture, add),
-            Op::Color(factor) => color::saturate(picture, factor),
-            Op::Contrast(factor) => color::contrast(picture, factor),
-            Op::Brightness(factor) => color::brightness(picture, factor),
-            Op::Sharpness(factor) => color::sharpness(picture, factor),
-            Op::Hue(turn) => color::hue(picture, turn),
+            Op::AutoContrast => color::auto_contrast(image),
+            Op::Equalize => color::equalize(image),
+            Op::Invert => color::invert(image),
+            Op::Posterize(bits) => color::posterize(image, bits),
+            Op::Solarize(threshold) => color::solarize(image, threshold),
+            Op::SolarizeAdd(add) => color::solarize_add(image, add),
+            Op::Color(factor) => color::saturate(image, factor),
+            Op::Contrast(factor) => color::contrast(image, factor),
+            Op::Brightness(factor) => color::brightness(image, factor),
+            Op::Sharpness(factor) => color::sharpness(image, factor),
+            Op::Hue(turn) => color::hue(image, turn),
             Op::ShearX(factor) => move_by([1.0, factor, 0.0, 0.0, 1.0, 0.0]),
             Op::ShearY(factor) => move_by([1.0, 0.0, 0.0, factor, 1.0, 0.0]),
             Op::TranslateX(pixels) => move_by([1.0, 0.0, pixels, 0.0, 1.0, 0.0]),

@@ -15,15 +15,15 @@ use super::trivial;
 use crate::DataError;
 use crate::rng::{normals, uniform};
 
-/// Which operations a picture gets. Its name is one of
+/// Which operations an image gets. Its name is one of
 ///
 /// - nothing: none;
 /// - `imagenet`: AutoAugment's policy for ImageNet with torchvision's strengths;
 /// - `original`, `v0`: that policy, and TensorFlow's for EfficientNet, with timm's strengths; `-mstd0.5`
 ///   behind it makes strengths vary with that standard deviation;
 /// - `rand-m9-mstd0.5-inc1`: RandAugment with timm's options, in any order: `m` strength (10), `n` operations
-///   a picture (2), `p` probability of each (0.5), `mstd` standard deviation of the strength (0; above 100:
-///   any up to it), `mmax` its bound (10), `inc1` for strengths that all lead away from the picture (0);
+///   an image (2), `p` probability of each (0.5), `mstd` standard deviation of the strength (0; above 100:
+///   any up to it), `mmax` its bound (10), `inc1` for strengths that all lead away from the image (0);
 /// - `trivial`: TrivialAugment, wide.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
@@ -48,7 +48,7 @@ impl Policy {
         self.kind == Kind::None
     }
 
-    /// Operations for a picture of `[height, width]`, in order.
+    /// Operations for an image of `[height, width]`, in order.
     pub(crate) fn draw(&self, size: [usize; 2], random: &mut ChaCha8Rng) -> Vec<Op> {
         match &self.kind {
             Kind::None => vec![],

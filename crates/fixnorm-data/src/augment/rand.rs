@@ -12,7 +12,7 @@ use crate::rng::{below, uniform};
 /// RandAugment's options.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub(super) struct RandAugment {
-    /// Operations of a picture.
+    /// Operations of an image.
     pub(super) count: usize,
     /// Strength, to 10.
     pub(super) magnitude: f64,

@@ -3,7 +3,7 @@
 use super::*;
 use crate::augment::crop::padded;
 use crate::rng::below;
-use crate::{Crop, Encoded, InMemory, Picture, Sample};
+use crate::{Crop, Encoded, Image, InMemory, Sample};
 
 const SHAPE: [usize; 3] = [3, 4, 2];
 
@@ -50,7 +50,7 @@ fn resuming_within_an_epoch_skips_batches() {
 }
 
 #[test]
-fn every_picture_comes_once_an_epoch_and_in_another_order_the_next() {
+fn every_image_comes_once_an_epoch_and_in_another_order_the_next() {
     let order = |epoch| -> Vec<usize> {
         batches(config(), epoch, 0).into_iter().flat_map(|batch| batch.indices).collect()
     };
@@ -65,17 +65,17 @@ fn every_picture_comes_once_an_epoch_and_in_another_order_the_next() {
 #[test]
 fn incomplete_last_batch_is_counted_or_left_out() {
     let loader = Loader::new(source(45), SHAPE, config()).unwrap();
-    assert_eq!((loader.batches(), loader.pictures()), (7, 45));
+    assert_eq!((loader.batches(), loader.images()), (7, 45));
     assert_eq!(batches(config(), 0, 0)[6].shape, [3, 3, 4, 2]);
     let dropping = LoaderConfig { drop_last: true, ..config() };
     let loader = Loader::new(source(45), SHAPE, dropping.clone()).unwrap();
-    assert_eq!((loader.batches(), loader.pictures()), (6, 42));
+    assert_eq!((loader.batches(), loader.images()), (6, 42));
     assert_eq!(batches(dropping, 0, 0).len(), 6);
 }
 
 #[test]
-fn changes_depend_on_seed_epoch_and_picture() {
-    let picture = |seed, epoch| {
+fn changes_depend_on_seed_epoch_and_image() {
+    let image = |seed, epoch| {
         let batches = batches(LoaderConfig { seed, ..config() }, epoch, 0);
         let of_ten = |batch: &Batch| {
             let place = batch.indices.iter().position(|&i| i == 10)?;
@@ -83,8 +83,8 @@ fn changes_depend_on_seed_epoch_and_picture() {
         };
         batches.iter().find_map(of_ten).unwrap()
     };
-    assert_eq!(picture(1, 2), picture(1, 2));
-    let others = (0..8).map(|epoch| picture(1, epoch)).filter(|other| *other != picture(1, 2));
+    assert_eq!(image(1, 2), image(1, 2));
+    let others = (0..8).map(|epoch| image(1, epoch)).filter(|other| *other != image(1, 2));
     assert!(others.count() >= 5);
 }
 
@@ -93,23 +93,23 @@ fn dropping_an_epoch_early_ends_its_threads() {
     let (done, finished) = std::sync::mpsc::channel();
     std::thread::spawn(move || {
         for (workers, taken) in [(0, 1), (1, 0), (1, 1), (3, 0), (3, 1), (3, 5)] {
-            let pictures = source(4000);
+            let images = source(4000);
             let config = LoaderConfig { workers, ..config() };
-            let loader = Loader::new(pictures.clone(), SHAPE, config).unwrap();
+            let loader = Loader::new(images.clone(), SHAPE, config).unwrap();
             let mut epoch = loader.epoch(0);
             for _ in 0..taken {
                 epoch.next().unwrap().unwrap();
             }
             drop((epoch, loader));
             // The threads held it: they are gone, not only detached.
-            assert_eq!(Arc::strong_count(&pictures), 1, "{workers} workers");
+            assert_eq!(Arc::strong_count(&images), 1, "{workers} workers");
         }
         done.send(()).unwrap();
     });
     finished.recv_timeout(std::time::Duration::from_secs(60)).unwrap();
 }
 
-/// Pictures 3, 10, 11 and 12 cannot be read.
+/// Images 3, 10, 11 and 12 cannot be read.
 struct Holes;
 
 const BAD: [usize; 4] = [3, 10, 11, 12];
@@ -121,7 +121,7 @@ impl Source for Holes {
     fn sample(&self, index: usize) -> Result<Sample, DataError> {
         match BAD.contains(&index) {
             true => {
-                let bytes = b"not a picture".to_vec();
+                let bytes = b"not an image".to_vec();
                 Ok(Sample::Encoded(Encoded { bytes, name: format!("{index}.jpg").into() }))
             }
             false => source(45).sample(index),
@@ -141,7 +141,7 @@ fn all(loader: &Loader, epoch: usize, first: usize) -> Vec<Batch> {
 }
 
 #[test]
-fn the_next_readable_picture_stands_for_a_bad_one() {
+fn the_next_readable_image_stands_for_a_bad_one() {
     let whole = holes(LoaderConfig { workers: 0, ..config() });
     let order = whole.inner.order(2);
     let batches = all(&whole, 2, 0);
@@ -180,14 +180,14 @@ fn a_stand_in_is_changed_as_the_other_would_have_been() {
     let order = loader.inner.order(0);
     let slot = order.iter().position(|&index| index == 3).unwrap();
     let batch = &all(&loader, 0, 0)[slot / 7];
-    let own = source(45).picture(batch.indices[slot % 7]).unwrap();
+    let own = source(45).image(batch.indices[slot % 7]).unwrap();
     let mut expected = vec![];
     config().normalization.apply(&changed(&own, 0, 3).pixels, &mut expected);
     assert_eq!(batch.pixels.floats()[slot % 7 * 24..][..24], expected);
 }
 
 #[test]
-fn bad_pictures_are_left_out_where_every_picture_counts_once() {
+fn bad_images_are_left_out_where_every_image_counts_once() {
     for workers in [0, 2] {
         let still = LoaderConfig { shuffle: false, workers, on_bad: OnBad::LeaveOut, ..config() };
         let loader = holes(LoaderConfig { batch_size: 3, ..still });
@@ -209,7 +209,7 @@ fn past_the_limit_it_ends_at_the_same_batch_for_any_number_of_workers() {
     };
     let (length, error) = ends(0, 0.07);
     let error = error.unwrap();
-    assert!(error.contains("4 of 45 pictures cannot be read"), "{error}");
+    assert!(error.contains("4 of 45 images cannot be read"), "{error}");
     assert!(error.contains("loader.max_bad = 0.07 allows 3: 3.jpg ("), "{error}");
     assert!(error.contains("fixnorm data check"), "{error}");
     for workers in [1, 2, 4] {
@@ -219,7 +219,7 @@ fn past_the_limit_it_ends_at_the_same_batch_for_any_number_of_workers() {
 }
 
 #[test]
-fn no_picture_at_all_is_an_error_and_not_a_hang() {
+fn no_image_at_all_is_an_error_and_not_a_hang() {
     struct Nothing;
     impl Source for Nothing {
         fn len(&self) -> usize {
@@ -235,10 +235,10 @@ fn no_picture_at_all_is_an_error_and_not_a_hang() {
     let config = LoaderConfig { max_bad: 1.0, ..config() };
     let loader = Loader::new(Arc::new(Nothing), SHAPE, config).unwrap();
     let error = loader.epoch(0).next().unwrap().unwrap_err().to_string();
-    assert_eq!(error, "none of the 20 pictures can be read");
+    assert_eq!(error, "none of the 20 images can be read");
 }
 
-/// Picture 20 panics, picture 30 cannot be read.
+/// Image 20 panics, image 30 cannot be read.
 struct Broken;
 
 impl Source for Broken {
@@ -246,9 +246,9 @@ impl Source for Broken {
         45
     }
     fn sample(&self, index: usize) -> Result<Sample, DataError> {
-        assert!(index != 20, "picture 20 is cursed");
+        assert!(index != 20, "image 20 is cursed");
         match index {
-            30 => Err(DataError::Config("picture 30 is unreadable".to_owned())),
+            30 => Err(DataError::Config("image 30 is unreadable".to_owned())),
             index => source(45).sample(index),
         }
     }
@@ -268,7 +268,7 @@ fn panic_of_a_worker_is_an_error_and_not_a_hang() {
         let results = broken(workers, 0);
         assert_eq!(results.len(), 3);
         let error = results[2].as_ref().unwrap_err().to_string();
-        assert_eq!(error, "a loader thread failed: picture 20 is cursed");
+        assert_eq!(error, "a loader thread failed: image 20 is cursed");
     }
 }
 
@@ -278,26 +278,26 @@ fn an_error_ends_the_epoch_whatever_the_number_of_workers() {
         let results = broken(workers, 3);
         assert_eq!(results.len(), 2, "{workers} workers");
         let error = results[1].as_ref().unwrap_err().to_string();
-        assert!(error.starts_with("1 of 45 pictures cannot be read"), "{error}");
-        assert!(error.contains("picture 30 is unreadable"), "{error}");
+        assert!(error.starts_with("1 of 45 images cannot be read"), "{error}");
+        assert!(error.contains("image 30 is unreadable"), "{error}");
     }
 }
 
-/// A picture padded and mirrored, drawn and computed as before there was more: the bits of runs made then.
-fn changed(picture: &Picture, epoch: u64, place: u64) -> Picture {
+/// An image padded and mirrored, drawn and computed as before there was more: the bits of runs made then.
+fn changed(image: &Image, epoch: u64, place: u64) -> Image {
     let mut random = stream(5, Stream::Augment, epoch, place);
     let (top, left) = (below(5, &mut random), below(5, &mut random));
     let mirrored = below(2, &mut random) == 1;
-    padded(picture, top, left, 2, mirrored)
+    padded(image, top, left, 2, mirrored)
 }
 
 #[test]
-fn a_batch_is_its_pictures_changed_one_by_one() {
+fn a_batch_is_its_images_changed_one_by_one() {
     for batch in batches(config(), 4, 0) {
         let mut pixels = vec![];
         for &index in &batch.indices {
-            let picture = source(45).picture(index).unwrap();
-            let changed = changed(&picture, 4, index as u64);
+            let image = source(45).image(index).unwrap();
+            let changed = changed(&image, 4, index as u64);
             config().normalization.apply(&changed.pixels, &mut pixels);
         }
         assert_eq!(batch.pixels.floats(), pixels);
@@ -307,7 +307,7 @@ fn a_batch_is_its_pictures_changed_one_by_one() {
 }
 
 #[test]
-fn repeated_pictures_follow_each_other_and_differ() {
+fn repeated_images_follow_each_other_and_differ() {
     let transform = Transform { repeats: 3, ..config().transform };
     let repeated = batches(LoaderConfig { transform, ..config() }, 0, 0);
     let once = batches(config(), 0, 0);
@@ -319,9 +319,9 @@ fn repeated_pictures_follow_each_other_and_differ() {
     // The first is the one that comes without repetition, the others are changed in other ways.
     let pixels: Vec<f32> =
         repeated.iter().flat_map(|batch| batch.pixels.floats().into_owned()).collect();
-    let pictures: Vec<&[f32]> = pixels.chunks_exact(24).collect();
-    assert_eq!(pictures[0], &once[0].pixels.floats()[..24]);
-    let same = pictures.chunks_exact(3).filter(|three| three[0] == three[1]).count();
+    let images: Vec<&[f32]> = pixels.chunks_exact(24).collect();
+    assert_eq!(images[0], &once[0].pixels.floats()[..24]);
+    let same = images.chunks_exact(3).filter(|three| three[0] == three[1]).count();
     assert!(same < 5, "{same} of 15");
 }
 
@@ -383,7 +383,7 @@ fn mixing_depends_on_seed_epoch_and_batch_alone() {
 }
 
 #[test]
-fn pictures_of_another_shape_are_refused() {
+fn images_of_another_shape_are_refused() {
     let loader = Loader::new(source(45), [4, 3, 2], config()).unwrap();
     let error = loader.epoch(0).next().unwrap().unwrap_err().to_string();
     assert!(error.ends_with("is 3x4x2, expected 4x3x2"), "{error}");

@@ -1,4 +1,4 @@
-//! Which columns of a Parquet file hold pictures and labels, and what their classes are called.
+//! Which columns of a Parquet file hold images and labels, and what their classes are called.
 //! Not here: reading them (`parquet.rs`).
 
 use std::fs::File;
@@ -45,7 +45,7 @@ fn columns(path: &Path, metadata: &ParquetMetaData) -> Result<Columns, DataError
     let any = || (0..leaves.len()).find(|&leaf| leaves[leaf].ends_with(".bytes") && of_bytes(leaf));
     let bytes = named("image.bytes").filter(|&leaf| of_bytes(leaf)).or_else(any);
     let bytes = bytes.or_else(|| named("image").filter(|&leaf| of_bytes(leaf)));
-    let bytes = bytes.ok_or_else(|| missing("a column of pictures, `image` with `bytes`"))?;
+    let bytes = bytes.ok_or_else(|| missing("a column of images, `image` with `bytes`"))?;
     let beside = leaves[bytes].strip_suffix(".bytes").map(|group| format!("{group}.path"));
     let integer = |leaf: usize| {
         flat(leaf)

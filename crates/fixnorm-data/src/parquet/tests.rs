@@ -86,7 +86,7 @@ fn expected(rows: &[Row]) -> Vec<(Vec<u8>, u32)> {
 fn every_row_of_every_writer_is_found() {
     let rows: Vec<Row> = (0..250).map(|i| row(i, 100 + i * 7 % 900, (i % 3) as i64)).collect();
     let val: Vec<Row> = (0..5).map(|i| row(i, 50, 2)).collect();
-    // Pages of ten pictures and of one, dictionaries that overflow and that do not.
+    // Pages of ten images and of one, dictionaries that overflow and that do not.
     let new = || WriterProperties::builder().set_data_page_size_limit(4000).set_write_batch_size(4);
     let zstd = Compression::ZSTD(ZstdLevel::default());
     for (name, properties) in [
@@ -117,7 +117,7 @@ fn every_row_of_every_writer_is_found() {
 }
 
 #[test]
-fn pictures_in_large_pages_are_copied_once() {
+fn images_in_large_pages_are_copied_once() {
     let dir = tempfile::tempdir().unwrap();
     let at = |name: &str| dir.path().join(name);
     fs::create_dir(at("data")).unwrap();
@@ -146,7 +146,7 @@ fn pictures_in_large_pages_are_copied_once() {
     told.sort_unstable();
     assert_eq!(told, [(0, 1), (0, 2), (1, 1), (1, 2), (2, 2)]);
     assert!(all(&load(&options)) == copied && progress.lock().unwrap().is_empty());
-    // Without a place to copy to, the same pictures.
+    // Without a place to copy to, the same images.
     let none = LoadOptions { cache: None, ..LoadOptions::default() };
     assert!(all(&load(&none)) == copied);
     // A copy that is gone is made again.
@@ -156,7 +156,7 @@ fn pictures_in_large_pages_are_copied_once() {
 }
 
 #[test]
-fn test_pictures_without_labels_are_left_out_and_null_pictures_are_bad() {
+fn test_images_without_labels_are_left_out_and_null_images_are_bad() {
     let dir = tempfile::tempdir().unwrap();
     let mut rows: Vec<Row> = (0..20).map(|i| row(i, 30, i as i64 % 2)).collect();
     rows[7].0 = None;
@@ -189,11 +189,11 @@ fn plain_columns_will_do_and_missing_ones_are_named() {
         let mut writer = SerializedFileWriter::new(file, schema, Default::default()).unwrap();
         let mut group = writer.next_row_group().unwrap();
         while let Some(mut column) = group.next_column().unwrap() {
-            let pictures: Vec<ByteArray> = (0..24u8).map(|i| ByteArray::from(vec![i; 3])).collect();
+            let images: Vec<ByteArray> = (0..24u8).map(|i| ByteArray::from(vec![i; 3])).collect();
             let labels: Vec<i32> = (0..24).map(|i| i % 2).collect();
             match column.untyped() {
                 ::parquet::column::writer::ColumnWriter::ByteArrayColumnWriter(_) => {
-                    column.typed::<ByteArrayType>().write_batch(&pictures, None, None).unwrap()
+                    column.typed::<ByteArrayType>().write_batch(&images, None, None).unwrap()
                 }
                 _ => column.typed::<Int32Type>().write_batch(&labels, None, None).unwrap(),
             };
@@ -208,7 +208,7 @@ fn plain_columns_will_do_and_missing_ones_are_named() {
     assert_eq!((data.train.len(), data.val.len()), (22, 2));
     assert_eq!(contents(&data.train)[0].0[0] % 2, 0);
     for (schema, part) in [
-        ("message m { required binary picture; required int32 label; }", "a column of pictures"),
+        ("message m { required binary photo; required int32 label; }", "a column of images"),
         (
             "message m { required binary image; required int32 a; required int32 b; }",
             "a column of class numbers",
@@ -229,7 +229,7 @@ fn files_that_are_none_or_torn_are_named() {
         whole.iter().enumerate().map(|(i, &b)| if i < 5000 { b ^ 0x5a } else { b }).collect();
     for bytes in [&whole[..whole.len() / 2], b"", b"PAR1PAR1PAR1", b"no Parquet at all", &noise] {
         fs::write(&path, bytes).unwrap();
-        // What the footer still promises may turn out wrong only when a picture is read.
+        // What the footer still promises may turn out wrong only when an image is read.
         let failed = match load_dir(dir.path()) {
             Err(error) => error.to_string(),
             Ok(data) => data.train.sample(0).unwrap_err().to_string(),

@@ -9,7 +9,7 @@ use burn::tensor::{Device, Int, Tensor, TensorData, activation, s};
 #[cfg(feature = "gpu")]
 use fixnorm_data::Pixels;
 use fixnorm_data::{
-    BadPicture, Batch, Loader, LoaderConfig, Normalization, OnBad, Resize, Source, Transform,
+    BadImage, Batch, Loader, LoaderConfig, Normalization, OnBad, Resize, Source, Transform,
 };
 use fixnorm_nn::Classifier;
 use serde::{Deserialize, Serialize};
@@ -33,7 +33,7 @@ pub struct Evaluation {
     pub skipped: usize,
     /// Those of them that this loader had not named before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub bad: Vec<BadPicture>,
+    pub bad: Vec<BadImage>,
 }
 
 /// A batch's pictures on `device`, `[n, h, w, c]`.
@@ -202,7 +202,7 @@ pub fn evaluate(
         top1: share(tally.top1),
         top5: share(tally.top5),
         count,
-        skipped: loader.pictures() - count,
+        skipped: loader.images() - count,
         bad,
     })
 }

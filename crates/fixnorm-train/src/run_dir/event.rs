@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use fixnorm::{LayerMeasure, Risk};
-use fixnorm_data::BadPicture;
+use fixnorm_data::BadImage;
 use serde::{Deserialize, Serialize};
 
 use crate::session::run::Summary;
@@ -60,7 +60,7 @@ pub enum Event {
         /// Of which part.
         part: Part,
         /// Which, and why.
-        pictures: Vec<BadPicture>,
+        pictures: Vec<BadImage>,
     },
     /// Every weight was measured around a step.
     Measure {

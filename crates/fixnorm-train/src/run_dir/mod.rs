@@ -14,7 +14,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use fixnorm::Roles;
-use fixnorm_data::BadPicture;
+use fixnorm_data::BadImage;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
@@ -26,7 +26,7 @@ use crate::{Plan, TrainError};
 pub(crate) struct Skipped {
     pub(crate) part: Part,
     #[serde(flatten)]
-    pub(crate) picture: BadPicture,
+    pub(crate) picture: BadImage,
 }
 
 /// The directory of a run, locked against a second process.

@@ -9,7 +9,7 @@ use burn::tensor::Device;
 use fixnorm::measure::weight_norms;
 use fixnorm::replay::with_norms;
 use fixnorm::{LrSchedule, Role, Roles, WeightSnapshot};
-use fixnorm_data::{BadPicture, Batch, DataError, DataSet, Loader};
+use fixnorm_data::{BadImage, Batch, DataError, DataSet, Loader};
 use fixnorm_nn::Classifier;
 
 use crate::evaluate::risk::risk;
@@ -144,10 +144,10 @@ impl<'a> Session<'a> {
     fn note_bad(
         &mut self,
         part: Part,
-        pictures: Vec<BadPicture>,
+        pictures: Vec<BadImage>,
         observer: &mut dyn Observer,
     ) -> Result<(), TrainError> {
-        let known = |bad: &BadPicture| {
+        let known = |bad: &BadImage| {
             let mut listed = self.skipped.iter().filter(|skipped| skipped.part == part);
             listed.any(|skipped| skipped.picture.index == bad.index)
         };
@@ -164,9 +164,9 @@ impl<'a> Session<'a> {
     /// An error of the data; pictures that made it one are listed first.
     fn failed(&mut self, part: Part, error: TrainError, observer: &mut dyn Observer) -> TrainError {
         match error {
-            TrainError::Data(DataError::TooManyBad { bad, pictures, max_bad, allowed }) => {
+            TrainError::Data(DataError::TooManyBad { bad, images, max_bad, allowed }) => {
                 let noted = self.note_bad(part, bad.clone(), observer);
-                let error = DataError::TooManyBad { bad, pictures, max_bad, allowed };
+                let error = DataError::TooManyBad { bad, images, max_bad, allowed };
                 noted.err().unwrap_or(TrainError::Data(error))
             }
             error => error,

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use burn::module::Module;
 use burn::tensor::{Tensor, TensorData};
-use fixnorm_data::{DataError, Preprocessing, read_picture};
+use fixnorm_data::{DataError, Preprocessing, read_image};
 use rayon::prelude::*;
 use serde::Serialize;
 
@@ -107,7 +107,7 @@ pub fn predict(bundle: &Bundle, request: &Request<'_>) -> Result<Predictions, Tr
 
 fn prepared(file: &Path, preprocessing: &Preprocessing) -> Result<Vec<f32>, DataError> {
     let mut values = Vec::with_capacity(preprocessing.shape.iter().product());
-    preprocessing.apply(&read_picture(file)?, &mut values);
+    preprocessing.apply(&read_image(file)?, &mut values);
     Ok(values)
 }
 

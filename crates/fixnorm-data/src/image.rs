@@ -1,9 +1,9 @@
-//! One picture in memory.
+//! One image in memory.
 //! Not here: reading one from a file (`decode.rs`), sets of them (`source.rs`).
 
-/// A picture in memory, `[height, width, channels]` with the channel fastest.
+/// An image in memory, `[height, width, channels]` with the channel fastest.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Picture {
+pub struct Image {
     /// Rows.
     pub height: usize,
     /// Columns.

@@ -1,19 +1,19 @@
-//! Any bytes as a picture on the disk: decoded and made ready for a model.
+//! Any bytes as an image on the disk: decoded and made ready for a model.
 #![no_main]
 
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use fixnorm_data::{Interpolation, Normalization, Preprocessing, read_picture};
+use fixnorm_data::{Interpolation, Normalization, Preprocessing, read_image};
 use libfuzzer_sys::fuzz_target;
 
 static PATH: LazyLock<PathBuf> = LazyLock::new(|| {
-    std::env::temp_dir().join(format!("fixnorm-fuzz-picture-{}", std::process::id()))
+    std::env::temp_dir().join(format!("fixnorm-fuzz-image-{}", std::process::id()))
 });
 
 fuzz_target!(|bytes: &[u8]| {
     std::fs::write(&*PATH, bytes).expect("the temporary directory can be written");
-    let Ok(picture) = read_picture(&PATH) else { return };
+    let Ok(image) = read_image(&PATH) else { return };
     let preprocessing = Preprocessing {
         shape: [9, 7, 3],
         crop_ratio: 0.875,
@@ -21,6 +21,6 @@ fuzz_target!(|bytes: &[u8]| {
         normalization: Normalization { mean: vec![0.5; 3], std: vec![0.5; 3] },
     };
     let mut values = vec![];
-    preprocessing.apply(&picture, &mut values);
+    preprocessing.apply(&image, &mut values);
     assert_eq!(values.len(), 9 * 7 * 3);
 });
