@@ -164,6 +164,96 @@ class FixNormSgd:
         self.restore()
 
 
+class Sgd:
+    """u = mu u + g; the direction is u, or g + mu u with Nesterov momentum."""
+
+    def __init__(self, momentum, nesterov=False):
+        self.momentum, self.nesterov, self.velocity = momentum, nesterov, {}
+
+    def direction(self, name, g, t):
+        u = self.velocity.setdefault(name, torch.zeros_like(g)).mul_(self.momentum).add_(g)
+        return g + self.momentum * u if self.nesterov else u
+
+
+class RmsProp:
+    """s = a s + (1 - a) g^2 from one, u = mu u + g / sqrt(s + eps); the direction is u."""
+
+    def __init__(self, decay, momentum, eps):
+        self.decay, self.momentum, self.eps = decay, momentum, eps
+        self.average, self.velocity = {}, {}
+
+    def direction(self, name, g, t):
+        s = self.average.setdefault(name, torch.ones_like(g))
+        s.mul_(self.decay).add_((1.0 - self.decay) * g * g)
+        u = self.velocity.setdefault(name, torch.zeros_like(g)).mul_(self.momentum)
+        return u.add_(g / (s + self.eps).sqrt())
+
+
+class Adam:
+    """Adam's direction with bias correction."""
+
+    def __init__(self, beta1, beta2, eps):
+        self.beta1, self.beta2, self.eps, self.m, self.v = beta1, beta2, eps, {}, {}
+
+    def direction(self, name, g, t):
+        m = self.m.setdefault(name, torch.zeros_like(g)).lerp_(g, 1.0 - self.beta1)
+        v = self.v.setdefault(name, torch.zeros_like(g))
+        v.mul_(self.beta2).addcmul_(g, g, value=1.0 - self.beta2)
+        root = (v / (1.0 - self.beta2 ** (t + 1))).sqrt()
+        return m / (1.0 - self.beta1 ** (t + 1)) / (root + self.eps)
+
+
+class Angular:
+    """Section 4 of docs/method.md: a held weight turns by lr radians toward the tangent part of -d.
+
+    The head has a norm of alpha sqrt(C) and turns too where `head_turns`; gains and biases change by
+    lr in the root mean square where `rms_gains`.
+    """
+
+    def __init__(self, net, base, alpha, scope="tensor", head_turns=False, head_scale=1.0,
+                 gain_scale=1.0, rms_gains=False):
+        self.named, self.base, self.alpha, self.scope = list(net.named_parameters()), base, alpha, scope
+        self.head_turns, self.head_scale = head_turns, head_scale
+        self.gain_scale, self.rms_gains, self.t = gain_scale, rms_gains, 0
+        with torch.no_grad():
+            for name, w in self.named:
+                if is_weight(name):
+                    rows = self.rows(name, w)
+                    w.copy_((self.radius(name, w) * rows / rows.norm(dim=1, keepdim=True)).reshape(w.shape))
+
+    def rows(self, name, w):
+        """One row for each group that has a norm, in f64."""
+        channels = name in CONVS and self.scope == "output_channel"
+        return w.double().reshape(w.shape[0] if channels else 1, -1)
+
+    def radius(self, name, w):
+        if name == HEAD:
+            return self.alpha * math.sqrt(CLASSES)
+        return math.sqrt(w.shape[0]) if self.scope == "tensor" else 1.0
+
+    @torch.no_grad()
+    def step(self, lr):
+        for name, w in self.named:
+            d = self.base.direction(name, w.grad, self.t)
+            if name in CONVS or (name == HEAD and self.head_turns):
+                angle = lr * (self.head_scale if name == HEAD else 1.0)
+                x, d = self.rows(name, w), self.rows(name, d)
+                unit_x = x / x.norm(dim=1, keepdim=True)
+                tangent = d - (unit_x * d).sum(1, keepdim=True) * unit_x
+                unit_t = tangent / tangent.norm(dim=1, keepdim=True)
+                x = self.radius(name, w) * (math.cos(angle) * unit_x - math.sin(angle) * unit_t)
+                w.copy_(x.reshape(w.shape))
+            elif name == HEAD:
+                x = (w - lr * self.head_scale * d).double()
+                w.copy_(self.radius(name, w) * x / x.norm())
+            elif self.rms_gains:
+                rms = d.double().square().mean().sqrt()
+                w.sub_((lr * self.gain_scale / rms * d).to(w.dtype))
+            else:
+                w.sub_(lr * self.gain_scale * d)
+        self.t += 1
+
+
 class RmsPropTf:
     """RMSProp in TensorFlow's form; L2 decay on conv and linear weights."""
 
@@ -250,6 +340,38 @@ def runs():
              "epsilon": 1e-4, "weight_decay": 0.05, "decay": "decoupled", "decay_on": "weights"},
             constant(0.01),
             lambda net: Torch(Lamb(groups(net, 0.05), lr=0.01, eps=1e-4, max_grad_norm=None)),
+        ),
+        (
+            "angular_sgd",
+            {"optimizer": "angular", "base": "sgd", "lr": 0.05, "schedule": "cosine", "momentum": 0.9,
+             "scope": "tensor", "alpha": 1.5, "head_scale": 2.0, "gain_scale": 2.0},
+            cosine(0.05),
+            lambda net: Angular(net, Sgd(0.9), 1.5, head_scale=2.0, gain_scale=2.0),
+        ),
+        (
+            "angular_nesterov_channel",
+            {"optimizer": "angular", "base": "nesterov", "lr": 0.05, "schedule": "cosine",
+             "momentum": 0.9, "scope": "output_channel", "alpha": 1.5, "head_turns": True,
+             "head_scale": 0.5, "gain_scale": 0.25, "rms_gains": True},
+            cosine(0.05),
+            lambda net: Angular(net, Sgd(0.9, nesterov=True), 1.5, "output_channel", head_turns=True,
+                                head_scale=0.5, gain_scale=0.25, rms_gains=True),
+        ),
+        (
+            "angular_rmsprop",
+            {"optimizer": "angular", "base": "rmsprop", "lr": 0.05, "schedule": "cosine", "decay": 0.9,
+             "momentum": 0.9, "epsilon": 1e-3, "scope": "tensor", "alpha": 1.5, "head_turns": True,
+             "gain_scale": 0.1},
+            cosine(0.05),
+            lambda net: Angular(net, RmsProp(0.9, 0.9, 1e-3), 1.5, head_turns=True, gain_scale=0.1),
+        ),
+        (
+            "angular_adamw",
+            {"optimizer": "angular", "base": "adamw", "lr": 0.05, "schedule": "cosine",
+             "betas": [0.9, 0.999], "epsilon": 1e-4, "scope": "tensor", "alpha": 1.5,
+             "head_turns": True, "gain_scale": 0.1},
+            cosine(0.05),
+            lambda net: Angular(net, Adam(0.9, 0.999, 1e-4), 1.5, head_turns=True, gain_scale=0.1),
         ),
     ]  # fmt: skip
 

@@ -13,7 +13,7 @@ use divan::{Bencher, black_box};
 use fixnorm_kernels::conv::{self, ConvShape, Gradient, Input, Wanted};
 use fixnorm_kernels::gemm::{PackedB, Rows, RowsMut, multiply};
 use fixnorm_kernels::pool::{self, PoolShape};
-use fixnorm_kernels::update::{self, Base, Coefficients, Groups, Moments};
+use fixnorm_kernels::update::{self, BaseStep, Coefficients, Groups, Moments, Scaling, States};
 use fixnorm_kernels::{Isa, Real, bf16, loss};
 
 fn main() {
@@ -218,8 +218,11 @@ fn on_sphere(_group: usize, Moments { ww, wd, dd }: Moments) -> Coefficients {
     Coefficients { a: a / norm, b: b / norm }
 }
 
-fn sgd(velocity: &mut [f32]) -> Base<'_> {
-    Base::Sgd { velocity, momentum: 0.9, nesterov: false }
+const SGD: BaseStep =
+    BaseStep { momentum: 0.9, gain: 1.0, output: 1.0, lookahead: 0.0, scaling: Scaling::None };
+
+fn states(first: &mut [f32]) -> States<'_> {
+    States { first, second: &mut [] }
 }
 
 #[divan::bench(args = [10_000, 400_000, 4_000_000])]
@@ -227,13 +230,13 @@ fn fixnorm_update(bencher: Bencher<'_, '_>, len: usize) {
     let groups = Groups::whole(len);
     let (mut weight, mut grad, mut velocity) =
         (values::<f32>(len, 1), values::<f32>(len, 2), values::<f32>(len, 3));
-    let (mut twin_weight, mut twin_velocity) = (weight.clone(), velocity.clone());
-    update::update(&mut weight, &mut grad, &mut sgd(&mut velocity), 0.0, groups, on_sphere);
-    let (twin, base) = (&mut twin_weight, &mut sgd(&mut twin_velocity));
-    update::scalar::update(twin, &mut values(len, 2), base, 0.0, groups, on_sphere);
-    verify::<f32>("weight", &exact(&weight), &exact(&twin_weight));
+    let (mut twin, mut twin_velocity) = (weight.clone(), velocity.clone());
+    update::update(&mut weight, &mut grad, states(&mut velocity), &SGD, 0.0, groups, on_sphere);
+    let (grad_twin, twin_states) = (&mut values(len, 2), states(&mut twin_velocity));
+    update::scalar::update(&mut twin, grad_twin, twin_states, &SGD, 0.0, groups, on_sphere);
+    verify::<f32>("weight", &exact(&weight), &exact(&twin));
     verify::<f32>("velocity", &exact(&velocity), &exact(&twin_velocity));
     bencher.counter(BytesCount::new(5 * size_of_val(&weight[..]))).bench_local(|| {
-        update::update(&mut weight, &mut grad, &mut sgd(&mut velocity), 0.0, groups, on_sphere);
+        update::update(&mut weight, &mut grad, states(&mut velocity), &SGD, 0.0, groups, on_sphere);
     });
 }

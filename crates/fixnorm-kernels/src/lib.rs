@@ -1,4 +1,4 @@
-//! CPU kernels of fixnorm on plain slices. Knows no tensor library.
+//! CPU kernels of fixnorm on plain slices. Knows no tensor library. All but [`update`] and [`isa`] need the feature `network`.
 //!
 //! | module | computes |
 //! |---|---|
@@ -14,24 +14,39 @@
 //! | [`profile`] | where the time of a step goes |
 //! | [`isa`] | which instructions are used |
 
+#[cfg(feature = "network")]
 pub mod activation;
 #[cfg(feature = "allocator")]
 pub mod allocator;
+#[cfg(feature = "network")]
 pub mod block;
+#[cfg(feature = "network")]
 pub mod conv;
+#[cfg(feature = "network")]
 pub mod gemm;
 pub mod isa;
+#[cfg(feature = "network")]
 mod lanes;
+#[cfg(feature = "network")]
 pub mod loss;
+#[cfg(feature = "network")]
 mod memory;
+#[cfg(feature = "network")]
 pub mod norm;
+#[cfg(feature = "network")]
 pub mod pool;
+#[cfg(feature = "network")]
 pub mod profile;
+#[cfg(feature = "network")]
 pub mod real;
+#[cfg(feature = "network")]
 mod rows;
+#[cfg(feature = "network")]
 mod scratch;
 pub mod update;
 
+#[cfg(feature = "network")]
 pub use activation::Activation;
 pub use isa::{Isa, IsaError};
+#[cfg(feature = "network")]
 pub use real::{Real, bf16};

@@ -26,10 +26,10 @@ pub enum TrainError {
     Setup(#[from] SetupError),
     /// A measurement of cross-boundary risk.
     #[error("cross-boundary risk: {0}")]
-    Risk(#[from] fixnorm::RiskError),
+    Risk(#[from] fixnorm_analysis::RiskError),
     /// A record that cannot be followed.
     #[error("replay.run: {0}")]
-    Replay(#[from] fixnorm::ReplayError),
+    Replay(#[from] fixnorm_analysis::ReplayError),
     /// A dissection's arm that there is not.
     #[error("there is no arm `{name}`; did you mean `{nearest}`?")]
     UnknownArm {

@@ -3,7 +3,9 @@
 
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor, TensorData, s};
-use fixnorm::{BaseUpdate, DecayKind, DecayTarget, FixNormConfig, Probe, Role, Roles, WeightDecay};
+use fixnorm::{
+    BaseUpdate, DecayKind, DecayTarget, FixNormConfig, Probe, Role, Roles, UpdateRule, WeightDecay,
+};
 use fixnorm_nn::loss::cross_entropy;
 use fixnorm_nn::weights::{self, Fit, Metadata, WeightsFile};
 use fixnorm_nn::{Classifier, Input, ModelSpec};
@@ -213,7 +215,7 @@ impl Setting {
             target: DecayTarget::AllWeights,
         };
         self.compare(name, "sgd_wd", &FixNormConfig::decayed(base, decay), roles);
-        let fixed = FixNormConfig::new(base, self.number("alpha"));
+        let fixed = FixNormConfig::new(base).with_head(UpdateRule::row_rms(self.number("alpha")));
         self.compare(name, "fixnorm_sgd", &fixed, roles);
     }
 }

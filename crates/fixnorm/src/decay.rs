@@ -4,15 +4,23 @@ use serde::{Deserialize, Serialize};
 
 use crate::{ParamRole, Role};
 
-/// Weight decay and what it falls on.
+/// Weight decay and the parameters it applies to.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct WeightDecay {
     /// λ.
     pub rate: f64,
     /// Where it enters the update.
     pub kind: DecayKind,
-    /// What it falls on.
+    /// The parameters it applies to.
     pub target: DecayTarget,
+}
+
+/// Weight decay of one parameter.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub(crate) struct Decay {
+    /// λ.
+    pub(crate) rate: f64,
+    pub(crate) kind: DecayKind,
 }
 
 /// Where decay enters the update.
@@ -25,7 +33,7 @@ pub enum DecayKind {
     Decoupled,
 }
 
-/// What decay falls on. Gains and biases are spared unless `AllParameters` is asked for.
+/// The parameters that decay applies to. Gains and biases are spared unless `AllParameters` is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum DecayTarget {
@@ -40,7 +48,7 @@ pub enum DecayTarget {
 }
 
 impl DecayTarget {
-    /// Whether decay falls on this parameter.
+    /// Whether decay applies to this parameter.
     pub fn includes(self, param: &ParamRole) -> bool {
         match self {
             DecayTarget::AllWeights => param.is_weight(),

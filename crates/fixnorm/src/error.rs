@@ -1,4 +1,4 @@
-//! What can be wrong with a setup, said before the first step.
+//! Errors of a setup, reported before the first step.
 
 /// A setup that would fail or silently do something else later.
 #[derive(Debug, thiserror::Error, Clone, PartialEq)]
@@ -58,7 +58,7 @@ pub enum SetupError {
         /// Second evaluation.
         second: f64,
     },
-    /// The loss is not a number before anything was scaled.
+    /// The loss is NaN or infinite before anything was scaled.
     #[error("the probe's loss is {0}; check the batch and the initialization")]
     NotFinite(f64),
     /// One parameter at two places of the module tree.

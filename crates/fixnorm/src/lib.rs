@@ -29,7 +29,7 @@
 //! // 1. Find out which weights are scale-invariant, and which one is the head.
 //! let roles = Probe::new().run(&net, |net| net.loss(x.clone()))?;
 //! // 2. An optimizer that holds their norms; two knobs: the learning rate and the head's norm.
-//! let (mut net, mut optimizer) = FixNormConfig::new(BaseUpdate::sgd(0.9), 1.0).init(net, &roles)?;
+//! let (mut net, mut optimizer) = FixNormConfig::new(BaseUpdate::sgd(0.9)).init(net, &roles)?;
 //! // 3. Train as with any Burn optimizer.
 //! let schedule = LrSchedule::new(0.1, ScheduleShape::Cosine, 10.0, 1);
 //! for step in 0..10 {
@@ -39,50 +39,39 @@
 //! # Ok::<(), fixnorm::SetupError>(())
 //! ```
 //!
-//! On a CPU (Burn's Flex; the feature `flex`, on by default) and, with the feature `gpu` beside one of Burn's backends for them, on
-//! GPUs, a step is one or two passes of kernels of our own; on any other backend it is composed of tensor operations.
+//! On a CPU (Burn's Flex; the feature `flex`, on by default) a step is two passes over memory, and on a GPU (the feature `gpu`
+//! beside one of Burn's GPU backends) one or two kernel launches; on any other backend it is composed of tensor operations.
 //!
-//! | module | what |
+//! | module | contents |
 //! |---|---|
-//! | [`role`], [`probe`] | what each weight is, found by scaling it |
-//! | [`constraint`], [`base`], [`decay`] | the parts of an optimizer: norm, base update, baselines |
-//! | [`config`], [`optim`] | put together, and the step itself |
+//! | [`role`], [`probe`] | the role of each weight, found by scaling it |
+//! | [`rule`], [`base`], [`decay`] | the parts of an optimizer: step rule and constraint, base update, baselines |
+//! | [`config`], [`optim`] | the whole optimizer, and its step |
 //! | [`schedule`] | learning rate over time |
-//! | [`clip_grad_norm`] | the gradient's norm over all parameters |
-//! | [`measure`] | norms, effective learning rates and angular updates of a running net |
-//! | [`theory`] | where weight decay settles, beside it |
-//! | [`replay`] | the effective learning rates or norms of one run, followed by another |
-//! | [`migrate`] | what in FixNorm does the same as a given weight decay |
-//! | [`risk`] | distances to class boundaries, cross-boundary risk |
+//! | [`clip_grad_norm`] | gradient clipping by the norm over all parameters |
+//! | [`params`] | paths and shapes of a model's parameters |
+//!
+//! Measurement, theory of weight decay, replay and cross-boundary risk are in the crate `fixnorm-analysis`.
 
 pub mod base;
 mod clip;
 pub mod config;
-pub mod constraint;
 pub mod decay;
 mod error;
-pub mod measure;
-pub mod migrate;
 pub mod optim;
-mod params;
+pub mod params;
 pub mod probe;
-pub mod replay;
-pub mod risk;
 pub mod role;
+pub mod rule;
 pub mod schedule;
-pub mod theory;
 
 pub use base::BaseUpdate;
 pub use clip::clip_grad_norm;
-pub use config::{FixNormConfig, HeadControl};
-pub use constraint::{Constraint, Radius, Scope, StepRule};
+pub use config::FixNormConfig;
 pub use decay::{DecayKind, DecayTarget, WeightDecay};
 pub use error::SetupError;
-pub use measure::{LayerMeasure, WeightSnapshot};
 pub use params::ParamInfo;
 pub use probe::Probe;
-pub use replay::{ReplayError, Trajectory};
-pub use risk::{Features, LinearHead, Risk, RiskConfig, RiskError, cross_boundary_risk};
 pub use role::{ParamRole, Role, Roles};
+pub use rule::{Constraint, MAX_ANGLE, Radius, Scope, StepRule, UpdateRule};
 pub use schedule::{LrSchedule, ScheduleShape, StepScheduler};
-pub use theory::Equilibrium;

@@ -1,4 +1,5 @@
-//! Walks a Burn module: one entry a trainable float parameter, with its path and its layer's type.
+//! Parameters of a Burn module: path, shape and layer type of each trainable one.
+//! Not here: their roles (`role.rs`).
 
 use burn::module::{Module, ModuleVisitor, Param, ParamId};
 use burn::tensor::Tensor;
@@ -38,25 +39,29 @@ impl ParamInfo {
     }
 }
 
-/// Follows a visitor's or mapper's way through the module tree.
-#[derive(Default)]
-pub(crate) struct Path {
+/// The path of the parameter that a visitor or mapper is at. Keep one in a field `path` of a
+/// [`ModuleVisitor`] or `ModuleMapper` and call [`follow_path!`](crate::follow_path) in the implementation.
+#[derive(Clone, Debug, Default)]
+pub struct Path {
     names: Vec<String>,
     containers: Vec<String>,
 }
 
 impl Path {
-    pub(crate) fn enter(&mut self, name: &str, container: &str) {
+    /// Enters a field of a module; `container` is Burn's name of the module's kind.
+    pub fn enter(&mut self, name: &str, container: &str) {
         self.names.push(name.to_owned());
         self.containers.push(container.to_owned());
     }
 
-    pub(crate) fn exit(&mut self) {
+    /// Leaves the field that was entered last.
+    pub fn exit(&mut self) {
         self.names.pop();
         self.containers.pop();
     }
 
-    pub(crate) fn dotted(&self) -> String {
+    /// The names of all fields entered, joined by dots.
+    pub fn dotted(&self) -> String {
         self.names.join(".")
     }
 
@@ -67,7 +72,9 @@ impl Path {
     }
 }
 
-/// Implements the path callbacks of Burn's visitors and mappers for a struct with a `path` field.
+/// Implements `enter_module` and `exit_module` of Burn's visitors and mappers for a type with a field `path` of type
+/// [`Path`](crate::params::Path).
+#[macro_export]
 macro_rules! follow_path {
     () => {
         fn enter_module(&mut self, name: &str, container_type: &str) {
@@ -78,7 +85,7 @@ macro_rules! follow_path {
         }
     };
 }
-pub(crate) use follow_path;
+pub use follow_path;
 
 /// Lists the trainable float parameters of `module` in the order of its fields.
 ///

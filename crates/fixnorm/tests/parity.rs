@@ -7,9 +7,10 @@ use burn::nn::loss::CrossEntropyLossConfig;
 use burn::nn::{BatchNorm, BatchNormConfig, Linear, LinearConfig, PaddingConfig2d};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Int, Tensor, TensorData, activation::relu};
+use fixnorm::base::{AdamW, RmsProp};
 use fixnorm::{
     BaseUpdate, DecayKind, DecayTarget, FixNormConfig, LrSchedule, Probe, Role, Roles,
-    ScheduleShape, Scope, StepRule, WeightDecay,
+    ScheduleShape, Scope, StepRule, UpdateRule, WeightDecay,
 };
 use serde_json::Value;
 
@@ -273,13 +274,18 @@ fn nesterov_with_weight_decay_on_everything() {
 
 #[test]
 fn fixnorm_sgd() {
-    let config = FixNormConfig::new(BaseUpdate::sgd(0.9), 1.5);
-    compare("fixnorm_sgd", &config, &cosine());
+    compare("fixnorm_sgd", &fixnorm(UpdateRule::held()), &cosine());
+}
+
+fn fixnorm(rule: UpdateRule) -> FixNormConfig {
+    FixNormConfig::new(BaseUpdate::sgd(0.9))
+        .with_scale_invariant(rule)
+        .with_head(UpdateRule::row_rms(1.5))
 }
 
 #[test]
 fn fixnorm_sgd_by_output_channel() {
-    let config = FixNormConfig::new(BaseUpdate::sgd(0.9), 1.5).with_scope(Scope::OutputChannel);
+    let config = fixnorm(UpdateRule::held().with_scope(Scope::OutputChannel));
     compare("fixnorm_sgd_channel", &config, &cosine());
 }
 
@@ -293,10 +299,11 @@ fn adamw() {
 
 #[test]
 fn lamb() {
-    let base = BaseUpdate::AdamW { betas: (0.9, 0.999), epsilon: 1e-4 };
-    let (kind, target) = (DecayKind::Decoupled, DecayTarget::AllWeights);
-    let (config, schedule) = decayed(base, 0.05, kind, target, 0.01);
-    compare("lamb", &config.with_step_rule(StepRule::TrustRatio), &schedule);
+    let base = BaseUpdate::AdamW(AdamW { epsilon: 1e-4, ..AdamW::default() });
+    let decay =
+        WeightDecay { rate: 0.05, kind: DecayKind::Decoupled, target: DecayTarget::AllWeights };
+    let schedule = LrSchedule::new(0.01, ScheduleShape::Constant, STEPS as f64, 1);
+    compare("lamb", &FixNormConfig::lamb(base, decay), &schedule);
 }
 
 #[test]
@@ -304,4 +311,44 @@ fn rmsprop_in_tensorflows_form() {
     let base = BaseUpdate::rmsprop();
     let (config, schedule) = decayed(base, 1e-4, DecayKind::L2, DecayTarget::AllWeights, 0.01);
     compare("rmsprop_tf", &config, &schedule);
+}
+
+/// Held weights that turn by the learning rate around this base update, the head's norm at α = 1.5.
+fn angular(base: BaseUpdate, scope: Scope, head_turns: bool, scales: [f64; 2]) -> FixNormConfig {
+    let held = UpdateRule::held().with_step(StepRule::Angular).with_scope(scope);
+    let head_step = if head_turns { StepRule::Angular } else { StepRule::Raw };
+    FixNormConfig::new(base)
+        .with_scale_invariant(held)
+        .with_head(UpdateRule::row_rms(1.5).with_step(head_step).with_lr_scale(scales[0]))
+        .with_gains_and_biases(UpdateRule::free().with_lr_scale(scales[1]))
+}
+
+fn small_cosine() -> LrSchedule {
+    LrSchedule::new(0.05, ScheduleShape::Cosine, STEPS as f64, 1)
+}
+
+#[test]
+fn angular_sgd() {
+    let config = angular(BaseUpdate::sgd(0.9), Scope::Tensor, false, [2.0, 2.0]);
+    compare("angular_sgd", &config, &small_cosine());
+}
+
+#[test]
+fn angular_nesterov_by_output_channel() {
+    let gains = UpdateRule::free().with_step(StepRule::RmsNormalized).with_lr_scale(0.25);
+    let config = angular(BaseUpdate::nesterov(0.9), Scope::OutputChannel, true, [0.5, 0.25])
+        .with_gains_and_biases(gains);
+    compare("angular_nesterov_channel", &config, &small_cosine());
+}
+
+#[test]
+fn angular_rmsprop() {
+    let base = BaseUpdate::RmsProp(RmsProp::default());
+    compare("angular_rmsprop", &angular(base, Scope::Tensor, true, [1.0, 0.1]), &small_cosine());
+}
+
+#[test]
+fn angular_adamw() {
+    let base = BaseUpdate::AdamW(AdamW { epsilon: 1e-4, ..AdamW::default() });
+    compare("angular_adamw", &angular(base, Scope::Tensor, true, [1.0, 0.1]), &small_cosine());
 }

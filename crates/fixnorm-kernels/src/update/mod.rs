@@ -4,7 +4,7 @@
 //! # Contract
 //!
 //! ```text
-//! pass 1   g ← g + l2·w;  (state, d) ← base(state, g);  per group: ww = Σw², wd = Σw·d, dd = Σd²
+//! pass 1   g ← g + l2·w;  (states, d) ← base(states, g);  per group: ww = Σw², wd = Σw·d, dd = Σd²
 //! rule     (a, b) ← rule(group, ww, wd, dd)             the only place that knows lr, radius, constraint
 //! pass 2   w ← a·w + b·d
 //! ```
@@ -19,10 +19,10 @@
 //!
 //! The gradient is scratch: where the direction is not already a state, it is written over it.
 
-mod direction;
+mod base_step;
 pub mod scalar;
 
-pub use direction::Base;
+pub use base_step::{BaseStep, Scaling, States};
 
 use rayon::prelude::*;
 
@@ -113,36 +113,44 @@ pub struct Coefficients {
     pub b: f64,
 }
 
-/// Updates `weight` and the states in `base`; `grad` is used up.
+/// Updates `weight` and its `states`; `grad` is used up.
 ///
 /// # Panics
 /// If the slices' lengths differ, or `groups` does not divide them evenly.
 pub fn update(
     weight: &mut [f32],
     grad: &mut [f32],
-    base: &mut Base<'_>,
+    states: States<'_>,
+    base: &BaseStep,
     l2: f32,
     groups: Groups,
     rule: impl FnMut(usize, Moments) -> Coefficients,
 ) {
-    update_on(Isa::current(), weight, grad, base, l2, groups, rule);
+    update_on(Isa::current(), weight, grad, states, base, l2, groups, rule);
 }
 
 /// [`update`] on this instruction set.
+#[expect(clippy::too_many_arguments, reason = "those of `update`, and the instruction set")]
 fn update_on(
     isa: Isa,
     weight: &mut [f32],
     grad: &mut [f32],
-    base: &mut Base<'_>,
+    states: States<'_>,
+    base: &BaseStep,
     l2: f32,
     groups: Groups,
     mut rule: impl FnMut(usize, Moments) -> Coefficients,
 ) {
-    check(weight.len(), grad.len(), base, groups);
-    let grads = grad.chunks_mut(PART);
-    let mut parts: Vec<Part<'_>> = (weight.chunks_mut(PART).zip(grads).zip(base.parts(PART)))
+    check(weight.len(), grad.len(), &states, base, groups);
+    let mut seconds = states.second.chunks_mut(PART);
+    let slices =
+        weight.chunks_mut(PART).zip(grad.chunks_mut(PART)).zip(states.first.chunks_mut(PART));
+    let mut parts: Vec<Part<'_>> = slices
         .enumerate()
-        .map(|(i, ((weight, grad), base))| Part { start: i * PART, weight, grad, base })
+        .map(|(i, ((weight, grad), first))| {
+            let second = seconds.next().unwrap_or_default();
+            Part { start: i * PART, base, weight, grad, first, second }
+        })
         .collect();
     // As few pieces as threads: each is likely to find what it wrote in its own cache in the second pass.
     let piece = parts.len().div_ceil(rayon::current_num_threads());
@@ -174,25 +182,33 @@ fn update_on(
 struct Part<'a> {
     /// Index of the first one in the weight.
     start: usize,
+    base: &'a BaseStep,
     weight: &'a mut [f32],
     grad: &'a mut [f32],
-    base: Base<'a>,
+    first: &'a mut [f32],
+    second: &'a mut [f32],
 }
 
 impl Part<'_> {
     /// The first pass: states, directions, and what they add to the groups' sums.
     #[inline(always)]
     fn advance(&mut self, l2: f32, groups: Groups, moments: &mut [Moments]) {
-        let first = self.start;
         for start in (0..self.weight.len()).step_by(BLOCK) {
-            let end = self.weight.len().min(start + BLOCK);
-            self.base.advance(start, &self.weight[start..end], &mut self.grad[start..end], l2);
-            let direction = self.base.direction(self.grad);
+            let block = start..self.weight.len().min(start + BLOCK);
+            let second = if self.second.is_empty() { 0..0 } else { block.clone() };
+            self.base.advance(
+                &self.weight[block.clone()],
+                &mut self.grad[block.clone()],
+                &mut self.first[block.clone()],
+                &mut self.second[second],
+                l2,
+            );
+            let direction = if self.base.direction_is_first() { &*self.first } else { &*self.grad };
             groups.for_each_run(
-                first + start..first + end,
+                self.start + block.start..self.start + block.end,
                 #[inline(always)]
                 |group, s, e| {
-                    let run = s - first..e - first;
+                    let run = s - self.start..e - self.start;
                     moments[group].add(Moments::of(&self.weight[run.clone()], &direction[run]));
                 },
             );
@@ -202,7 +218,7 @@ impl Part<'_> {
     /// The second pass.
     #[inline(always)]
     fn combine(&mut self, groups: Groups, coefficients: &[Coefficients]) {
-        let direction = self.base.direction(self.grad);
+        let direction = if self.base.direction_is_first() { &*self.first } else { &*self.grad };
         groups.for_each_run(
             self.start..self.start + self.weight.len(),
             #[inline(always)]
@@ -253,10 +269,11 @@ pub fn norms(weight: &[f32], groups: Groups) -> Vec<f64> {
     squares.into_iter().map(f64::sqrt).collect()
 }
 
-fn check(len: usize, grad: usize, base: &Base<'_>, groups: Groups) {
+fn check(len: usize, grad: usize, states: &States<'_>, base: &BaseStep, groups: Groups) {
     assert_eq!(grad, len, "gradient length differs from the weight's");
-    for state in base.lengths() {
-        assert_eq!(state, len, "optimizer state length differs from the weight's");
+    let second = if base.has_second() { len } else { states.second.len() };
+    for (state, expected) in [(states.first.len(), len), (states.second.len(), second)] {
+        assert_eq!(state, expected, "optimizer state length differs from the weight's");
     }
     let block = groups.count * groups.inner;
     assert!(

@@ -3,36 +3,55 @@
 use super::*;
 use proptest::prelude::*;
 
-/// States of one base update, kept apart from the borrow that [`Base`] is.
+/// One step of every kind of base update.
+fn base_step(kind: usize) -> BaseStep {
+    let sgd =
+        BaseStep { momentum: 0.9, gain: 1.0, output: 1.0, lookahead: 0.0, scaling: Scaling::None };
+    let adam =
+        Scaling::Direction { inflow: 1e-3, root: (1.0f32 - 0.997).sqrt().recip(), epsilon: 1e-8 };
+    match kind {
+        0 => sgd,
+        1 => BaseStep { output: 0.9, lookahead: 1.0, ..sgd },
+        2 => BaseStep { scaling: Scaling::Gradient { inflow: 0.1, epsilon: 1e-3 }, ..sgd },
+        3 => BaseStep { gain: 0.1, output: 3.7, scaling: adam, ..sgd },
+        _ => BaseStep { gain: 0.1, output: 0.9, lookahead: 0.1, scaling: adam, ..sgd },
+    }
+}
+
+/// Kinds that [`base_step`] knows.
+const KINDS: usize = 5;
+
+/// A base update and its states, as vectors.
 #[derive(Clone, Debug)]
-struct States {
-    kind: usize,
+struct Owned {
+    base: BaseStep,
     first: Vec<f32>,
     second: Vec<f32>,
 }
 
-impl States {
-    fn base(&mut self) -> Base<'_> {
-        match self.kind {
-            0 | 1 => {
-                Base::Sgd { velocity: &mut self.first, momentum: 0.9, nesterov: self.kind == 1 }
-            }
-            2 => Base::RmsProp {
-                square_average: &mut self.second,
-                velocity: &mut self.first,
-                alpha: 0.9,
-                momentum: 0.9,
-                epsilon: 1e-3,
-                lr: 0.02,
-            },
-            _ => Base::Adam {
-                first_moment: &mut self.first,
-                second_moment: &mut self.second,
-                betas: (0.9, 0.999),
-                epsilon: 1e-8,
-                corrections: (1.0 - 0.9f64.powi(3), 1.0 - 0.999f64.powi(3)),
-            },
-        }
+impl Owned {
+    fn new(kind: usize, len: usize) -> Self {
+        let base = base_step(kind);
+        let second = if base.has_second() { values(len, 3) } else { vec![] };
+        let second = second.iter().map(|v| v.abs()).collect();
+        Self { base, first: values(len, 2), second }
+    }
+
+    fn update_on(
+        &mut self,
+        isa: Isa,
+        weight: &mut [f32],
+        grad: &mut [f32],
+        l2: f32,
+        groups: Groups,
+    ) {
+        let Self { base, first, second } = self;
+        let states = States { first, second };
+        update_on(isa, weight, grad, states, base, l2, groups, |_, m| on_sphere(m));
+    }
+
+    fn update(&mut self, weight: &mut [f32], grad: &mut [f32], l2: f32, groups: Groups) {
+        self.update_on(Isa::current(), weight, grad, l2, groups);
     }
 }
 
@@ -67,22 +86,17 @@ fn check_against_twin(kind: usize, outer: usize, groups: Groups, l2: f32) {
 
 fn check_isa_against_twin(isa: Isa, kind: usize, outer: usize, groups: Groups, l2: f32) {
     let len = outer * groups.count * groups.inner;
-    let (mut weight, mut states) = (
-        values(len, 1),
-        States {
-            kind,
-            first: values(len, 2),
-            second: values(len, 3).iter().map(|v| v.abs()).collect(),
-        },
-    );
-    let (mut twin_weight, mut twin_states) = (weight.clone(), states.clone());
-    let rule = |_, moments| on_sphere(moments);
-    update_on(isa, &mut weight, &mut values(len, 4), &mut states.base(), l2, groups, rule);
-    let (twin, twin_base) = (&mut twin_weight, &mut twin_states.base());
-    scalar::update(twin, &mut values(len, 4), twin_base, l2, groups, rule);
+    let (mut weight, mut states) = (values(len, 1), Owned::new(kind, len));
+    let (mut twin_weight, mut twin) = (weight.clone(), states.clone());
+    states.update_on(isa, &mut weight, &mut values(len, 4), l2, groups);
+    let twin_states = States { first: &mut twin.first, second: &mut twin.second };
+    let grad = &mut values(len, 4);
+    scalar::update(&mut twin_weight, grad, twin_states, &twin.base, l2, groups, |_, m| {
+        on_sphere(m)
+    });
     close(&weight, &twin_weight, 2e-6);
-    close(&states.first, &twin_states.first, 2e-6);
-    close(&states.second, &twin_states.second, 2e-6);
+    close(&states.first, &twin.first, 2e-6);
+    close(&states.second, &twin.second, 2e-6);
     for norm in norms(&weight, groups) {
         assert!((norm / 1.5 - 1.0).abs() < 1e-6, "norm {norm}");
     }
@@ -91,7 +105,7 @@ fn check_isa_against_twin(isa: Isa, kind: usize, outer: usize, groups: Groups, l
 proptest! {
     #[test]
     fn agrees_with_scalar_twin(
-        kind in 0usize..4,
+        kind in 0usize..KINDS,
         outer in 1usize..4,
         count in 1usize..6,
         inner in prop::sample::select(vec![1, 2, 7, 8, 9, 63, 64, 65, 1023, 2049]),
@@ -103,7 +117,7 @@ proptest! {
 
 #[test]
 fn weights_of_several_parts_agree_with_scalar_twin() {
-    for kind in 0..4 {
+    for kind in 0..KINDS {
         for groups in [Groups::whole(2 * PART + 5), Groups { count: 3, inner: PART - 1 }] {
             check_against_twin(kind, 1, groups, 0.01);
         }
@@ -116,13 +130,9 @@ fn threads_do_not_change_the_result() {
     let run = |threads| {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
         let len = 3 * PART + 7;
-        let mut states = States { kind: 1, first: values(len, 2), second: vec![] };
-        let mut weight = values(len, 1);
-        let rule = |_, moments| on_sphere(moments);
+        let (mut weight, mut states) = (values(len, 1), Owned::new(1, len));
         let groups = Groups::whole(len);
-        pool.install(|| {
-            update(&mut weight, &mut values(len, 4), &mut states.base(), 0.0, groups, rule)
-        });
+        pool.install(|| states.update(&mut weight, &mut values(len, 4), 0.0, groups));
         (weight, states.first)
     };
     assert_eq!(run(1), run(3));
@@ -130,8 +140,8 @@ fn threads_do_not_change_the_result() {
 
 #[test]
 fn empty_weight_is_left_alone() {
-    let mut states = States { kind: 0, first: vec![], second: vec![] };
-    update(&mut [], &mut [], &mut states.base(), 0.1, Groups::whole(0), |_, moments| {
+    let states = States { first: &mut [], second: &mut [] };
+    update(&mut [], &mut [], states, &base_step(0), 0.1, Groups::whole(0), |_, moments| {
         assert_eq!(moments, Moments::default());
         Coefficients { a: 1.0, b: -1.0 }
     });
@@ -143,8 +153,7 @@ fn nan_stays_in_its_group() {
     let mut weight = values(6, 1);
     let mut grad = values(6, 2);
     grad[4] = f32::NAN;
-    let mut states = States { kind: 0, first: vec![0.0; 6], second: vec![] };
-    update(&mut weight, &mut grad, &mut states.base(), 0.0, groups, |_, m| on_sphere(m));
+    Owned::new(0, 6).update(&mut weight, &mut grad, 0.0, groups);
     assert!(weight[..3].iter().all(|w| w.is_finite()));
     assert!(weight[3..].iter().all(|w| w.is_nan()));
 }
@@ -181,8 +190,13 @@ fn zero_group_is_not_divided_by() {
 #[test]
 #[should_panic(expected = "optimizer state length")]
 fn wrong_state_length_is_refused() {
-    let mut states = States { kind: 0, first: vec![0.0; 3], second: vec![] };
-    update(&mut [0.0; 4], &mut [0.0; 4], &mut states.base(), 0.0, Groups::whole(4), |_, _| {
-        Coefficients { a: 1.0, b: 0.0 }
-    });
+    Owned::new(0, 3).update(&mut [0.0; 4], &mut [0.0; 4], 0.0, Groups::whole(4));
+}
+
+#[test]
+#[should_panic(expected = "optimizer state length")]
+fn missing_second_state_is_refused() {
+    let mut adam = Owned::new(3, 4);
+    adam.second.clear();
+    adam.update(&mut [0.0; 4], &mut [0.0; 4], 0.0, Groups::whole(4));
 }

@@ -1,9 +1,10 @@
 //! Roles, norms and effective learning rates of a model's parameters.
 
 use burn::tensor::{Tensor, TensorData};
-use fixnorm::measure::weight_norms;
-use fixnorm::migrate::alpha_of;
-use fixnorm::{Risk, Role};
+use fixnorm::Role;
+use fixnorm_analysis::Risk;
+use fixnorm_analysis::measure::weight_norms;
+use fixnorm_analysis::migrate::alpha_of;
 use fixnorm_data::{DataSet, DataSpec};
 use fixnorm_nn::ModelSpec;
 use fixnorm_nn::loss::cross_entropy;
@@ -69,6 +70,8 @@ pub struct Row {
     pub shape: Vec<usize>,
     /// What it is.
     pub role: Role,
+    /// The dimension that counts output channels, where the layer's layout is known.
+    pub channel_axis: Option<usize>,
     /// What its norm can be taken over: `output_channel`, `tensor`, or none where it means nothing.
     pub scope: Option<&'static str>,
     /// Its norm, for weights.
@@ -133,6 +136,7 @@ pub fn inspect(
             path: param.path.clone(),
             shape: param.shape.clone(),
             role: param.role,
+            channel_axis: param.channel_axis,
             scope: match (param.role, param.channel_invariant) {
                 (Role::ScaleInvariant, true) => Some("output_channel"),
                 (Role::ScaleInvariant, false) | (Role::Head, _) => Some("tensor"),

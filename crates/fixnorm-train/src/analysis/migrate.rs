@@ -1,13 +1,14 @@
 //! From a weight-decay recipe, weights or a run to the learning rate and α of a FixNorm run.
-//! Not here: the formulas (`fixnorm::migrate`, `fixnorm::theory`).
+//! Not here: the formulas (`fixnorm_analysis::migrate`, `fixnorm_analysis::theory`).
 
 use std::path::Path;
 
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
-use fixnorm::measure::{gradient_norms, weight_norms};
-use fixnorm::migrate::{alpha_of, first_alpha, geometric_mean, radius_square};
-use fixnorm::{Constraint, Equilibrium, FixNormConfig, ParamRole, Role, Roles};
+use fixnorm::{Constraint, ParamRole, Role, Roles};
+use fixnorm_analysis::Equilibrium;
+use fixnorm_analysis::measure::{gradient_norms, weight_norms};
+use fixnorm_analysis::migrate::{alpha_of, first_alpha, geometric_mean, radius_square};
 use fixnorm_data::{DataSet, Loader};
 use serde::Serialize;
 
@@ -83,8 +84,8 @@ impl Migration {
 
 /// The norm that a recipe with these choices holds a weight at, squared.
 fn held(recipe: &Recipe, param: &ParamRole, norm: f64) -> f64 {
-    let FixNormConfig { radius, scope, .. } = recipe.optimizer_config();
-    radius_square(radius, scope, param, norm)
+    let optimizer = &recipe.optimizer;
+    radius_square(optimizer.radius, optimizer.scope, param, norm)
 }
 
 /// From a recorded run, by the effective learning rates that were measured along it.
@@ -193,7 +194,7 @@ pub fn from_weights(found: &Inspection, lr: f64, recipe: &Recipe) -> Result<Migr
             path: row.path.clone(),
             shape: row.shape.clone(),
             role: row.role,
-            channel_axis: Some(0),
+            channel_axis: row.channel_axis,
             channel_invariant: false,
             deviation: None,
             overridden: false,
@@ -288,4 +289,35 @@ pub fn decayed(mut recipe: Recipe, lr: f64, weight_decay: f64, momentum: f64) ->
     recipe.optimizer.momentum = momentum;
     recipe.optimizer.constraint = Constraint::Free;
     recipe
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::analysis::inspect::{HeadRow, Row};
+
+    #[test]
+    fn output_channels_are_counted_along_the_axis_of_the_layer() {
+        let row = |path: &str, shape: [usize; 2], role, channel_axis| Row {
+            path: path.to_owned(),
+            shape: shape.to_vec(),
+            role,
+            channel_axis,
+            scope: None,
+            norm: Some(2.0),
+            effective_lr: None,
+            deviation: None,
+        };
+        // A linear weight is [d_in, d_out]: 48 output channels, of norm √48 together.
+        let parameters = vec![
+            row("hidden.weight", [12, 48], Role::ScaleInvariant, Some(1)),
+            row("head.weight", [48, 10], Role::Head, Some(1)),
+        ];
+        let head = HeadRow { path: Some("head.weight".to_owned()), alpha: Some(0.5) };
+        let found = Inspection { parameters, head, risk: None };
+        let migration = from_weights(&found, 0.1, &Recipe::default()).unwrap();
+        let [layer] = &migration.per_layer[..] else { panic!("{migration:?}") };
+        assert!((layer.radius - 48f64.sqrt()).abs() < 1e-12, "{layer:?}");
+        assert!((migration.lr - 0.1 * 48.0 / 4.0).abs() < 1e-12, "{migration:?}");
+    }
 }

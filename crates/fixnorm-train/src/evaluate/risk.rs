@@ -1,9 +1,9 @@
 //! Cross-boundary risk of a classifier on pictures.
-//! Not here: what it is (`fixnorm::risk`).
+//! Not here: what it is (`fixnorm_analysis::risk`).
 
 use burn::module::Module;
 use burn::tensor::{Device, s};
-use fixnorm::{Features, LinearHead, Risk, RiskConfig, cross_boundary_risk};
+use fixnorm_analysis::{Features, LinearHead, Risk, RiskConfig, cross_boundary_risk};
 use fixnorm_data::Loader;
 use fixnorm_nn::Classifier;
 

@@ -303,7 +303,7 @@ mod tests {
         assert_eq!(recipe.schedule.shape, crate::recipe::ShapeName::SqrtCosine);
         assert_eq!(recipe.schedule.milestones, [1.0, 2.5]);
         assert_eq!(recipe.roles["stages.*.weight"], Role::Free);
-        assert_eq!(recipe.optimizer_config().radius, fixnorm::Radius::Value(3.0));
+        assert_eq!(recipe.optimizer.radius, fixnorm::Radius::Value { norm: 3.0 });
     }
 
     #[test]

@@ -7,7 +7,7 @@ mod settings;
 
 use std::collections::BTreeMap;
 
-use fixnorm::{Constraint, DecayKind, DecayTarget, Role, Scope, StepRule};
+use fixnorm::{Constraint, DecayKind, DecayTarget, Radius, Role, Scope, StepRule};
 use fixnorm_data::{Erasing, Policy, Transform};
 use fixnorm_nn::Precision;
 use serde::{Deserialize, Serialize};
@@ -152,11 +152,16 @@ pub struct Optimizer {
     /// What holds the norm of scale-invariant weights: `fixed`, `capped` or `free`.
     pub constraint: Constraint,
     /// Their norm: `unit`, `init`, `sqrt_c_out` or a number.
-    pub radius: RadiusName,
+    pub radius: Radius,
     /// What a norm is taken over: `tensor` or `output_channel`.
     pub scope: Scope,
-    /// How a direction becomes a step: `raw` or `normalized`.
+    /// How a direction becomes a step of a scale-invariant weight: `raw`; `angular`, whose learning rate is an angle in
+    /// radians; `rms_normalized`; `trust_ratio`, for all weights.
     pub step_rule: StepRule,
+    /// The same for gains, biases and other weights that are neither scale-invariant nor the head.
+    pub free_step_rule: StepRule,
+    /// Factor of the learning rate for those.
+    pub free_lr_scale: f64,
     /// For baselines.
     pub weight_decay: f64,
     /// Largest norm of the gradient, over all parameters together; 0 for any.
@@ -165,30 +170,6 @@ pub struct Optimizer {
     pub decay_kind: DecayKind,
     /// `all_weights`, `scale_invariant`, `head` or `all_parameters`.
     pub decay_target: DecayTarget,
-}
-
-/// A radius in a recipe: a name or a number.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(untagged)]
-pub enum RadiusName {
-    /// The norm itself.
-    Value(f64),
-    /// A whole number for the norm.
-    Whole(i64),
-    /// `unit`, `init` or `sqrt_c_out`.
-    Name(RadiusKind),
-}
-
-/// The radii that have names.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum RadiusKind {
-    /// 1.
-    Unit,
-    /// The norm at the start of the run.
-    Init,
-    /// √c_out.
-    SqrtCOut,
 }
 
 /// What holds the head's norm, by name.
@@ -215,6 +196,10 @@ pub struct Head {
     pub alpha: f64,
     /// For `decayed`.
     pub weight_decay: f64,
+    /// How a direction becomes a step: `raw`, `angular`, `rms_normalized` or `trust_ratio`.
+    pub step_rule: StepRule,
+    /// Factor of the learning rate for the head.
+    pub lr_scale: f64,
     /// Path of its weight; empty for the last linear layer.
     pub path: String,
 }
@@ -455,9 +440,11 @@ impl Default for Optimizer {
             beta2: 0.999,
             epsilon: 0.0,
             constraint: Constraint::Fixed,
-            radius: RadiusName::Name(RadiusKind::SqrtCOut),
+            radius: Radius::SqrtCOut,
             scope: Scope::Tensor,
             step_rule: StepRule::Raw,
+            free_step_rule: StepRule::Raw,
+            free_lr_scale: 1.0,
             weight_decay: 0.0,
             clip_norm: 0.0,
             decay_kind: DecayKind::L2,
@@ -468,7 +455,14 @@ impl Default for Optimizer {
 
 impl Default for Head {
     fn default() -> Self {
-        Self { control: HeadMode::Fixed, alpha: 1.0, weight_decay: 0.0, path: String::new() }
+        Self {
+            control: HeadMode::Fixed,
+            alpha: 1.0,
+            weight_decay: 0.0,
+            step_rule: StepRule::Raw,
+            lr_scale: 1.0,
+            path: String::new(),
+        }
     }
 }
 

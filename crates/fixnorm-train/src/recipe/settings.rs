@@ -1,16 +1,17 @@
 //! What a recipe's keys come to in the library's terms, and which values they may have.
 //! Not here: the keys themselves and their defaults (`mod.rs`).
 
+use fixnorm::base::{AdamW, RmsProp};
 use fixnorm::{
-    BaseUpdate, Constraint, Equilibrium, FixNormConfig, HeadControl, LrSchedule, ParamRole, Probe,
-    Radius, Role, ScheduleShape, SetupError, WeightDecay,
+    BaseUpdate, Constraint, DecayTarget, FixNormConfig, LrSchedule, ParamRole, Probe, Role,
+    ScheduleShape, SetupError, StepRule, UpdateRule, WeightDecay,
 };
+use fixnorm_analysis::Equilibrium;
 use fixnorm_data::{Crop, Interpolation, Transform};
 use fixnorm_nn::{Criterion, ModelSpec};
 
 use crate::recipe::{
-    Base, CropName, Follow, HeadMode, InterpolationName, LossName, RadiusKind, RadiusName, Recipe,
-    ShapeName, Train,
+    Base, CropName, Follow, HeadMode, InterpolationName, LossName, Recipe, ShapeName, Train,
 };
 use crate::weights::pretrained;
 
@@ -101,48 +102,56 @@ impl Recipe {
         let base = match optimizer.base {
             Base::Sgd => BaseUpdate::sgd(momentum),
             Base::Nesterov => BaseUpdate::nesterov(momentum),
-            Base::Rmsprop => {
-                BaseUpdate::RmsProp { alpha: optimizer.alpha, momentum, epsilon: optimizer.epsilon }
-            }
-            Base::Adamw => BaseUpdate::AdamW {
-                betas: (optimizer.beta1, optimizer.beta2),
+            Base::Rmsprop => BaseUpdate::RmsProp(RmsProp {
+                decay: optimizer.alpha,
+                momentum,
                 epsilon: optimizer.epsilon,
-            },
-        };
-        FixNormConfig {
-            base,
-            step_rule: optimizer.step_rule,
-            constraint: optimizer.constraint,
-            radius: match optimizer.radius {
-                RadiusName::Value(radius) => Radius::Value(radius),
-                RadiusName::Whole(radius) => Radius::Value(radius as f64),
-                RadiusName::Name(RadiusKind::Unit) => Radius::Unit,
-                RadiusName::Name(RadiusKind::Init) => Radius::Init,
-                RadiusName::Name(RadiusKind::SqrtCOut) => Radius::SqrtCOut,
-            },
-            scope: optimizer.scope,
-            head: match self.head.control {
-                HeadMode::Fixed => HeadControl::Fixed(self.head.alpha),
-                HeadMode::Capped => HeadControl::Capped(self.head.alpha),
-                HeadMode::Free => HeadControl::Free,
-                HeadMode::Decayed => {
-                    HeadControl::Decayed(self.head.weight_decay, optimizer.decay_kind)
-                }
-            },
-            weight_decay: (optimizer.weight_decay != 0.0).then_some(WeightDecay {
-                rate: optimizer.weight_decay,
-                kind: optimizer.decay_kind,
-                target: optimizer.decay_target,
             }),
+            Base::Adamw => BaseUpdate::AdamW(AdamW {
+                beta1: optimizer.beta1,
+                beta2: optimizer.beta2,
+                epsilon: optimizer.epsilon,
+            }),
+        };
+        let trust = optimizer.step_rule == StepRule::TrustRatio;
+        let held = UpdateRule::free()
+            .with_step(optimizer.step_rule)
+            .with_constraint(optimizer.constraint)
+            .with_radius(optimizer.radius)
+            .with_scope(optimizer.scope);
+        let rows = UpdateRule::row_rms(self.head.alpha);
+        let head = match self.head.control {
+            HeadMode::Fixed => rows,
+            HeadMode::Capped => rows.with_constraint(Constraint::Capped),
+            HeadMode::Free | HeadMode::Decayed => UpdateRule::free(),
+        };
+        let head_step = if trust { StepRule::TrustRatio } else { self.head.step_rule };
+        let free = UpdateRule::free().with_lr_scale(optimizer.free_lr_scale);
+        let free_step = if trust { StepRule::TrustRatio } else { optimizer.free_step_rule };
+        let decay = |rate, target| WeightDecay { rate, kind: optimizer.decay_kind, target };
+        let mut weight_decay = vec![];
+        if optimizer.weight_decay != 0.0 {
+            weight_decay.push(decay(optimizer.weight_decay, optimizer.decay_target));
         }
+        if self.head.control == HeadMode::Decayed {
+            weight_decay.push(decay(self.head.weight_decay, DecayTarget::Head));
+        }
+        FixNormConfig::new(base)
+            .with_scale_invariant(held)
+            .with_head(head.with_step(head_step).with_lr_scale(self.head.lr_scale))
+            .with_free(free.with_step(free_step))
+            .with_gains_and_biases(free.with_step(optimizer.free_step_rule))
+            .with_weight_decay(weight_decay)
     }
 
     /// Where decay brings a weight of this role at this learning rate, if there is decay on it and theory has
     /// something to say.
     pub fn equilibrium(&self, param: &ParamRole, lr: f64) -> Option<Equilibrium> {
         let config = self.optimizer_config();
-        let free = param.role == Role::ScaleInvariant && config.constraint == Constraint::Free;
-        let decay = config.weight_decay.filter(|decay| free && decay.target.includes(param))?;
+        if param.role != Role::ScaleInvariant || config.rule(param).constraint != Constraint::Free {
+            return None;
+        }
+        let decay = config.weight_decay.iter().rfind(|decay| decay.target.includes(param))?;
         Equilibrium::of(&config.base, decay.kind, lr, decay.rate)
     }
 

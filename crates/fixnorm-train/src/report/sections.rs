@@ -1,7 +1,8 @@
 //! Which plots and tables a run and a dissection have.
 //! Not here: drawing them (`plot.rs`), studies (`study.rs`).
 
-use fixnorm::{LayerMeasure, Risk, Role};
+use fixnorm::Role;
+use fixnorm_analysis::{LayerMeasure, Risk};
 
 use super::forest::Forest;
 use super::page::{Figure, Page};
@@ -166,7 +167,7 @@ fn risk_head() -> Vec<String> {
 }
 
 fn risk_rows(part: &str, risk: &Risk) -> Vec<Vec<String>> {
-    let row = |at: &fixnorm::risk::RiskAt| {
+    let row = |at: &fixnorm_analysis::risk::RiskAt| {
         let numbers = [at.cbr, at.standard_error, at.lower, at.upper].map(|n| format!("{n:.5}"));
         [vec![format!("{part}, {}", risk.count), at.tau.to_string()], numbers.to_vec()].concat()
     };
@@ -304,7 +305,8 @@ pub(super) fn dissection(page: &mut Page, found: &Dissection) -> Result<(), Trai
     let mean_rate = histories.iter().enumerate().map(|(colour, run)| {
         let points = thinned(&run.measures).filter_map(|measure| {
             let layers = measure.layers.iter().filter(|layer| layer.role == Role::ScaleInvariant);
-            let mean = fixnorm::migrate::geometric_mean(layers.map(|layer| layer.effective_lr))?;
+            let mean =
+                fixnorm_analysis::migrate::geometric_mean(layers.map(|layer| layer.effective_lr))?;
             Some((measure.step as f64, mean))
         });
         let name = run.root.parent().and_then(|p| p.file_name()).unwrap_or_default();

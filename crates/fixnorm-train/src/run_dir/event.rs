@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use fixnorm::{LayerMeasure, Risk};
+use fixnorm_analysis::{LayerMeasure, Risk};
 use fixnorm_data::BadImage;
 use serde::{Deserialize, Serialize};
 

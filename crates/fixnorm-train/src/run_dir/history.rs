@@ -3,7 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use fixnorm::{LayerMeasure, Risk, Roles};
+use fixnorm::Roles;
+use fixnorm_analysis::{LayerMeasure, Risk};
 use serde::Deserialize;
 
 use crate::run_dir::event::Part;

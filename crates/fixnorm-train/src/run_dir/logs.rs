@@ -7,7 +7,7 @@ use std::fs::{File, OpenOptions};
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
-use fixnorm::LayerMeasure;
+use fixnorm_analysis::LayerMeasure;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;

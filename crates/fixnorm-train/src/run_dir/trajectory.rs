@@ -1,5 +1,5 @@
 //! The record of a run's learning rate and norms at every step, on the disk: `trajectory.bin`, lossless.
-//! Not here: what it is good for (`fixnorm::replay`).
+//! Not here: what it is good for (`fixnorm_analysis::replay`).
 //!
 //! One line of JSON that names the weights, then for each step its learning rate and the weights' norms before
 //! it, as 64-bit floats, little-endian. All rows are equally long, so that a resumed run knows where to cut.
@@ -8,7 +8,7 @@ use std::fs::{File, OpenOptions};
 use std::io::{Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
-use fixnorm::Trajectory;
+use fixnorm_analysis::Trajectory;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;

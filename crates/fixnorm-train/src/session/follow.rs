@@ -4,8 +4,9 @@
 use std::path::Path;
 
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
-use fixnorm::replay::learning_rates;
-use fixnorm::{Role, Roles, Trajectory};
+use fixnorm::{Role, Roles};
+use fixnorm_analysis::Trajectory;
+use fixnorm_analysis::replay::learning_rates;
 
 use crate::recipe::Follow;
 use crate::run_dir::trajectory;

@@ -6,9 +6,10 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
-use fixnorm::measure::weight_norms;
-use fixnorm::replay::with_norms;
-use fixnorm::{LrSchedule, Role, Roles, WeightSnapshot};
+use fixnorm::{LrSchedule, Role, Roles};
+use fixnorm_analysis::WeightSnapshot;
+use fixnorm_analysis::measure::weight_norms;
+use fixnorm_analysis::replay::with_norms;
 use fixnorm_data::{BadImage, Batch, DataError, DataSet, Loader};
 use fixnorm_nn::Classifier;
 

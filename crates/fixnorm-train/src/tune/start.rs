@@ -3,14 +3,15 @@
 //! # Source
 //! Sections 3 and 4 of docs/method.md, ours; the range probe after L. N. Smith (arXiv 1506.01186).
 
-use fixnorm::migrate::first_alpha;
-use fixnorm::{Constraint, Role, WeightSnapshot};
+use fixnorm::{Constraint, Radius, Role};
+use fixnorm_analysis::WeightSnapshot;
+use fixnorm_analysis::migrate::first_alpha;
 use fixnorm_data::{Batch, DataError, DataSet, Loader};
 use serde::Serialize;
 
 use super::Knobs;
 use crate::evaluate::pictures;
-use crate::recipe::{RadiusKind, RadiusName, Recipe};
+use crate::recipe::Recipe;
 use crate::session::run::{Stop, prepare, train_config};
 use crate::session::step::Learner;
 use crate::{Plan, TrainError};
@@ -103,7 +104,7 @@ impl Start {
 /// from a probe of a few steps; a run pays for it later.
 fn held(mut recipe: Recipe) -> Recipe {
     recipe.optimizer.constraint = Constraint::Fixed;
-    recipe.optimizer.radius = RadiusName::Name(RadiusKind::Init);
+    recipe.optimizer.radius = Radius::Init;
     recipe.optimizer.weight_decay = 0.0;
     recipe
 }

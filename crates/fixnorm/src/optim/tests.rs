@@ -8,8 +8,8 @@ use burn::tensor::{Distribution, Tensor};
 
 use super::*;
 use crate::{
-    DecayTarget, FixNormConfig, HeadControl, Probe, Radius, Role, Roles, Scope, SetupError,
-    WeightDecay, WeightSnapshot,
+    DecayTarget, FixNormConfig, Probe, Radius, Role, Roles, Scope, SetupError, StepRule,
+    WeightDecay,
 };
 
 #[derive(Module, Debug)]
@@ -80,16 +80,30 @@ fn bases() -> Vec<(BaseUpdate, f64)> {
 fn configs() -> Vec<(FixNormConfig, f64)> {
     let mut all = vec![];
     for (base, lr) in bases() {
-        let fixnorm = FixNormConfig::new(base, 0.8);
-        for radius in [Radius::Unit, Radius::Init, Radius::SqrtCOut, Radius::Value(2.5)] {
+        let held = UpdateRule::held();
+        let fixnorm = FixNormConfig::new(base).with_head(UpdateRule::row_rms(0.8));
+        for radius in [Radius::Unit, Radius::Init, Radius::SqrtCOut, Radius::Value { norm: 2.5 }] {
             for scope in [Scope::Tensor, Scope::OutputChannel] {
-                all.push((fixnorm.clone().with_radius(radius).with_scope(scope), lr));
+                let rule = held.with_radius(radius).with_scope(scope);
+                all.push((fixnorm.clone().with_scale_invariant(rule), lr));
             }
         }
-        all.push((fixnorm.clone().with_constraint(Constraint::Capped), lr));
-        all.push((fixnorm.clone().with_step_rule(StepRule::Normalized), 0.02));
-        all.push((fixnorm.clone().with_head(HeadControl::Capped(0.5)), lr));
-        all.push((fixnorm.with_head(HeadControl::Decayed(1e-2, DecayKind::L2)), lr));
+        let capped = held.with_constraint(Constraint::Capped);
+        all.push((fixnorm.clone().with_scale_invariant(capped), lr));
+        for constraint in [Constraint::Fixed, Constraint::Free] {
+            let angular = held.with_step(StepRule::Angular).with_constraint(constraint);
+            all.push((fixnorm.clone().with_scale_invariant(angular), 0.02));
+            let head = UpdateRule::row_rms(0.8).with_step(StepRule::Angular);
+            let both = fixnorm.clone().with_scale_invariant(angular).with_head(head);
+            all.push((both, 0.02));
+        }
+        let rms = UpdateRule::free().with_step(StepRule::RmsNormalized).with_lr_scale(0.5);
+        all.push((fixnorm.clone().with_gains_and_biases(rms), lr));
+        let capped = UpdateRule::row_rms(0.5).with_constraint(Constraint::Capped);
+        all.push((fixnorm.clone().with_head(capped), lr));
+        let decayed = WeightDecay { rate: 1e-2, kind: DecayKind::L2, target: DecayTarget::Head };
+        let head = fixnorm.with_head(UpdateRule::free()).with_weight_decay(vec![decayed]);
+        all.push((head, lr));
         for kind in [DecayKind::L2, DecayKind::Decoupled] {
             for target in [
                 DecayTarget::AllWeights,
@@ -121,21 +135,26 @@ fn every_optimizer_converges_and_keeps_its_norms() {
             (net, last) = step(net, &mut optimizer, &x, lr);
         }
         assert!(last < 0.9 * first, "{config:?}: {first} to {last}");
-        if config.constraint == Constraint::Fixed {
+        if config.scale_invariant.constraint == Constraint::Fixed {
             let norm = norm_of(&net.conv.weight);
             assert!((norm / held - 1.0).abs() < 1e-5, "{config:?}: {held} to {norm}");
         }
         let alpha = norm_of(&net.head.weight) / 3f64.sqrt();
-        match config.head {
-            HeadControl::Fixed(wanted) => {
+        match (config.head.constraint, config.head.radius) {
+            (Constraint::Fixed, Radius::RowRms { alpha: wanted }) => {
                 assert!((alpha / wanted - 1.0).abs() < 1e-5, "{config:?}: {alpha}")
             }
-            HeadControl::Capped(limit) => {
+            (Constraint::Capped, Radius::RowRms { alpha: limit }) => {
                 assert!(alpha < limit * (1.0 + 1e-5), "{config:?}: {alpha}")
             }
             _ => {}
         }
     }
+}
+
+/// The default configuration with another rule of scale-invariant weights.
+fn with_rule(rule: UpdateRule) -> FixNormConfig {
+    FixNormConfig::new(BaseUpdate::sgd(0.9)).with_scale_invariant(rule)
 }
 
 #[test]
@@ -146,16 +165,16 @@ fn radius_means_what_it_says() {
         (Radius::Unit, 1.0),
         (Radius::Init, initial),
         (Radius::SqrtCOut, 5f64.sqrt()),
-        (Radius::Value(2.5), 2.5),
+        (Radius::Value { norm: 2.5 }, 2.5),
     ] {
-        let config = FixNormConfig::new(BaseUpdate::sgd(0.9), 1.0).with_radius(radius);
+        let config = with_rule(UpdateRule::held().with_radius(radius));
         let (mut net, mut optimizer) = config.init(net.valid().train(), &roles).unwrap();
         for _ in 0..3 {
             assert!((norm_of(&net.conv.weight) / expected - 1.0).abs() < 1e-6, "{radius:?}");
             (net, _) = step(net, &mut optimizer, &x, 0.05);
         }
     }
-    let config = FixNormConfig::new(BaseUpdate::sgd(0.9), 1.0).with_scope(Scope::OutputChannel);
+    let config = with_rule(UpdateRule::held().with_scope(Scope::OutputChannel));
     let (net, mut optimizer) = config.init(net, &roles).unwrap();
     let (net, _) = step(net, &mut optimizer, &x, 0.05);
     let squares: Tensor<4> = net.conv.weight.val().powi_scalar(2).sum_dim(1).sum_dim(2).sum_dim(3);
@@ -198,11 +217,12 @@ fn save_load_step_equals_an_uninterrupted_run() {
 #[test]
 fn radius_comes_from_the_record_after_loading() {
     let (net, x, roles) = setup();
-    let config = FixNormConfig::new(BaseUpdate::sgd(0.9), 1.0).with_radius(Radius::Value(2.5));
+    let radius = |norm| with_rule(UpdateRule::held().with_radius(Radius::Value { norm }));
+    let config = radius(2.5);
     let (net, mut optimizer) = config.init(net, &roles).unwrap();
     let (net, _) = step(net, &mut optimizer, &x, 0.05);
     // Another radius in the configuration does not move the one that the run began with.
-    let other = config.with_radius(Radius::Value(7.0));
+    let other = radius(7.0);
     let (_, empty) = other.init(Net::new(&Device::flex().autodiff()), &roles).unwrap();
     let mut restored = empty.load_record(optimizer.to_record());
     let (net, _) = step(net, &mut restored, &x, 0.05);
@@ -212,10 +232,7 @@ fn radius_comes_from_the_record_after_loading() {
 #[test]
 fn zero_gradient_moves_nothing() {
     let (net, _, roles) = setup();
-    for (config, lr) in configs().into_iter().filter(|(config, _)| config.weight_decay.is_none()) {
-        if matches!(config.head, HeadControl::Decayed(..)) {
-            continue;
-        }
+    for (config, lr) in configs().into_iter().filter(|(config, _)| config.weight_decay.is_empty()) {
         let (net, mut optimizer) = config.init(net.valid().train(), &roles).unwrap();
         let before = net.conv.weight.val().into_data();
         let mut grads = GradientsParams::new();
@@ -225,8 +242,8 @@ fn zero_gradient_moves_nothing() {
     }
 }
 
-/// One step of `optimizer` by both ways, from states that are not empty.
-fn both_ways<const D: usize>(optimizer: &NormOptimizer, shape: [usize; D], lr: f64) {
+/// One step by the host's executor and by the composed one, from states that are not empty.
+fn both_executors<const D: usize>(optimizer: &NormOptimizer, shape: [usize; D], lr: f64) {
     let device = Device::flex();
     let random = |scale| Tensor::<D>::random(shape, Distribution::Normal(0.0, scale), &device);
     let (w, g) = (random(1.0), random(0.5));
@@ -234,8 +251,9 @@ fn both_ways<const D: usize>(optimizer: &NormOptimizer, shape: [usize; D], lr: f
     state.first = random(0.3);
     state.second = state.second.map(|_| random(0.3).powi_scalar(2).add_scalar(0.1));
     state.steps = 3;
-    let (fast, fast_state) = optimizer.step_in_memory(lr, w.clone(), g.clone(), state.clone());
-    let (composed, composed_state) = optimizer.step_composed(lr, w, g, state);
+    let plan = optimizer.plan(lr, state.steps, &shape);
+    let (fast, fast_state) = optimizer.step_on_host(&plan, w.clone(), g.clone(), state.clone());
+    let (composed, composed_state) = optimizer.step_composed(&plan, w, g, state);
     let near = |a: Tensor<D>, b: Tensor<D>, what: &str| {
         let far = (a - b.clone()).abs() / b.abs().add_scalar(1.0);
         let far = far.max().into_scalar::<f64>();
@@ -250,28 +268,79 @@ fn both_ways<const D: usize>(optimizer: &NormOptimizer, shape: [usize; D], lr: f
 
 #[test]
 fn kernel_agrees_with_composed_step() {
+    let rules = [StepRule::Raw, StepRule::Angular, StepRule::RmsNormalized, StepRule::TrustRatio];
     for (base, lr) in bases() {
-        for rule in [StepRule::Raw, StepRule::Normalized, StepRule::TrustRatio] {
+        for step in rules {
             for constraint in [Constraint::Free, Constraint::Fixed, Constraint::Capped] {
-                for decay in [None, Some((0.05, DecayKind::L2)), Some((0.05, DecayKind::Decoupled))]
-                {
+                for kind in [None, Some(DecayKind::L2), Some(DecayKind::Decoupled)] {
                     for channel_axis in [None, Some(0), Some(1)] {
-                        let optimizer = |groups| NormOptimizer {
+                        let optimizer = NormOptimizer {
                             base,
-                            rule,
-                            constraint,
-                            decay,
+                            rule: UpdateRule::held()
+                                .with_step(step)
+                                .with_constraint(constraint)
+                                .with_radius(Radius::Value { norm: 1.5 }),
+                            decay: kind.map(|kind| Decay { rate: 0.05, kind }),
                             channel_axis,
-                            radius: vec![1.5; groups],
+                            c_out: 1,
                         };
-                        let groups = |shape: &[usize]| channel_axis.map_or(1, |axis| shape[axis]);
-                        both_ways(&optimizer(groups(&[3, 5, 2, 7])), [3, 5, 2, 7], lr);
-                        both_ways(&optimizer(groups(&[11, 4])), [11, 4], lr);
+                        both_executors(&optimizer, [3, 5, 2, 7], lr);
+                        both_executors(&optimizer, [11, 4], lr);
                     }
                 }
             }
         }
     }
+}
+
+/// The angle between two tensors, in radians.
+fn angle<const D: usize>(before: Tensor<D>, after: Tensor<D>) -> f64 {
+    let dot = |a: &Tensor<D>, b: &Tensor<D>| {
+        let pairs = a.to_data().iter::<f64>().zip(b.to_data().iter::<f64>()).collect::<Vec<_>>();
+        pairs.into_iter().map(|(a, b)| a * b).sum::<f64>()
+    };
+    let (aa, ab, bb) = (dot(&before, &before), dot(&before, &after), dot(&after, &after));
+    (aa * bb - ab * ab).max(0.0).sqrt().atan2(ab)
+}
+
+#[test]
+fn held_weights_turn_by_the_learning_rate() {
+    let (net, x, roles) = setup();
+    for (base, _) in bases() {
+        for lr in [0.003, 0.05, 0.2] {
+            for constraint in [Constraint::Fixed, Constraint::Capped, Constraint::Free] {
+                let held = UpdateRule::held().with_constraint(constraint);
+                let rule = held.with_step(StepRule::Angular);
+                let head = UpdateRule::row_rms(0.8).with_step(StepRule::Angular).with_lr_scale(0.5);
+                let config = FixNormConfig::new(base).with_scale_invariant(rule).with_head(head);
+                let (mut net, mut optimizer) = config.init(net.valid().train(), &roles).unwrap();
+                for _ in 0..4 {
+                    let before = net.clone();
+                    (net, _) = step(net, &mut optimizer, &x, lr);
+                    let conv = angle(before.conv.weight.val(), net.conv.weight.val());
+                    assert!((conv / lr - 1.0).abs() < 1e-3, "{base:?} {lr}: {conv}");
+                    let head = angle(before.head.weight.val(), net.head.weight.val());
+                    assert!((head / (0.5 * lr) - 1.0).abs() < 1e-3, "{base:?} {lr}: {head}");
+                }
+            }
+        }
+    }
+}
+
+/// Its direction once held the learning rate, which a trust ratio cancels: the norm left every bound.
+#[test]
+fn the_learning_rate_reaches_a_trust_ratio_around_rmsprop() {
+    let (net, x, roles) = setup();
+    let none = WeightDecay { rate: 0.0, kind: DecayKind::L2, target: DecayTarget::AllWeights };
+    let config = FixNormConfig::lamb(BaseUpdate::rmsprop(), none);
+    let (mut net, mut optimizer) = config.init(net, &roles).unwrap();
+    let before = norm_of(&net.conv.weight);
+    for _ in 0..80 {
+        (net, _) = step(net, &mut optimizer, &x, 1e-4);
+    }
+    // 80 steps of 1e-4 of the norm.
+    let change = norm_of(&net.conv.weight) / before;
+    assert!((change - 1.0).abs() < 0.01, "{change}");
 }
 
 #[test]
@@ -307,33 +376,16 @@ fn decay_spares_gains_and_biases_unless_asked() {
 }
 
 #[test]
-fn measurement_sees_what_the_step_did() {
-    let (net, x, roles) = setup();
-    let config = FixNormConfig::new(BaseUpdate::sgd(0.0), 1.0).with_step_rule(StepRule::Normalized);
-    let (mut net, mut optimizer) = config.init(net, &roles).unwrap();
-    for _ in 0..3 {
-        let before = WeightSnapshot::take(&net, &roles);
-        (net, _) = step(net, &mut optimizer, &x, 0.01);
-        let measured = before.measure(&net, &roles, |_| 0.01);
-        let conv = measured.iter().find(|layer| layer.role == Role::ScaleInvariant).unwrap();
-        assert!((conv.norm / 5f64.sqrt() - 1.0).abs() < 1e-6);
-        assert!((conv.effective_lr / (0.01 / 5.0) - 1.0).abs() < 1e-5);
-        // The gradient is tangential, so a step of length lr·ρ turns by atan(lr).
-        assert!((conv.angular_update / 0.01f64.atan() - 1.0).abs() < 1e-3, "{conv:?}");
-    }
-}
-
-#[test]
 fn setup_errors_come_before_the_first_step() {
     let (net, _, roles) = setup();
-    let config = |alpha| FixNormConfig::new(BaseUpdate::sgd(0.9), alpha);
+    let config =
+        |alpha| FixNormConfig::new(BaseUpdate::sgd(0.9)).with_head(UpdateRule::row_rms(alpha));
     for alpha in [0.0, -1.0, f64::NAN, f64::INFINITY] {
         let error = config(alpha).init(net.clone(), &roles).err().unwrap();
-        assert!(matches!(error, SetupError::OutOfRange { name: "alpha", .. }), "{error}");
+        assert!(matches!(error, SetupError::OutOfRange { name: "head.alpha", .. }), "{error}");
     }
-    let error =
-        FixNormConfig::new(BaseUpdate::sgd(1.0), 1.0).init(net.clone(), &roles).err().unwrap();
-    assert!(matches!(error, SetupError::OutOfRange { name: "momentum", .. }), "{error}");
+    let error = FixNormConfig::new(BaseUpdate::sgd(1.0)).init(net.clone(), &roles).err().unwrap();
+    assert!(matches!(error, SetupError::OutOfRange { name: "optimizer.momentum", .. }), "{error}");
 
     let mut dead = net.clone();
     dead.conv.weight =
@@ -345,7 +397,7 @@ fn setup_errors_come_before_the_first_step() {
     headless.set("head.weight", Role::Free).unwrap();
     let error = config(1.0).init(net.clone(), &headless).err().unwrap();
     assert!(matches!(error, SetupError::HeadNotFound { .. }), "{error}");
-    config(1.0).with_head(HeadControl::Free).init(net.clone(), &headless).unwrap();
+    config(1.0).with_head(UpdateRule::free()).init(net.clone(), &headless).unwrap();
 
     let mut foreign = roles;
     foreign.params.pop();

@@ -3,8 +3,9 @@
 
 use std::path::{Path, PathBuf};
 
-use fixnorm::migrate::alpha_of;
-use fixnorm::{Risk, Role};
+use fixnorm::Role;
+use fixnorm_analysis::Risk;
+use fixnorm_analysis::migrate::alpha_of;
 use serde::{Deserialize, Serialize};
 
 use super::stats::{Interval, Stat, paired_difference, rank_correlation};

@@ -15,27 +15,34 @@ use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::cubecl::std::tensor::layout::linear::LinearView;
 
-use crate::constraint::{Constraint, StepRule};
+use crate::rule::{Constraint, StepRule};
 
 /// Units of a cube, at most.
 pub(super) const UNITS: u32 = 256;
 
-/// Which direction a kernel takes.
+/// The form of the base update that a kernel is compiled for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) enum Base {
-    Sgd,
-    Nesterov,
-    RmsProp,
-    Adam,
+pub(super) struct Base {
+    pub(super) divisor: Divisor,
+    /// Whether the direction has a part of the gradient.
+    pub(super) lookahead: bool,
+}
+
+/// What is divided by the root of the mean squared gradient: `Scaling` without its values.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Divisor {
+    None,
+    Gradient,
+    Direction,
 }
 
 impl Base {
     fn has_second(self) -> bool {
-        matches!(self, Base::RmsProp | Base::Adam)
+        self.divisor != Divisor::None
     }
 }
 
-/// What a kernel that knows norms is made for.
+/// Configuration of a kernel that uses norms.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Rules {
     pub(super) base: Base,
@@ -43,25 +50,20 @@ pub(super) struct Rules {
     pub(super) constraint: Constraint,
 }
 
-/// The numbers of a step; each base reads those that it has.
+/// The scalars of a step, as in `StepPlan` and `BaseStep`.
 #[derive(CubeType, CubeLaunch)]
 pub(super) struct Scalars {
-    lr: f32,
-    /// Decoupled.
+    length: f32,
+    shrink: f32,
     decay: f32,
     l2: f32,
-    /// What the first state keeps: μ, or Adam's β₁.
     momentum: f32,
-    /// 1 − β₁.
-    fresh: f32,
-    /// What the second state keeps: α, or Adam's β₂.
-    average: f32,
-    /// 1 minus that.
+    gain: f32,
+    output: f32,
+    lookahead: f32,
     inflow: f32,
+    root: f32,
     epsilon: f32,
-    /// Adam's bias corrections.
-    first_correction: f32,
-    second_correction: f32,
 }
 
 /// States behind a step, and its direction.
@@ -84,22 +86,18 @@ fn advance<N: Size>(
     let g = decayed::<N>(w, grad, scalars);
     let mut next = second;
     if comptime!(base.has_second()) {
-        let average = Vector::<f32, N>::new(scalars.average);
-        next = second * average + g * g * Vector::<f32, N>::new(scalars.inflow);
+        next = second + (g * g - second) * Vector::<f32, N>::new(scalars.inflow);
     }
-    let mut inflow = g;
-    if comptime!(base == Base::RmsProp) {
-        let root = (next + Vector::<f32, N>::new(scalars.epsilon)).sqrt();
-        inflow = g * Vector::<f32, N>::new(scalars.lr) / root;
-    } else if comptime!(base == Base::Adam) {
-        inflow = g * Vector::<f32, N>::new(scalars.fresh);
+    let mut inflow = g * Vector::<f32, N>::new(scalars.gain);
+    if comptime!(base.divisor == Divisor::Gradient) {
+        inflow = inflow / (next + Vector::<f32, N>::new(scalars.epsilon)).sqrt();
     }
     let first = first * Vector::<f32, N>::new(scalars.momentum) + inflow;
     let direction = direction::<N>(w, grad, first, next, scalars, base);
     Advanced::<N> { first, second: next, direction }
 }
 
-/// The direction from states that are advanced, and from the weight before the step.
+/// The direction from advanced states and from the weight before the step.
 #[cube]
 fn direction<N: Size>(
     w: Vector<f32, N>,
@@ -109,14 +107,13 @@ fn direction<N: Size>(
     scalars: &Scalars,
     #[comptime] base: Base,
 ) -> Vector<f32, N> {
-    let mut d = first;
-    if comptime!(base == Base::Nesterov) {
-        d = decayed::<N>(w, grad, scalars) + first * Vector::<f32, N>::new(scalars.momentum);
-    } else if comptime!(base == Base::Adam) {
-        let root = (second / Vector::<f32, N>::new(scalars.second_correction)).sqrt();
-        d = first
-            / Vector::<f32, N>::new(scalars.first_correction)
-            / (root + Vector::<f32, N>::new(scalars.epsilon));
+    let mut d = first * Vector::<f32, N>::new(scalars.output);
+    if comptime!(base.lookahead) {
+        d = d + decayed::<N>(w, grad, scalars) * Vector::<f32, N>::new(scalars.lookahead);
+    }
+    if comptime!(base.divisor == Divisor::Direction) {
+        let root = second.sqrt() * Vector::<f32, N>::new(scalars.root);
+        d = d / (root + Vector::<f32, N>::new(scalars.epsilon));
     }
     d
 }
@@ -181,7 +178,7 @@ struct Coefficients {
     b: f32,
 }
 
-/// As `Step::coefficients`, in `f32`. NaN is passed on.
+/// As `StepPlan::coefficients`, in `f32`. NaN is passed on.
 #[cube]
 fn coefficients(
     moments: Moments,
@@ -191,18 +188,21 @@ fn coefficients(
 ) -> Coefficients {
     let Moments { ww, wd, dd } = moments;
     let decay = scalars.decay;
-    let mut trust = 1.0f32;
-    if comptime!(rules.rule == StepRule::TrustRatio) {
+    let mut a = 1.0f32 - scalars.shrink;
+    let mut b = 0.0f32 - scalars.length;
+    if comptime!(rules.rule == StepRule::Angular) {
+        let tangent = dd - wd * wd / ww;
+        // What is left of a direction along the weight is rounding, of which `f32` has more.
+        let turn = (0.0f32 - a) * scalars.length * (ww / tangent).sqrt();
+        b = select(ww == 0.0f32 || tangent <= 1e-6f32 * dd, 0.0f32, turn);
+        a -= select(ww == 0.0f32, 0.0f32, b * wd / ww);
+    } else if comptime!(rules.rule == StepRule::RmsNormalized) {
+        b = select(dd == 0.0f32, 0.0f32, b / dd.sqrt());
+    } else if comptime!(rules.rule == StepRule::TrustRatio) {
         let square = dd + 2.0f32 * decay * wd + decay * decay * ww;
-        trust = select(ww == 0.0f32 || square <= 0.0f32, 1.0f32, (ww / square).sqrt());
-    }
-    let a = 1.0f32 - scalars.lr * decay * trust;
-    let mut b = 0.0f32 - scalars.lr * trust;
-    if comptime!(rules.rule == StepRule::Normalized) {
-        b = select(dd == 0.0f32, 0.0f32, 0.0f32 - scalars.lr * radius / dd.sqrt());
-    } else if comptime!(rules.base == Base::RmsProp) {
-        // The direction holds the learning rate already.
-        b = 0.0f32 - trust;
+        let trust = select(ww == 0.0f32 || square <= 0.0f32, 1.0f32, (ww / square).sqrt());
+        a = 1.0f32 - scalars.shrink * trust;
+        b *= trust;
     }
     let square = a * a * ww + 2.0f32 * a * b * wd + b * b * dd;
     // Rounding can take a sum that is zero in exact arithmetic below it.
@@ -243,11 +243,8 @@ pub(super) fn step_free<N: Size>(
     scalars: &Scalars,
     #[comptime] base: Base,
 ) {
-    let a = 1.0f32 - scalars.lr * scalars.decay;
-    let mut b = 0.0f32 - scalars.lr;
-    if comptime!(base == Base::RmsProp) {
-        b = -1.0f32;
-    }
+    let a = 1.0f32 - scalars.shrink;
+    let b = 0.0f32 - scalars.length;
     let mut at = ABSOLUTE_POS;
     while at < vectors as usize {
         let w_at = w[at];

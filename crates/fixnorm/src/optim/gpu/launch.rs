@@ -15,12 +15,12 @@ use burn_cubecl::cubecl::prelude::*;
 use burn_cubecl::kernel::into_contiguous;
 use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
 use burn_cubecl::tensor::CubeTensor;
+use fixnorm_kernels::update::Scaling;
 
-use super::kernels::{Base, Rules, ScalarsLaunch, UNITS, apply, step_free, step_groups, sum};
+use super::kernels::{
+    Base, Divisor, Rules, ScalarsLaunch, UNITS, apply, step_free, step_groups, sum,
+};
 use super::{Optional, StepBackend, StepSpec};
-use crate::BaseUpdate;
-use crate::constraint::{Constraint, StepRule};
-use crate::optim::corrections;
 
 /// Cubes that share a tensor; a large GPU wants about a thousand.
 const CUBES: u32 = 1024;
@@ -41,8 +41,7 @@ impl StepBackend for CubeBackend {
             Optional::Absent => None,
             Optional::Present(tensor) => Some(into_contiguous(tensor)),
         });
-        let free =
-            matches!((spec.step.rule, spec.step.constraint), (StepRule::Raw, Constraint::Free));
+        let free = spec.plan.is_plain();
         let groups = if free { 1 } else { spec.groups };
         let launch = Launch { w, grad, first, second, radius, groups, spec };
         let (w, first, second) = match free {
@@ -232,37 +231,39 @@ fn small(size: usize) -> u32 {
 }
 
 fn base(spec: StepSpec) -> Base {
-    match spec.base {
-        BaseUpdate::Sgd { nesterov: false, .. } => Base::Sgd,
-        BaseUpdate::Sgd { nesterov: true, .. } => Base::Nesterov,
-        BaseUpdate::RmsProp { .. } => Base::RmsProp,
-        BaseUpdate::AdamW { .. } => Base::Adam,
+    let base = spec.plan.base;
+    Base {
+        divisor: match base.scaling {
+            Scaling::None => Divisor::None,
+            Scaling::Gradient { .. } => Divisor::Gradient,
+            Scaling::Direction { .. } => Divisor::Direction,
+        },
+        lookahead: base.lookahead != 0.0,
     }
 }
 
 fn rules(spec: StepSpec) -> Rules {
-    Rules { base: base(spec), rule: spec.step.rule, constraint: spec.step.constraint }
+    Rules { base: base(spec), rule: spec.plan.rule, constraint: spec.plan.constraint }
 }
 
 fn scalars(spec: StepSpec) -> ScalarsLaunch {
-    let (momentum, average, epsilon, corrections) = match spec.base {
-        BaseUpdate::Sgd { momentum, .. } => (momentum, 1.0, 1.0, (1.0, 1.0)),
-        BaseUpdate::RmsProp { alpha, momentum, epsilon } => (momentum, alpha, epsilon, (1.0, 1.0)),
-        BaseUpdate::AdamW { betas, epsilon } => {
-            (betas.0, betas.1, epsilon, corrections(betas, spec.steps))
-        }
+    let (plan, base) = (spec.plan, spec.plan.base);
+    let (inflow, root, epsilon) = match base.scaling {
+        Scaling::None => (0.0, 1.0, 1.0),
+        Scaling::Gradient { inflow, epsilon } => (inflow, 1.0, epsilon),
+        Scaling::Direction { inflow, root, epsilon } => (inflow, root, epsilon),
     };
-    // Differences in f64: 1 − β₂ of 0.999 is off by 1.3e-5 in f32.
     ScalarsLaunch::new(
-        spec.step.lr as f32,
-        spec.step.decay as f32,
-        spec.l2 as f32,
-        momentum as f32,
-        (1.0 - momentum) as f32,
-        average as f32,
-        (1.0 - average) as f32,
-        epsilon as f32,
-        corrections.0 as f32,
-        corrections.1 as f32,
+        plan.length as f32,
+        plan.shrink as f32,
+        plan.decay as f32,
+        plan.l2 as f32,
+        base.momentum,
+        base.gain,
+        base.output,
+        base.lookahead,
+        inflow,
+        root,
+        epsilon,
     )
 }

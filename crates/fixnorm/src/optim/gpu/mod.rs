@@ -10,25 +10,13 @@ use burn::backend::tensor::FloatTensor;
 use burn::backend::{Backend, Dispatch, DispatchDevice, ExtensionType, backend_extension};
 use burn::tensor::{Device, Tensor};
 
+use super::plan::StepPlan;
 use super::{NormOptimizer, NormState};
-use crate::BaseUpdate;
-use crate::constraint::Step;
 
-/// Whether kernels of our own take tensors of this device. Those that autodiff tracks are none of them: a step is no operation
-/// to go back through.
-pub(super) fn takes(device: &Device) -> bool {
-    matches!(device.as_dispatch(), DispatchDevice::Cube(_))
-}
-
-/// What a step is made with, besides tensors.
+/// Inputs of a step besides tensors.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct StepSpec {
-    base: BaseUpdate,
-    step: Step,
-    /// λ of decay that goes into the gradient.
-    l2: f64,
-    /// Steps taken, this one included.
-    steps: usize,
+    plan: StepPlan,
     /// Groups that have a norm each, one after the other in memory.
     groups: usize,
 }
@@ -57,29 +45,25 @@ pub(crate) trait StepBackend: Backend {
 }
 
 impl NormOptimizer {
-    /// Whether the kernels know these groups. Channels along a later axis lie scattered, and no cube has one to itself.
-    pub(super) fn is_for_gpu(&self) -> bool {
-        self.channel_axis.is_none_or(|axis| axis == 0)
+    /// Whether these kernels take tensors of this device. Tensors that autodiff tracks are excluded: a step has no
+    /// gradient. So are groups along a later axis: their elements lie scattered, and no cube has one to itself.
+    pub(super) fn runs_on_gpu(&self, device: &Device) -> bool {
+        matches!(device.as_dispatch(), DispatchDevice::Cube(_))
+            && self.channel_axis.is_none_or(|axis| axis == 0)
     }
 
-    /// The step by kernels of our own, for `f32` on a device that they run on.
+    /// The step by kernels of this crate, for `f32` on a device that they run on.
     pub(super) fn step_on_gpu<const D: usize>(
         &self,
-        lr: f64,
+        plan: StepPlan,
         w: Tensor<D>,
         grad: Tensor<D>,
         state: NormState<D>,
     ) -> (Tensor<D>, NormState<D>) {
-        let spec = StepSpec {
-            base: self.base,
-            step: self.scalars(lr),
-            l2: self.l2(),
-            steps: state.steps,
-            groups: self.channel_axis.map_or(1, |axis| w.dims()[axis]),
-        };
-        let second = match self.base {
-            BaseUpdate::Sgd { .. } => None,
-            _ => state.second.or_else(|| self.initial_second(&w)),
+        let spec = StepSpec { plan, groups: self.channel_axis.map_or(1, |axis| w.dims()[axis]) };
+        let second = match state.second {
+            None if plan.base.has_second() => self.initial_second(&w),
+            second => second.filter(|_| plan.base.has_second()),
         };
         let (w, first, second) = Dispatch::norm_step(
             w.into_dispatch(),

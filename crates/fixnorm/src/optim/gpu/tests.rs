@@ -4,26 +4,35 @@ use burn::optim::Optimizer;
 use burn::tensor::{Device, Distribution, Tensor, TensorData};
 
 use super::*;
-use crate::{Constraint, DecayKind, StepRule};
+use crate::decay::Decay;
+use crate::{BaseUpdate, Constraint, DecayKind, Radius, Scope, StepRule, UpdateRule};
 
 /// One element, less than a vector, an odd number; rows for vectors and for single numbers, longer than a cube takes at once; and
 /// whole tensors for several cubes.
 const SHAPES: [[usize; 2]; 7] = [[1, 1], [1, 3], [7, 5], [64, 9], [3, 4100], [67, 129], [300, 257]];
 
-const RULES: [StepRule; 3] = [StepRule::Raw, StepRule::Normalized, StepRule::TrustRatio];
+const RULES: [StepRule; 4] =
+    [StepRule::Raw, StepRule::Angular, StepRule::RmsNormalized, StepRule::TrustRatio];
 const CONSTRAINTS: [Constraint; 3] = [Constraint::Free, Constraint::Fixed, Constraint::Capped];
 
 /// Radius, apart from the norms that weights begin with.
 const RADIUS: f32 = 1.5;
 
-/// Every rule with this base and these groups.
-fn optimizers(base: BaseUpdate, channel_axis: Option<usize>, groups: usize) -> Vec<NormOptimizer> {
+/// Every rule with this base update and these groups.
+fn optimizers(base: BaseUpdate, channel_axis: Option<usize>) -> Vec<NormOptimizer> {
     let mut all = vec![];
-    for rule in RULES {
+    for step in RULES {
         for constraint in CONSTRAINTS {
-            for decay in [None, Some((0.05, DecayKind::L2)), Some((0.05, DecayKind::Decoupled))] {
-                let radius = vec![RADIUS; groups];
-                all.push(NormOptimizer { base, rule, constraint, decay, channel_axis, radius });
+            for kind in [None, Some(DecayKind::L2), Some(DecayKind::Decoupled)] {
+                let rule = UpdateRule {
+                    step,
+                    constraint,
+                    radius: Radius::Value { norm: f64::from(RADIUS) },
+                    scope: Scope::Tensor,
+                    lr_scale: 1.0,
+                };
+                let decay = kind.map(|kind| Decay { rate: 0.05, kind });
+                all.push(NormOptimizer { base, rule, decay, channel_axis, c_out: 1 });
             }
         }
     }
@@ -67,7 +76,7 @@ fn norms(w: &Tensor<2>, groups: usize) -> Vec<f64> {
     w.chunks(w.len() / groups).map(|group| square(group).sqrt()).collect()
 }
 
-/// Three steps by both ways.
+/// Three steps by both executors.
 fn hold(optimizer: &NormOptimizer, shape: [usize; 2], lr: f64) {
     let what = format!("{optimizer:?} {shape:?}");
     let w = random(shape, 1.0);
@@ -75,8 +84,9 @@ fn hold(optimizer: &NormOptimizer, shape: [usize; 2], lr: f64) {
     let (mut own, mut composed) = ((w.clone(), state.clone()), (w, state));
     for _ in 0..3 {
         let grad = random(shape, 0.5);
-        own = optimizer.step_on_gpu(lr, own.0, grad.clone(), own.1);
-        composed = optimizer.step_composed(lr, composed.0, grad, composed.1);
+        let plan = optimizer.plan(lr, own.1.steps, &shape);
+        own = optimizer.step_on_gpu(plan, own.0, grad.clone(), own.1);
+        composed = optimizer.step_composed(&plan, composed.0, grad, composed.1);
         own.1.steps += 1;
         composed.1.steps += 1;
     }
@@ -88,7 +98,7 @@ fn hold(optimizer: &NormOptimizer, shape: [usize; 2], lr: f64) {
     }
     for norm in norms(&own.0, groups(shape, optimizer.channel_axis)) {
         let held = norm / f64::from(RADIUS);
-        match optimizer.constraint {
+        match optimizer.rule.constraint {
             Constraint::Free => {}
             Constraint::Fixed => assert!((held - 1.0).abs() < 1e-6, "{held} {what}"),
             Constraint::Capped => assert!(held < 1.0 + 1e-6, "{held} {what}"),
@@ -101,13 +111,7 @@ fn hold_all(base: BaseUpdate, lr: f64) {
     for channel_axis in [None, Some(0)] {
         // A single group is a whole tensor.
         for shape in SHAPES.into_iter().filter(|&shape| channel_axis.is_none() || shape[0] > 1) {
-            for optimizer in optimizers(base, channel_axis, groups(shape, channel_axis)) {
-                let lr_is_lost = matches!(base, BaseUpdate::RmsProp { .. })
-                    && optimizer.rule == StepRule::TrustRatio;
-                if lr_is_lost && shape == [1, 1] {
-                    // A step as long as the weight: rounding alone decides whether zero is left of it.
-                    continue;
-                }
+            for optimizer in optimizers(base, channel_axis) {
                 hold(&optimizer, shape, lr);
             }
         }
@@ -117,9 +121,13 @@ fn hold_all(base: BaseUpdate, lr: f64) {
 #[test]
 fn the_device_is_one_with_kernels_of_ours() {
     let device = random([1, 1], 1.0).device();
-    assert!(takes(&device), "BURN_DEVICE names no GPU: {device:?}");
+    let optimizer = optimizers(BaseUpdate::sgd(0.9), None)[0];
+    assert!(optimizer.runs_on_gpu(&device), "BURN_DEVICE names no GPU: {device:?}");
     let tracked = Tensor::<2>::zeros([1, 1], &device.clone().autodiff());
-    assert!(takes(&tracked.inner().device()) && !takes(&device.autodiff()));
+    assert!(optimizer.runs_on_gpu(&tracked.inner().device()));
+    assert!(!optimizer.runs_on_gpu(&device.autodiff()));
+    let scattered = NormOptimizer { channel_axis: Some(1), ..optimizer };
+    assert!(!scattered.runs_on_gpu(&Device::default()));
 }
 
 #[test]
@@ -149,7 +157,7 @@ const BASES: [fn() -> BaseUpdate; 4] =
 fn each(check: impl Fn(&NormOptimizer, [usize; 2])) {
     for (i, base) in BASES.iter().enumerate() {
         for (channel_axis, shape) in [(None, [7, 5]), (Some(0), [7, 5]), (None, [67, 129])] {
-            let all = optimizers(base(), channel_axis, groups(shape, channel_axis));
+            let all = optimizers(base(), channel_axis);
             // A fourth of them, another one for each base.
             all.iter().skip(i).step_by(BASES.len()).for_each(|optimizer| check(optimizer, shape));
         }
@@ -173,8 +181,9 @@ fn a_zero_weight_agrees_with_the_composed_step() {
     each(|optimizer, shape| {
         let (w, grad) = (random(shape, 1.0).zeros_like(), random(shape, 0.5));
         let state = state(optimizer, &w);
-        let (own, _) = optimizer.step_on_gpu(0.02, w.clone(), grad.clone(), state.clone());
-        let (composed, _) = optimizer.step_composed(0.02, w, grad, state);
+        let plan = optimizer.plan(0.02, 4, &shape);
+        let (own, _) = optimizer.step_on_gpu(plan, w.clone(), grad.clone(), state.clone());
+        let (composed, _) = optimizer.step_composed(&plan, w, grad, state);
         near(&own, &composed, &format!("{optimizer:?} {shape:?}"));
     });
 }
@@ -187,8 +196,9 @@ fn a_broken_gradient_breaks_its_group_and_no_other() {
         broken[shape[1] + 1] = f32::NAN;
         let grad = TensorData::new(broken, shape);
         let grad = Tensor::from_data(grad, &Device::default());
-        let (next, _) = optimizer.step_on_gpu(0.02, w.clone(), grad, state(optimizer, &w));
-        let free = (optimizer.rule, optimizer.constraint) == (StepRule::Raw, Constraint::Free);
+        let plan = optimizer.plan(0.02, 4, &shape);
+        let (next, _) = optimizer.step_on_gpu(plan, w.clone(), grad, state(optimizer, &w));
+        let free = plan.is_plain();
         for (at, next) in floats(&next).iter().enumerate() {
             let hit = match (free, optimizer.channel_axis) {
                 (true, _) => at == shape[1] + 1,
@@ -207,7 +217,8 @@ fn what_others_hold_stays_and_the_same_step_has_the_same_bits() {
         let state = state(optimizer, &w);
         let before = [floats(&w), floats(&grad), floats(&state.first)];
         let step = || {
-            let (w, state) = optimizer.step_on_gpu(0.02, w.clone(), grad.clone(), state.clone());
+            let plan = optimizer.plan(0.02, 4, &shape);
+            let (w, state) = optimizer.step_on_gpu(plan, w.clone(), grad.clone(), state.clone());
             [floats(&w), floats(&state.first)]
         };
         assert_eq!(step(), step(), "{optimizer:?} {shape:?}");
@@ -221,8 +232,9 @@ fn tensors_that_lie_otherwise_are_taken_too() {
         let turned = |scale| random([shape[1], shape[0]], scale).transpose();
         for w in [random(shape, 1.0), turned(1.0)] {
             let (grad, state) = (turned(0.5), state(optimizer, &w));
-            let (own, _) = optimizer.step_on_gpu(0.02, w.clone(), grad.clone(), state.clone());
-            let (composed, _) = optimizer.step_composed(0.02, w, grad, state);
+            let plan = optimizer.plan(0.02, 4, &shape);
+            let (own, _) = optimizer.step_on_gpu(plan, w.clone(), grad.clone(), state.clone());
+            let (composed, _) = optimizer.step_composed(&plan, w, grad, state);
             near(&own, &composed, &format!("{optimizer:?} {shape:?}"));
         }
     });
@@ -230,9 +242,8 @@ fn tensors_that_lie_otherwise_are_taken_too() {
 
 #[test]
 fn there_may_be_more_groups_than_cubes() {
-    let (shape, axis) = ([70_000, 3], Some(0));
-    for optimizer in optimizers(BaseUpdate::sgd(0.9), axis, groups(shape, axis)).iter().take(4) {
-        hold(optimizer, shape, 0.02);
+    for optimizer in optimizers(BaseUpdate::sgd(0.9), Some(0)).iter().take(4) {
+        hold(optimizer, [70_000, 3], 0.02);
     }
 }
 
@@ -243,11 +254,10 @@ fn a_training_follows_the_cpus() {
             let shape = [40, 129];
             let optimizer = NormOptimizer {
                 base: base(),
-                rule: StepRule::Raw,
-                constraint: Constraint::Fixed,
+                rule: UpdateRule::held().with_radius(Radius::Value { norm: f64::from(RADIUS) }),
                 decay: None,
                 channel_axis,
-                radius: vec![RADIUS; groups(shape, channel_axis)],
+                c_out: 1,
             };
             let (cpu, gpu) = (Device::flex(), Device::default());
             let at_first = Tensor::<2>::random(shape, Distribution::Normal(0.0, 1.0), &cpu);

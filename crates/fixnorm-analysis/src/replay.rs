@@ -9,7 +9,8 @@ use burn::lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleLrSchedu
 use burn::module::{Module, ModuleMapper, Param, ParamGroup};
 use burn::tensor::Tensor;
 
-use crate::params::{Path, follow_path};
+use fixnorm::follow_path;
+use fixnorm::params::Path;
 
 /// Learning rate and norms of every weight at every step of a run, as they were before the step.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -197,7 +198,7 @@ mod tests {
 
     #[test]
     fn every_layer_moves_by_its_own_rate() {
-        use crate::{BaseUpdate, FixNormConfig, HeadControl, Probe, Role};
+        use fixnorm::{BaseUpdate, FixNormConfig, Probe, Role, UpdateRule};
         let device = Device::flex().autodiff();
         let linear = |i, o| LinearConfig::new(i, o).with_bias(false).init(&device);
         let pair = Pair { a: linear(3, 4), b: linear(4, 2) };
@@ -206,7 +207,7 @@ mod tests {
         let probe =
             Probe::new().with_role("a.weight", Role::Free).with_role("b.weight", Role::Free);
         let roles = probe.run(&pair, loss).unwrap();
-        let config = FixNormConfig::new(BaseUpdate::sgd(0.0), 1.0).with_head(HeadControl::Free);
+        let config = FixNormConfig::new(BaseUpdate::sgd(0.0)).with_head(UpdateRule::free());
         let (pair, mut optimizer) = config.init(pair, &roles).unwrap();
         let grads = GradientsParams::from_grads(loss(&pair).backward(), &pair);
         let gradient: Tensor<2> = grads.get(pair.b.weight.id).unwrap();

@@ -1,12 +1,12 @@
 //! Cross-boundary risk of Gaussian features under a head of their class means, and how long it takes.
 //!
 //! ```sh
-//! cargo run --release -p fixnorm --example risk -- 1000 50000 1280    # classes, samples, features
+//! cargo run --release -p fixnorm-analysis --example risk -- 1000 50000 1280    # classes, samples, features
 //! ```
 
 use std::time::Instant;
 
-use fixnorm::{Features, LinearHead, RiskConfig, cross_boundary_risk};
+use fixnorm_analysis::{Features, LinearHead, RiskConfig, cross_boundary_risk};
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};

@@ -8,22 +8,24 @@
 //! [2305.17212](https://arxiv.org/abs/2305.17212)). Correlated gradients, a learning rate that changes faster than
 //! the lag, and ηλ that is not small are where it stops holding.
 
-use crate::{BaseUpdate, DecayKind};
+use fixnorm::base::{AdamW, Sgd};
+use fixnorm::{BaseUpdate, DecayKind};
 
 /// Where weight decay brings a scale-invariant weight.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Equilibrium {
     /// The angular update, in radians.
     pub angular_update: f64,
-    /// Steps after which it is reached, up to a factor of e in the distance of ‖w‖² from its equilibrium.
+    /// Steps after which the distance from the equilibrium has fallen by a factor of e: of ‖w‖⁴ for SGD, whose gradients
+    /// shrink as the weight grows, and of ‖w‖² for Adam.
     pub lag_steps: f64,
-    /// Of the norm: ‖w‖⁴ over the mean square of the gradient at ‖w‖ = 1, for SGD; none for Adam, whose step does
+    /// ‖w‖⁴ over the mean square of the gradient at ‖w‖ = 1, for SGD; none for Adam, whose step does
     /// not depend on the gradient's size.
     norm_factor: Option<f64>,
 }
 
 impl Equilibrium {
-    /// Of a weight that is trained at the learning rate `lr` with decay λ = `decay`; none for RMSProp, for Adam
+    /// The equilibrium of a weight trained at the learning rate `lr` with decay λ = `decay`; none for RMSProp, for Adam
     /// with L2, and where nothing decays.
     ///
     /// For Nesterov's momentum and for SGD with decoupled decay the formula is ours, by the same argument: the
@@ -34,11 +36,11 @@ impl Equilibrium {
             return None;
         }
         let (momentum, nesterov, adam) = match *base {
-            BaseUpdate::Sgd { momentum, nesterov } => (momentum, nesterov, false),
-            BaseUpdate::AdamW { betas, .. } if kind == DecayKind::Decoupled => {
-                (betas.0, false, true)
+            BaseUpdate::Sgd(Sgd { momentum, nesterov }) => (momentum, nesterov, false),
+            BaseUpdate::AdamW(AdamW { beta1, .. }) if kind == DecayKind::Decoupled => {
+                (beta1, false, true)
             }
-            BaseUpdate::AdamW { .. } | BaseUpdate::RmsProp { .. } => return None,
+            _ => return None,
         };
         // L2 goes through the momentum, which multiplies all that is constant by 1/(1 − μ).
         let shrink = match kind {
@@ -46,15 +48,17 @@ impl Equilibrium {
             DecayKind::Decoupled => rate,
         };
         // ‖d‖² over ‖g‖² for directions d = Σ μᵏ·g, and what a gradient adds up to over time, 1/(1 − μ), squared.
-        let lengths = match nesterov {
-            true => (1.0 + momentum).powi(2) + momentum.powi(4) / (1.0 - momentum * momentum),
-            false => 1.0 / (1.0 - momentum * momentum),
+        let lengths = if nesterov {
+            (1.0 + momentum).powi(2) + momentum.powi(4) / (1.0 - momentum * momentum)
+        } else {
+            1.0 / (1.0 - momentum * momentum)
         };
         let sum = (1.0 - momentum).powi(-2);
         let norm_factor = lr * lr * sum / (2.0 * shrink);
         Some(Self {
             angular_update: (2.0 * shrink * lengths / sum).sqrt(),
-            lag_steps: 0.5 / shrink,
+            // Decay takes 4s of ‖w‖⁴ a step, or 2s of ‖w‖², at the rate s.
+            lag_steps: if adam { 0.5 } else { 0.25 } / shrink,
             norm_factor: (!adam).then_some(norm_factor),
         })
     }
@@ -74,13 +78,14 @@ mod tests {
         let of = |base, kind| Equilibrium::of(&base, kind, 0.1, 0.01).unwrap();
         let sgd = of(BaseUpdate::sgd(0.9), DecayKind::L2);
         assert!((sgd.angular_update / (2.0f64 * 0.001 / 1.9).sqrt() - 1.0).abs() < 1e-12);
-        assert!((sgd.lag_steps / (0.1 / 0.002) - 1.0).abs() < 1e-12);
+        assert!((sgd.lag_steps / (0.1 / 0.004) - 1.0).abs() < 1e-12);
         // ‖w‖⁴ = η·L/(2λ·(1 − μ)).
         let norm = (0.1f64 * 9.0 / (2.0 * 0.01 * 0.1)).powf(0.25);
         assert!((sgd.norm(3.0).unwrap() / norm - 1.0).abs() < 1e-12);
         let adamw = of(BaseUpdate::adamw(), DecayKind::Decoupled);
         let expected = (2.0f64 * 0.001 * 0.1 / 1.9).sqrt();
         assert!((adamw.angular_update / expected - 1.0).abs() < 1e-12);
+        assert!((adamw.lag_steps / (0.5 / 0.001) - 1.0).abs() < 1e-12);
         assert_eq!(adamw.norm(1.0), None);
     }
 

@@ -9,8 +9,9 @@ use burn::tensor::{Tensor, TensorData};
 use fixnorm_kernels::update::dot;
 use serde::{Deserialize, Serialize};
 
-use crate::params::{Path, follow_path};
-use crate::role::{Role, Roles};
+use fixnorm::follow_path;
+use fixnorm::params::Path;
+use fixnorm::{Role, Roles};
 
 /// One weight at one step.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]

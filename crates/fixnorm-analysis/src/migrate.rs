@@ -1,10 +1,10 @@
 //! From weight decay to FixNorm: which learning rate and α do the same.
-//! Not here: reading runs and weights.
+//! Not here: reading runs and weights (crate `fixnorm-train`).
 //!
-//! A scale-invariant weight held at ρ turns as fast as one of norm ‖w‖ when η_fix/ρ² = η/‖w‖². A net has one
+//! A scale-invariant weight held at ρ turns as fast as one of norm ‖w‖ when η_fix/ρ² = η/‖w‖². A model has one
 //! learning rate, so the layers' values are brought to one by their geometric mean.
 
-use crate::{ParamRole, Radius, Scope};
+use fixnorm::{ParamRole, Radius, Scope};
 
 /// The square of the norm of a whole weight whose groups have the norm that [`Radius`] means under `scope`; `norm` is
 /// that of the whole weight at setup.
@@ -32,7 +32,7 @@ pub fn alpha_of(norm: f64, classes: usize) -> f64 {
     norm / (classes as f64).sqrt()
 }
 
-/// A first α for a net whose features have this RMS norm: with label smoothing ε the loss is least at the logit
+/// A first α for a model whose features have this RMS norm: with label smoothing ε the loss is least at the logit
 /// gap G = ln(C(1 − ε)/ε + 1), which a head of α = G·(C − 1)/(C·r) reaches with features along its rows. Without
 /// smoothing the gap is that of a target probability of 0.9.
 pub fn first_alpha(classes: usize, label_smoothing: f64, feature_norm: f64) -> f64 {
@@ -48,14 +48,14 @@ pub fn first_alpha(classes: usize, label_smoothing: f64, feature_norm: f64) -> f
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Role;
+    use fixnorm::Role;
 
     #[test]
     fn means_and_alphas() {
         assert_eq!(geometric_mean([]), None);
         assert!((geometric_mean([0.5, 8.0]).unwrap() - 2.0).abs() < 1e-12);
         assert_eq!(alpha_of(6.0, 9), 2.0);
-        // Without smoothing the target of the right class is 0.9, as it is with ε = 0.1·C/(C − 1).
+        // Without smoothing the target of the correct class is 0.9, as it is with ε = 0.1·C/(C − 1).
         let plain = first_alpha(10, 0.0, 2.0);
         assert!((plain - first_alpha(10, 1.0 / 9.0, 2.0)).abs() < 1e-12);
         assert!((plain - 81f64.ln() * 0.9 / 2.0).abs() < 1e-12);
@@ -93,6 +93,6 @@ mod tests {
         assert_eq!(square(Radius::SqrtCOut, Scope::OutputChannel), 16.0);
         assert_eq!(square(Radius::Unit, Scope::Tensor), 1.0);
         assert_eq!(square(Radius::Init, Scope::OutputChannel), 25.0);
-        assert_eq!(square(Radius::Value(2.0), Scope::OutputChannel), 64.0);
+        assert_eq!(square(Radius::Value { norm: 2.0 }, Scope::OutputChannel), 64.0);
     }
 }
