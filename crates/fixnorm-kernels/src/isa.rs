@@ -153,6 +153,10 @@ impl Isa {
         }
     }
 
+    #[cfg_attr(
+        not(feature = "network"),
+        expect(dead_code, reason = "layers choose their kernels by it")
+    )]
     pub(crate) fn level(self) -> Level {
         self.0
     }

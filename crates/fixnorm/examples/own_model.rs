@@ -57,3 +57,8 @@ fn main() -> Result<(), fixnorm::SetupError> {
     println!("accuracy {:.2}", correct.float().mean().into_scalar::<f32>());
     Ok(())
 }
+
+#[test]
+fn runs() {
+    main().unwrap();
+}

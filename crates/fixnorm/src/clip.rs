@@ -72,7 +72,7 @@ impl ModuleVisitor for Scaled {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "flex"))]
 mod tests {
     use super::*;
     use burn::nn::{Linear, LinearConfig};

@@ -14,7 +14,7 @@ macro_rules! recipes {
     ($($name:literal),* $(,)?) => {
         &[$(NamedRecipe {
             name: $name,
-            text: include_str!(concat!("../../../../recipes/", $name, ".toml")),
+            text: include_str!(concat!("../../recipes/", $name, ".toml")),
         }),*]
     };
 }
@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn the_list_is_the_folder() {
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../../recipes");
+        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/recipes");
         let mut files: Vec<_> = std::fs::read_dir(folder)
             .unwrap()
             .filter_map(|entry| entry.unwrap().file_name().into_string().ok())

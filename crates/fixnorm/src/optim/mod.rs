@@ -164,5 +164,5 @@ impl NormOptimizer {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, feature = "flex"))]
 mod tests;
