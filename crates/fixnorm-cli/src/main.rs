@@ -14,7 +14,7 @@ use clap::Parser;
 
 use fixnorm_kernels::allocator::{self, Allocator};
 
-use args::{BenchCommand, Cli, Command, DataCommand};
+use args::{BenchCommand, Cli, Command, DataCommand, Format};
 
 #[global_allocator]
 static ALLOCATOR: Allocator = Allocator;
@@ -26,8 +26,16 @@ fn main() -> ExitCode {
         eprintln!("error: {error:#}");
         return ExitCode::from(output::USAGE);
     }
-    let format = cli.format;
-    let done = match cli.command {
+    let done = execute(cli.command, cli.format);
+    done.unwrap_or_else(|error| {
+        // One line: the library's errors name their causes themselves.
+        eprintln!("error: {error}");
+        output::exit_code(&error)
+    })
+}
+
+fn execute(command: Command, format: Format) -> anyhow::Result<ExitCode> {
+    match command {
         Command::Train(args) => commands::train::run(&args, format),
         Command::Tune(args) => commands::tune::run(&args, format),
         Command::Eval(args) => commands::eval::run(&args, format),
@@ -44,10 +52,5 @@ fn main() -> ExitCode {
         Command::Bench(BenchCommand::Step(args)) => commands::bench::step(&args, format),
         Command::Bench(BenchCommand::Optim(args)) => commands::bench::optim(&args, format),
         Command::Bench(BenchCommand::Data(args)) => commands::bench::data(&args, format),
-    };
-    done.unwrap_or_else(|error| {
-        // One line: an error of ours names its cause itself.
-        eprintln!("error: {error}");
-        output::exit_code(&error)
-    })
+    }
 }

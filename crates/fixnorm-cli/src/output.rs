@@ -1,10 +1,10 @@
-//! Results on stdout, and which exit code an error means.
+//! Results on stdout, and the exit code of an error.
 
+use std::fmt;
 use std::io::Write;
 use std::process::ExitCode;
 
 use fixnorm_train::TrainError;
-use fixnorm_train::tune::StoreError;
 use serde::Serialize;
 
 /// Prints one JSON document.
@@ -12,7 +12,7 @@ pub(crate) fn json(value: &impl Serialize) -> anyhow::Result<()> {
     line(&serde_json::to_string_pretty(value)?)
 }
 
-/// Prints a line on stdout. A reader that has gone, as `head` does, is no error.
+/// Prints a line on stdout. A reader that has closed the pipe, as `head` does, is no error.
 pub(crate) fn line(text: &str) -> anyhow::Result<()> {
     match writeln!(std::io::stdout().lock(), "{text}") {
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => Ok(()),
@@ -35,25 +35,25 @@ pub(crate) fn table(rows: &[Vec<String>]) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Exit code of what the user can mend on the command line, in the environment or in the recipe.
+/// A contradiction among the arguments that clap cannot see.
+#[derive(Debug)]
+pub(crate) struct UsageError(pub(crate) &'static str);
+
+impl fmt::Display for UsageError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+impl std::error::Error for UsageError {}
+
+/// Exit code of what the user can fix on the command line, in the environment or in the recipe.
 pub(crate) const USAGE: u8 = 2;
 
-/// [`USAGE`] for what the user can mend on the command line or in the recipe, 1 for what failed.
+/// [`USAGE`] for what the user can fix on the command line or in the recipe, 1 for everything else.
 pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
-    let usage = error.chain().filter_map(|cause| cause.downcast_ref::<TrainError>()).any(|error| {
-        matches!(
-            error,
-            TrainError::Recipe(_)
-                | TrainError::Model(_)
-                | TrainError::Setup(_)
-                | TrainError::NoDevice { .. }
-                | TrainError::Unsupported { .. }
-                | TrainError::UnknownArm { .. }
-                | TrainError::RunExists(_)
-                | TrainError::PlanChanged { .. }
-                | TrainError::Knobs(_)
-                | TrainError::Store(StoreError::Other { .. })
-        ) || matches!(error, TrainError::Data(error) if error.is_usage())
+    let is_usage = error.chain().any(|cause| {
+        cause.is::<UsageError>() || cause.downcast_ref().is_some_and(TrainError::is_usage)
     });
-    ExitCode::from(if usage { USAGE } else { 1 })
+    ExitCode::from(if is_usage { USAGE } else { 1 })
 }

@@ -4,11 +4,11 @@ use std::io::IsTerminal;
 use std::time::Instant;
 
 use fixnorm_train::data::LoadOptions;
-use fixnorm_train::run_dir::event::Initialized;
+use fixnorm_train::run_dir::event::{EpochRecord, Initialized, Start, StepRecord};
 use fixnorm_train::{Event, Observer};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
-/// Share of an epoch spent waiting for pictures from which on it is worth a word.
+/// Share of an epoch spent waiting for images above which it is shown.
 const SLOW: f64 = 0.1;
 
 /// Shows a run's events on stderr.
@@ -17,7 +17,7 @@ pub(crate) struct Progress {
     on_terminal: bool,
     epochs: usize,
     steps_per_epoch: usize,
-    /// Since when, and from which step, this session counts its speed.
+    /// When this session began.
     since: Instant,
 }
 
@@ -57,7 +57,7 @@ impl Progress {
     }
 }
 
-/// Loads a data set with a word on stderr where an index has to be made first.
+/// Loads a data set, with a line on stderr where an index has to be made first.
 pub(crate) fn loading() -> LoadOptions<'static> {
     LoadOptions { progress: &indexing, ..LoadOptions::default() }
 }
@@ -71,7 +71,7 @@ fn indexing(done: usize, of: usize) {
     }
 }
 
-/// Which weights a run starts from, and what they did not give.
+/// The weights that a run starts from, and the tensors they did not provide.
 pub(crate) fn start_from(initialized: &Initialized) -> String {
     let Initialized { weights, new_head, missing, misshapen, unexpected } = initialized;
     let mut text = format!("starts from {}", weights.display());
@@ -91,7 +91,7 @@ pub(crate) fn start_from(initialized: &Initialized) -> String {
 impl Observer for Progress {
     fn event(&mut self, event: &Event) {
         match event {
-            Event::Start {
+            Event::Start(Start {
                 model,
                 data,
                 params,
@@ -101,7 +101,7 @@ impl Observer for Progress {
                 steps_per_epoch,
                 step,
                 out,
-            } => {
+            }) => {
                 let from = match step {
                     0 => String::new(),
                     step => format!(", from step {step}"),
@@ -113,15 +113,18 @@ impl Observer for Progress {
                 self.begin(*epochs, *steps_per_epoch, *step);
             }
             Event::Init(initialized) => self.say(&start_from(initialized)),
-            Event::Step { step, epoch, epoch_loss, epoch_top1, images_per_second, .. } => {
+            Event::Step(StepRecord { step, epoch, running: Some(running), .. }) => {
                 self.bar.set_position(*step as u64 + 1);
                 self.bar.set_message(format!(
-                    "epoch {}/{}  loss {epoch_loss:.3}  top-1 {epoch_top1:.3}  {images_per_second:.0} pictures/s",
+                    "epoch {}/{}  loss {:.3}  top-1 {:.3}  {:.0} images/s",
                     epoch + 1,
-                    self.epochs
+                    self.epochs,
+                    running.loss,
+                    running.top1,
+                    running.images_per_second,
                 ));
             }
-            Event::Epoch {
+            Event::Epoch(EpochRecord {
                 epoch,
                 train_loss,
                 train_top1,
@@ -131,14 +134,14 @@ impl Observer for Progress {
                 images_per_second,
                 data_wait,
                 ..
-            } => {
+            }) => {
                 let waited = match *data_wait {
                     share if share < SLOW => String::new(),
-                    share => format!("  ({:.0} % of it waiting for pictures)", 100.0 * share),
+                    share => format!("  ({:.0} % of it waiting for images)", 100.0 * share),
                 };
                 self.say(&format!(
                     "epoch {:>3}/{}  train loss {train_loss:.4}  top-1 {train_top1:.4}  val loss {val_loss:.4}  \
-                     top-1 {val_top1:.4}  top-5 {val_top5:.4}  {images_per_second:.0} pictures/s{waited}  {}s",
+                     top-1 {val_top1:.4}  top-5 {val_top5:.4}  {images_per_second:.0} images/s{waited}  {}s",
                     epoch + 1,
                     self.epochs,
                     self.since.elapsed().as_secs()
@@ -149,8 +152,8 @@ impl Observer for Progress {
                     self.say(&format!("skipped {}: {}", bad.name.display(), bad.reason));
                 }
             }
-            Event::Measure { .. } | Event::Risk { .. } | Event::Checkpoint { .. } => {}
             Event::Interrupted { .. } | Event::End(_) => self.bar.finish_and_clear(),
+            _ => {}
         }
     }
 }

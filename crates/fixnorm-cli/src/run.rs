@@ -1,29 +1,27 @@
-//! What the commands that train have in common: a recipe from flags, this program's name, signals.
-//! Not here: the flags (`args.rs`), what a command does with them.
+//! What the commands that train share: a recipe from flags, this program's provenance, signals.
+//! Not here: the flags (`args`), what a command does with them.
 
-use std::path::Path;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use fixnorm_train::{
-    Provenance, Recipe, RecipeBuilder, RecipeError, Stop, TrainError, device_name,
-};
+use fixnorm_train::{Devices, Provenance, Recipe, RecipeBuilder, RecipeError, Stop, TrainError};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::flag;
 
-/// The recipe, then what flags of their own say, then `--set`: later ones win.
+use crate::args::RecipeArgs;
+
+/// The recipe that is named, then the flags for single keys, then `--set`: later ones win.
 pub(crate) fn recipe(
     mut builder: RecipeBuilder,
-    named: Option<&Path>,
+    args: &RecipeArgs,
     flags: impl FnOnce(RecipeBuilder) -> Result<RecipeBuilder, RecipeError>,
-    overrides: &[String],
 ) -> Result<Recipe, TrainError> {
-    if let Some(named) = named {
+    if let Some(named) = &args.recipe {
         builder = builder.named_or_file(named)?;
     }
     builder = flags(builder)?;
-    for assignment in overrides {
+    for assignment in &args.overrides {
         builder = builder.override_with(assignment)?;
     }
     Ok(builder.build()?)
@@ -43,12 +41,12 @@ pub(crate) fn with_model_and_data(
     Ok(builder)
 }
 
-/// This program, on this device.
-pub(crate) fn made_by(device: &str) -> Provenance {
+/// This program, on these devices.
+pub(crate) fn made_by(device: &Devices) -> Provenance {
     Provenance {
         version: env!("CARGO_PKG_VERSION").to_owned(),
         commit: env!("FIXNORM_COMMIT").to_owned(),
-        device: device_name(device),
+        device: device.resolved(),
     }
 }
 
@@ -64,7 +62,7 @@ pub(crate) fn stop_on_signals() -> anyhow::Result<Stop> {
     Ok(stop)
 }
 
-/// As a shell says that a signal ended a program.
+/// The exit code of a program that a signal ended, as a shell reports it.
 pub(crate) fn interrupted(stop: &Stop) -> ExitCode {
     ExitCode::from(u8::try_from(128 + stop.load(Ordering::Relaxed)).unwrap_or(1))
 }

@@ -14,7 +14,7 @@ pub(crate) struct TrialTable {
     /// Lines on the screen that the next table replaces.
     drawn: usize,
     /// Trials whose line was printed.
-    said: Vec<usize>,
+    printed: Vec<usize>,
 }
 
 /// Rows of the live table; the trials before them have scrolled away.
@@ -23,7 +23,7 @@ const ROWS: usize = 20;
 impl TrialTable {
     pub(crate) fn new(knobs: Knobs, epochs: usize) -> Self {
         let on_terminal = std::io::stderr().is_terminal();
-        Self { knobs, epochs, on_terminal, drawn: 0, said: vec![] }
+        Self { knobs, epochs, on_terminal, drawn: 0, printed: vec![] }
     }
 
     fn redraw(&mut self, trials: &[TrialRow]) {
@@ -41,15 +41,15 @@ impl TrialTable {
         self.drawn = shown.len() + 1;
     }
 
-    fn say_finished(&mut self, trials: &[TrialRow]) {
+    fn print_finished(&mut self, trials: &[TrialRow]) {
         for trial in trials {
             let is_over = trial.jobs.iter().all(|job| !job.state.is_open());
-            if is_over && !self.said.contains(&trial.number) {
-                if self.said.is_empty() {
+            if is_over && !self.printed.contains(&trial.number) {
+                if self.printed.is_empty() {
                     eprintln!("{}", header(self.knobs));
                 }
                 eprintln!("{}", row(trial, self.epochs));
-                self.said.push(trial.number);
+                self.printed.push(trial.number);
             }
         }
     }
@@ -57,9 +57,10 @@ impl TrialTable {
 
 impl TuneObserver for TrialTable {
     fn changed(&mut self, trials: &[TrialRow]) {
-        match self.on_terminal {
-            true => self.redraw(trials),
-            false => self.say_finished(trials),
+        if self.on_terminal {
+            self.redraw(trials);
+        } else {
+            self.print_finished(trials);
         }
     }
 }
@@ -86,7 +87,7 @@ fn row(trial: &TrialRow, epochs: usize) -> String {
     format!("{:>5}  {x:>10.5}  {y:>10.5}  {score:>9}  {std:>7}  {}", trial.number, runs.join(" "))
 }
 
-/// Where a search starts, and what that was read from.
+/// The start of a search, and the measurements behind it.
 pub(crate) fn start_line(start: &Start, knobs: Knobs) -> String {
     let second = knobs.names()[1];
     let at = start.sweep.iter().find(|step| step.lr >= start.lr);
@@ -108,9 +109,10 @@ pub(crate) fn print(tuned: &Tuned) -> anyhow::Result<()> {
     };
     let [first, second] = tuned.knobs.names();
     let top1 = trial.mean(|job| job.val_top1).unwrap_or(f64::NAN);
-    let noise = match choice.noise_measured {
-        true => "measured between seeds",
-        false => "assumed; --seeds 3 measures it",
+    let noise = if choice.noise_measured {
+        "measured between seeds"
+    } else {
+        "assumed; --seeds 3 measures it"
     };
     output::line(&format!(
         "best  {first} {:.5}  {second} {:.5}  val top-1 {top1:.4}  (trial {})",

@@ -17,7 +17,7 @@ use serde_json::Value;
 
 /// The device to test: the first, which is the CPU only where there is no GPU.
 fn gpu() -> String {
-    let gpu = fixnorm_train::devices().remove(0);
+    let gpu = fixnorm_train::devices().remove(0).to_string();
     assert_ne!(gpu, "cpu", "no GPU, and no software that acts as one");
     gpu
 }

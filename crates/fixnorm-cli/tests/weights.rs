@@ -13,7 +13,7 @@ use serde_json::Value;
 /// Weights as others write them: nothing in the file but tensors.
 fn foreign(dir: &Path, name: &str, model: &str, input: Input, seed: u64) {
     let spec = ModelSpec::find(model).unwrap();
-    let model = spec.init(input, seed, &fixnorm_train::device("cpu").unwrap());
+    let model = spec.init(input, seed, &fixnorm_train::DeviceName::Cpu.open().unwrap());
     fs::write(dir.join(name), to_safetensors(&model, spec, &Metadata::new()).unwrap()).unwrap();
 }
 

@@ -1,101 +1,225 @@
 //! Devices by name: `cpu`, and for each backend of this build `NAME:INDEX`, as `cuda:0`; several as `cuda:0,cuda:1`.
+//! Names are parsed here and nowhere else.
+
+use std::fmt;
+use std::str::FromStr;
 
 #[cfg(feature = "gpu")]
 use burn::tensor::DeviceType;
 use burn::tensor::{Device, FloatDType};
+use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 use crate::recipe::PrecisionName;
 
-const CPU: &str = "cpu";
-
-/// The device of this name, without autodiff. `auto` is the best one present, a backend's name its first device, and of several,
-/// with commas between, it is the first.
-///
-/// # Errors
-/// [`TrainError::NoDevice`] for one that this build or this machine does not have.
-pub fn device(name: &str) -> Result<Device, TrainError> {
-    Ok(devices_of(name)?.swap_remove(0))
+/// A device by name. Whether this machine has it is known when it is opened.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum DeviceName {
+    /// `auto`: the best device present.
+    #[default]
+    Auto,
+    /// `cpu`.
+    Cpu,
+    /// A device of a backend, as `cuda:0`; `cuda` is its first.
+    Gpu {
+        /// The backend.
+        backend: String,
+        /// Which of its devices, counted from 0.
+        index: usize,
+    },
 }
 
-/// The devices of these names, with commas between.
-pub(crate) fn devices_of(names: &str) -> Result<Vec<Device>, TrainError> {
-    let names = device_name(names);
-    let mut present: Option<Vec<(String, Device)>> = None;
-    let device = |name: &str| {
-        if name == CPU {
-            // Not looking for others spares opening drivers.
-            return Ok(Device::flex());
+/// A text that names no device, or not as many as asked for.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceNameError {
+    /// Another form.
+    #[error("`{0}` is not a device name: expected auto, cpu, or a backend, as cuda or cuda:1")]
+    Form(String),
+    /// Several where one is needed.
+    #[error("`{0}` names several devices, and this uses one")]
+    Several(String),
+}
+
+impl FromStr for DeviceName {
+    type Err = DeviceNameError;
+
+    fn from_str(text: &str) -> Result<Self, DeviceNameError> {
+        let error = || DeviceNameError::Form(text.to_owned());
+        let (backend, index) = match text.trim() {
+            "auto" => return Ok(Self::Auto),
+            "cpu" => return Ok(Self::Cpu),
+            name if name.contains(',') => return Err(DeviceNameError::Several(text.to_owned())),
+            name => name.split_once(':').unwrap_or((name, "0")),
+        };
+        let is_word = |name: &str| name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_');
+        if backend.is_empty() || !is_word(backend) {
+            return Err(error());
         }
-        let present = present.get_or_insert_with(self::present);
-        match present.iter().find(|(present, _)| present == name) {
-            Some((_, device)) => Ok(device.clone()),
-            None => {
-                Err(TrainError::NoDevice { name: name.to_owned(), present: devices().join(", ") })
+        let index = index.parse().map_err(|_| error())?;
+        Ok(Self::Gpu { backend: backend.to_owned(), index })
+    }
+}
+
+impl fmt::Display for DeviceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Gpu { backend, index } => write!(f, "{backend}:{index}"),
+        }
+    }
+}
+
+impl DeviceName {
+    /// The name with `auto` replaced by the best device present.
+    pub fn resolved(&self) -> Self {
+        match self {
+            Self::Auto => best(),
+            name => name.clone(),
+        }
+    }
+
+    /// The device, without autodiff.
+    ///
+    /// # Errors
+    /// [`TrainError::NoDevice`] for one that this build or this machine does not have.
+    pub fn open(&self) -> Result<Device, TrainError> {
+        Devices::from(self.clone()).first()
+    }
+}
+
+/// Devices by name, at least one: `cpu`, or several with commas between, which share every batch.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Devices(Vec<DeviceName>);
+
+impl Default for Devices {
+    fn default() -> Self {
+        Self(vec![DeviceName::Auto])
+    }
+}
+
+impl From<DeviceName> for Devices {
+    fn from(name: DeviceName) -> Self {
+        Self(vec![name])
+    }
+}
+
+impl FromStr for Devices {
+    type Err = DeviceNameError;
+
+    fn from_str(text: &str) -> Result<Self, DeviceNameError> {
+        Ok(Self(text.split(',').map(str::parse).collect::<Result<_, _>>()?))
+    }
+}
+
+impl TryFrom<String> for Devices {
+    type Error = DeviceNameError;
+
+    fn try_from(text: String) -> Result<Self, DeviceNameError> {
+        // The plan of a study names none: each of its processes has its own.
+        if text.is_empty() { Ok(Self::default()) } else { text.parse() }
+    }
+}
+
+impl From<Devices> for String {
+    fn from(devices: Devices) -> Self {
+        devices.to_string()
+    }
+}
+
+impl fmt::Display for Devices {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let names: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&names.join(","))
+    }
+}
+
+impl Devices {
+    /// The names with `auto` replaced by the best device present.
+    pub fn resolved(&self) -> Self {
+        Self(self.0.iter().map(DeviceName::resolved).collect())
+    }
+
+    /// The devices, without autodiff.
+    ///
+    /// # Errors
+    /// [`TrainError::NoDevice`] for one that this build or this machine does not have.
+    pub fn open(&self) -> Result<Vec<Device>, TrainError> {
+        let mut found: Option<Vec<(DeviceName, Device)>> = None;
+        let open = |name: DeviceName| {
+            if name == DeviceName::Cpu {
+                // Without a search: it would open drivers.
+                return Ok(Device::flex());
+            }
+            let found = found.get_or_insert_with(present);
+            let device = found.iter().find(|(present, _)| *present == name);
+            device.map(|(_, device)| device.clone()).ok_or_else(|| TrainError::NoDevice {
+                name: name.to_string(),
+                present: found
+                    .iter()
+                    .map(|(name, _)| name.to_string())
+                    .collect::<Vec<_>>()
+                    .join(", "),
+            })
+        };
+        self.resolved().0.into_iter().map(open).collect()
+    }
+
+    /// The first device, without autodiff.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open).
+    pub fn first(&self) -> Result<Device, TrainError> {
+        Ok(self.open()?.swap_remove(0))
+    }
+
+    /// The first device, if all can store tensors in this precision and share `batch_size` images evenly.
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), and [`TrainError::Unsupported`] for a device that cannot.
+    pub(crate) fn first_for(
+        &self,
+        precision: PrecisionName,
+        batch_size: usize,
+    ) -> Result<Device, TrainError> {
+        let (mut devices, names) = (self.open()?, self.resolved());
+        let unsupported = |name: String, why: String| Err(TrainError::Unsupported { name, why });
+        for (i, (name, device)) in names.0.iter().zip(&devices).enumerate() {
+            if precision == PrecisionName::Bf16 && !device.supports_dtype(FloatDType::BF16) {
+                return unsupported(name.to_string(), "it has no bf16, only f32".to_owned());
+            }
+            // Several CPUs are allowed, to see what several devices do to a run.
+            if *name != DeviceName::Cpu && names.0[..i].contains(name) {
+                return unsupported(name.to_string(), "it is named twice".to_owned());
             }
         }
-    };
-    names.split(',').map(device).collect()
-}
-
-/// The device of this name, or the first of several, if all can store tensors in this precision, and share `batch_size`
-/// pictures.
-///
-/// # Errors
-/// As [`device`], and [`TrainError::Unsupported`] for one that cannot.
-pub(crate) fn device_for(
-    names: &str,
-    precision: PrecisionName,
-    batch_size: usize,
-) -> Result<Device, TrainError> {
-    let (mut devices, names) = (devices_of(names)?, device_name(names));
-    let unsupported = |name: &str, why: &str| {
-        Err(TrainError::Unsupported { name: name.to_owned(), why: why.to_owned() })
-    };
-    for (i, (name, device)) in names.split(',').zip(&devices).enumerate() {
-        if precision == PrecisionName::Bf16 && !device.supports_dtype(FloatDType::BF16) {
-            return unsupported(name, "it has no bf16; f32 it has");
+        if !batch_size.is_multiple_of(devices.len()) {
+            let count = devices.len();
+            let why = format!("train.batch_size = {batch_size} is not divisible by {count}");
+            return unsupported(names.to_string(), why);
         }
-        // Of a CPU there may be any number, to see what several devices do to a run.
-        if name != CPU && names.split(',').take(i).any(|other| other == name) {
-            return unsupported(name, "it is named twice");
-        }
+        Ok(devices.swap_remove(0))
     }
-    if !batch_size.is_multiple_of(devices.len()) {
-        let why = format!("train.batch_size = {batch_size} does not divide by {}", devices.len());
-        return unsupported(&names, &why);
-    }
-    Ok(devices.swap_remove(0))
-}
-
-/// The name in full: `auto` is the best device present, and a backend's name its first device. So for each of several, with
-/// commas between.
-pub fn device_name(names: &str) -> String {
-    let in_full = |name: &str| match name.trim() {
-        CPU => CPU.to_owned(),
-        "auto" => best(),
-        name if name.contains(':') => name.to_owned(),
-        name => format!("{name}:0"),
-    };
-    names.split(',').map(in_full).collect::<Vec<_>>().join(",")
 }
 
 /// Names of all devices that this build finds on this machine, the CPU last.
-pub fn devices() -> Vec<String> {
+pub fn devices() -> Vec<DeviceName> {
     present().into_iter().map(|(name, _)| name).collect()
 }
 
-fn present() -> Vec<(String, Device)> {
+fn present() -> Vec<(DeviceName, Device)> {
     let gpus = gpus().into_iter().flat_map(|(backend, devices)| {
-        devices.into_iter().enumerate().map(move |(i, device)| (format!("{backend}:{i}"), device))
+        let name = move |index| DeviceName::Gpu { backend: backend.to_owned(), index };
+        devices.into_iter().enumerate().map(move |(index, device)| (name(index), device))
     });
-    gpus.chain([(CPU.to_owned(), Device::flex())]).collect()
+    gpus.chain([(DeviceName::Cpu, Device::flex())]).collect()
 }
 
-/// The first that is not a processor with the manners of a GPU.
-fn best() -> String {
+/// The first device that is not a CPU behind a graphics API.
+fn best() -> DeviceName {
     let best = present().into_iter().find(|(_, device)| !is_software(device));
-    best.map_or_else(|| CPU.to_owned(), |(name, _)| name)
+    best.map_or(DeviceName::Cpu, |(name, _)| name)
 }
 
 /// Devices of each backend of this build, the better backends first.
@@ -122,7 +246,7 @@ fn gpus() -> Vec<(&'static str, Vec<Device>)> {
     vec![]
 }
 
-/// Whether a graphics interface computes on the CPU here, far slower than our kernels do.
+/// Whether the device is a CPU behind a graphics API, far slower than the CPU's own kernels.
 fn is_software(device: &Device) -> bool {
     #[cfg(any(feature = "metal", feature = "vulkan", feature = "wgpu"))]
     {
@@ -143,23 +267,46 @@ fn is_software(device: &Device) -> bool {
 mod tests {
     use super::*;
 
+    fn named(text: &str) -> Devices {
+        text.parse().unwrap()
+    }
+
     #[test]
     fn devices_share_a_batch_evenly() {
-        assert!(device_for("cpu,cpu", PrecisionName::F32, 6).is_ok());
-        let error = device_for("cpu,cpu", PrecisionName::F32, 7).unwrap_err().to_string();
+        assert!(named("cpu,cpu").first_for(PrecisionName::F32, 6).is_ok());
+        let error = named("cpu,cpu").first_for(PrecisionName::F32, 7).unwrap_err().to_string();
         assert!(error.contains("cpu,cpu") && error.contains("train.batch_size = 7"), "{error}");
     }
 
     #[test]
-    fn names_are_told_in_full_and_unknown_ones_with_what_there_is() {
-        assert_eq!(device_name("cuda"), "cuda:0");
-        assert_eq!(device_name("cuda:1"), "cuda:1");
-        assert_eq!(device_name(&device_name("auto")), device_name("auto"));
-        assert_eq!(device(CPU).unwrap(), Device::flex());
-        let error = device("abacus").unwrap_err().to_string();
+    fn names_are_printed_in_full_and_unknown_ones_with_what_is_present() {
+        assert_eq!(named("cuda").to_string(), "cuda:0");
+        assert_eq!(named("cuda:1").to_string(), "cuda:1");
+        assert_eq!(named("cuda, cpu").to_string(), "cuda:0,cpu");
+        let best = named("auto").resolved();
+        assert!(best != named("auto") && best.resolved() == best, "{best}");
+        assert_eq!(named("cpu").first().unwrap(), Device::flex());
+        let error = named("abacus").open().unwrap_err().to_string();
         assert!(error.contains("no device `abacus:0`") && error.contains("cpu"), "{error}");
-        assert_eq!(device_name("cuda, cpu"), "cuda:0,cpu");
-        assert_eq!(devices_of("cpu,cpu").unwrap().len(), 2);
-        assert!(devices_of("cpu,abacus").is_err() && devices_of("cpu,").is_err());
+        assert_eq!(named("cpu,cpu").open().unwrap().len(), 2);
+        assert!(named("cpu,abacus").open().is_err());
+    }
+
+    #[test]
+    fn what_names_no_device_or_several_is_refused() {
+        for text in ["", "cpu,", "cuda:", "cuda:x", "cuda:-1", ":0", "cu da"] {
+            assert!(text.parse::<Devices>().is_err(), "{text:?}");
+        }
+        let error = "cpu,cuda:0".parse::<DeviceName>().unwrap_err().to_string();
+        assert_eq!(error, "`cpu,cuda:0` names several devices, and this uses one");
+    }
+
+    #[test]
+    fn a_plan_keeps_names_as_text() {
+        let text = serde_json::to_string(&named("cuda,cpu")).unwrap();
+        assert_eq!(text, "\"cuda:0,cpu\"");
+        assert_eq!(serde_json::from_str::<Devices>(&text).unwrap(), named("cuda,cpu"));
+        assert_eq!(serde_json::from_str::<Devices>("\"\"").unwrap(), Devices::default());
+        assert!(serde_json::from_str::<Devices>("\"a:b:c\"").is_err());
     }
 }

@@ -1,14 +1,19 @@
-//! What can go wrong between a recipe and its result, each with the file, key or layer it is about.
+//! The crate's error type. Each error names the file, key or layer it is about.
+//! Not here: errors of one folder (`RecipeError`, `BundleError`, `MigrateError`, `StudyError`).
 
 use std::path::{Path, PathBuf};
 
 use fixnorm::SetupError;
 use fixnorm_data::DataError;
 use fixnorm_nn::{UnknownModel, WeightsError};
+use fixnorm_tune::store::StoreError;
 
-use crate::RecipeError;
+use crate::analysis::MigrateError;
+use crate::recipe::keys::RecipeError;
+use crate::tune::StudyError;
+use crate::weights::BundleError;
 
-/// A run that cannot start, go on or be read.
+/// A failure of training, or of what is done with its results.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum TrainError {
@@ -27,10 +32,10 @@ pub enum TrainError {
     /// A measurement of cross-boundary risk.
     #[error("cross-boundary risk: {0}")]
     Risk(#[from] fixnorm_analysis::RiskError),
-    /// A record that cannot be followed.
+    /// A trajectory that cannot be followed.
     #[error("replay.run: {0}")]
     Replay(#[from] fixnorm_analysis::ReplayError),
-    /// A dissection's arm that there is not.
+    /// An arm of a dissection that does not exist.
     #[error("there is no arm `{name}`; did you mean `{nearest}`?")]
     UnknownArm {
         /// The name as given.
@@ -61,7 +66,7 @@ pub enum TrainError {
     NoDevice {
         /// The name in full.
         name: String,
-        /// The devices that there are.
+        /// The devices that are present.
         present: String,
     },
     /// A device that cannot do what is asked for.
@@ -73,7 +78,7 @@ pub enum TrainError {
         why: String,
     },
     /// A new run into the directory of another.
-    #[error("{} already holds a run; go on with it by --resume, or name another directory with --out", .0.display())]
+    #[error("{} already holds a run; continue it with --resume, or name another directory with --out", .0.display())]
     RunExists(PathBuf),
     /// Nothing to resume.
     #[error("{} holds no run: {reason}", path.display())]
@@ -102,7 +107,7 @@ pub enum TrainError {
         /// What is wrong with it.
         message: String,
     },
-    /// The loss or a weight is not a number any more.
+    /// The loss or a weight became NaN or infinite.
     #[error(
         "diverged at step {step}: {what}; weight norms: {norms}; {kept}. Try a smaller optimizer.lr"
     )]
@@ -116,13 +121,19 @@ pub enum TrainError {
         /// The last good checkpoint.
         kept: String,
     },
-    /// A study that cannot be kept.
+    /// A study that cannot be stored or read.
     #[error(transparent)]
-    Store(#[from] fixnorm_tune::store::StoreError),
-    /// Knobs that cannot be tuned as asked.
-    #[error("{0}")]
-    Knobs(String),
-    /// A device that did not do what it was asked for.
+    Store(#[from] StoreError),
+    /// A study that cannot be made, resumed or carried out as asked.
+    #[error(transparent)]
+    Study(#[from] StudyError),
+    /// A weights file that cannot be used as asked.
+    #[error(transparent)]
+    Bundle(#[from] BundleError),
+    /// Settings that cannot be migrated.
+    #[error(transparent)]
+    Migrate(#[from] MigrateError),
+    /// A device that failed to do what it was asked for.
     #[error("device {name}: {why}")]
     Device {
         /// Its name.
@@ -130,12 +141,86 @@ pub enum TrainError {
         /// What went wrong.
         why: String,
     },
-    /// Data that the model cannot take.
-    #[error("{0}")]
-    Mismatch(String),
+    /// A number of threads that cannot be set.
+    #[error("cannot use {threads} threads: {why}")]
+    Threads {
+        /// The number.
+        threads: usize,
+        /// Why not.
+        why: String,
+    },
+    /// A split without images, or without any that can be read.
+    #[error("there are no {0} images that can be read")]
+    NoImages(&'static str),
+    /// A run that ends before its first epoch.
+    #[error("a run without a finished epoch has no result")]
+    NoEpoch,
+    /// A step that needs more images than there are.
+    #[error(
+        "train.batch_size × train.accumulate = {step_size} is more than the {images} training images of {data}"
+    )]
+    StepTooLarge {
+        /// Images a step.
+        step_size: usize,
+        /// Training images.
+        images: usize,
+        /// The data set.
+        data: String,
+    },
+    /// Drop path in a model without shortcuts.
+    #[error(
+        "train.drop_path = {drop_path}, but {model} has no shortcuts that could replace a dropped path"
+    )]
+    NoShortcuts {
+        /// The value.
+        drop_path: f64,
+        /// The model.
+        model: String,
+    },
+    /// A record that is shorter than the run that follows it.
+    #[error("replay.run = {run}: its record has {recorded} steps, and this run has {steps}")]
+    ReplayTooShort {
+        /// The recorded run.
+        run: String,
+        /// Its steps.
+        recorded: usize,
+        /// The steps of the run that follows it.
+        steps: usize,
+    },
+    /// A study without a trial that has a score.
+    #[error("no trial has a score to choose by")]
+    NoScore,
+    /// A dissection without arms.
+    #[error("a dissection needs at least one arm")]
+    NoArms,
 }
 
 impl TrainError {
+    /// Whether the user can fix it on the command line or in the recipe.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            TrainError::Recipe(_)
+            | TrainError::Model(_)
+            | TrainError::Setup(_)
+            | TrainError::Replay(_)
+            | TrainError::NoDevice { .. }
+            | TrainError::Unsupported { .. }
+            | TrainError::UnknownArm { .. }
+            | TrainError::NoArms
+            | TrainError::RunExists(_)
+            | TrainError::PlanChanged { .. }
+            | TrainError::StepTooLarge { .. }
+            | TrainError::NoShortcuts { .. }
+            | TrainError::ReplayTooShort { .. }
+            | TrainError::Study(_)
+            | TrainError::Store(StoreError::Other { .. }) => true,
+            TrainError::Data(error) => error.is_usage(),
+            TrainError::Bundle(error) => error.is_usage(),
+            TrainError::Migrate(error) => error.is_usage(),
+            _ => false,
+        }
+    }
+
     /// Maps an I/O error on `path`.
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();

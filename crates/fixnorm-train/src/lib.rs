@@ -12,6 +12,7 @@
 //! tune/      a search over two recipe keys, each trial a training run
 //! bench/     speed and memory of steps, the optimizer and the data loader
 //! device.rs  device names, as users write them
+//! files.rs   files that are written whole or not at all
 //! error.rs   the crate's error type
 //! ```
 //!
@@ -23,6 +24,7 @@ pub mod bench;
 mod device;
 mod error;
 pub mod evaluate;
+pub mod files;
 pub mod plan;
 pub mod recipe;
 pub mod report;
@@ -31,14 +33,14 @@ pub mod session;
 pub mod tune;
 pub mod weights;
 
-pub use device::{device, device_name, devices};
+pub use device::{DeviceName, DeviceNameError, Devices, devices};
 pub use error::TrainError;
 pub use evaluate::Evaluation;
 pub use plan::{Plan, Provenance};
 pub use recipe::Recipe;
 pub use recipe::keys::{RecipeBuilder, RecipeError};
-pub use run_dir::event::{Event, Observer};
-pub use session::run::{Outcome, Stop, Summary};
+pub use run_dir::{Event, Observer, Summary};
+pub use session::{Outcome, Stop};
 pub use weights::Bundle;
 
 // The command depends on this crate alone for what it prints.

@@ -13,7 +13,7 @@ use fixnorm_train::tune::{
     Claim, Ended, Knobs, Search, Sqlite, State, Store, Study, TrialRow, TuneObserver, Tuned,
     Worker, plan_text, saved_plan, tuned_recipe,
 };
-use fixnorm_train::{Plan, Provenance, RecipeBuilder, TrainError};
+use fixnorm_train::{DeviceName, Plan, Provenance, RecipeBuilder, TrainError};
 
 struct Count(usize);
 
@@ -25,8 +25,11 @@ impl TuneObserver for Count {
 
 fn plan() -> Plan {
     let recipe = RecipeBuilder::new().set("train.epochs", 8).unwrap().build().unwrap();
-    let made_by =
-        Provenance { version: "1".to_owned(), commit: "c".to_owned(), device: "cpu".to_owned() };
+    let made_by = Provenance {
+        version: "1".to_owned(),
+        commit: "c".to_owned(),
+        device: DeviceName::Cpu.into(),
+    };
     Plan::resolve(recipe, made_by).unwrap().0
 }
 
@@ -81,6 +84,9 @@ fn work(dir: &Path, prune: Prune, body: &str) -> (Result<Ended, TrainError>, Sql
     (ended, store, plan)
 }
 
+/// `fail KIND MESSAGE` is how a trial says why it fails.
+const FAIL: &str = r#"fail() { echo "{\"kind\":\"$1\",\"error\":\"$2\"}" > "$out/failure.json"; }"#;
+
 const RESULT: &str = r#"echo '{"model":"m","data":"d","epochs":8,"steps":8,"seed":5,"train_loss":1,"val_loss":0.5,
 "val_top1":0.75,"val_top5":1,"images_per_second":1,"seconds":1,"out":"o"}' > "$out/result.json""#;
 
@@ -88,10 +94,11 @@ const RESULT: &str = r#"echo '{"model":"m","data":"d","epochs":8,"steps":8,"seed
 fn killed_diverged_and_failed_runs_are_results() {
     let dir = tempfile::tempdir().unwrap();
     let body = format!(
-        r#"case "$out" in
+        r#"{FAIL}
+        case "$out" in
             *trial-000*) kill -9 $$ ;;
-            *trial-001*) echo "error: diverged at step 3: the loss is NaN" >&2; exit 1 ;;
-            *trial-002*) echo "error: cannot read a picture" >&2; exit 1 ;;
+            *trial-001*) fail diverged "loss NaN at step 3"; exit 1 ;;
+            *trial-002*) fail other "diverged from what a disk holds"; exit 1 ;;
             *trial-003*) exit 0 ;;
         esac
         {RESULT}"#
@@ -103,7 +110,9 @@ fn killed_diverged_and_failed_runs_are_results() {
     let reason = |i: usize| jobs[i].reason.clone().unwrap();
     assert!(reason(0).contains("killed") && !jobs[0].diverged, "{}", reason(0));
     assert!(reason(1).contains("step 3") && jobs[1].diverged);
-    assert_eq!(reason(2), "cannot read a picture");
+    // Its message says nothing about its kind.
+    assert_eq!(reason(2), "diverged from what a disk holds");
+    assert!(!jobs[2].diverged);
     assert!(reason(3).contains("without a result"));
     assert_eq!((jobs[4].state, jobs[5].val_top1), (State::Complete, Some(0.75)));
 
@@ -118,7 +127,8 @@ fn killed_diverged_and_failed_runs_are_results() {
 #[test]
 fn a_recipe_that_cannot_be_trained_ends_the_search() {
     let dir = tempfile::tempdir().unwrap();
-    let (ended, store, _) = work(dir.path(), Prune::Off, "echo 'error: no such data' >&2; exit 2");
+    let body = format!("{FAIL}\nfail usage 'no such data'; exit 2");
+    let (ended, store, _) = work(dir.path(), Prune::Off, &body);
     assert_eq!(ended.unwrap_err().to_string(), "no such data");
     assert_eq!(store.trials().unwrap()[0].jobs[0].state, State::Waiting);
 }
@@ -171,7 +181,7 @@ fn a_saved_plan_has_neither_knobs_nor_seed_nor_version_nor_device() {
     other.recipe.head.alpha = 3.0;
     other.recipe.train.seed = 9;
     other.made_by.commit = "another".to_owned();
-    other.made_by.device = "another".to_owned();
+    other.made_by.device = "another:1".parse().unwrap();
     let text = plan_text(&plan(), Knobs::LrAlpha).unwrap();
     assert_eq!(plan_text(&other, Knobs::LrAlpha).unwrap(), text);
     other.recipe.train.epochs = 9;

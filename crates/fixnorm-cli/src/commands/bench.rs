@@ -15,7 +15,7 @@ pub(crate) fn step(args: &BenchStepArgs, format: Format) -> anyhow::Result<ExitC
     }
     let spec = ModelSpec::find(&args.model).map_err(fixnorm_train::TrainError::from)?;
     let report = bench::step(&StepBench {
-        device: args.device.clone(),
+        device: args.device.device.clone(),
         model: args.model.clone(),
         batch: args.batch as usize,
         resolution: args.res.map_or(spec.resolution, |res| res as usize),
@@ -78,7 +78,7 @@ pub(crate) fn data(args: &BenchDataArgs, format: Format) -> anyhow::Result<ExitC
             let memory =
                 report.peak_rss_mib.map_or_else(String::new, |mib| format!(", peak {mib} MiB"));
             output::line(&format!(
-                "{}: {:.1} pictures/s of {height} x {width} ({} in {:.1} s, {} workers{memory})",
+                "{}: {:.1} images/s of {height} x {width} ({} in {:.1} s, {} workers{memory})",
                 report.data,
                 report.images_per_second,
                 report.pictures,
@@ -94,7 +94,7 @@ fn print(report: &StepReport) -> anyhow::Result<()> {
     let [fastest, slowest] = report.step_ms_range;
     let memory = report.peak_rss_mib.map_or_else(String::new, |mib| format!(", peak {mib} MiB"));
     output::line(&format!(
-        "{} batch {} at {} px on {}: {:.1} pictures/s (median of {} steps, {:.1} ms, {fastest:.1} to {slowest:.1}{memory})",
+        "{} batch {} at {} px on {}: {:.1} images/s (median of {} steps, {:.1} ms, {fastest:.1} to {slowest:.1}{memory})",
         report.model,
         report.batch,
         report.resolution,

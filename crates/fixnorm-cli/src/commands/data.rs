@@ -18,7 +18,7 @@ pub(crate) fn check(args: &DataCheckArgs, format: Format) -> anyhow::Result<Exit
     let spec: DataSpec = args.data.parse().map_err(TrainError::from)?;
     let data = spec.load_with(&loading()).map_err(TrainError::from)?;
     // Hidden by itself where stderr is no terminal.
-    let bar = bar("{bar:28} {pos}/{len} pictures  {per_sec}  {eta} left");
+    let bar = bar("{bar:28} {pos}/{len} images  {per_sec}  {eta} left");
     let report = check_pictures(&data, &|done, all| {
         bar.set_length(all as u64);
         bar.set_position(done as u64);
@@ -41,7 +41,7 @@ fn print(report: &Report) -> anyhow::Result<()> {
         Some(Range { min, median, max }) => format!("{min} / {median} / {max}"),
         None => "-".to_owned(),
     };
-    let head = ["part", "pictures", "bad", "width min / median / max", "height min / median / max"];
+    let head = ["part", "images", "bad", "width min / median / max", "height min / median / max"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(report.parts.iter().map(|part| {
         let (pictures, bad) = (part.images.to_string(), part.bad.len().to_string());

@@ -15,7 +15,7 @@ use crate::progress::Progress;
 use crate::run::{interrupted, made_by, recipe, stop_on_signals};
 
 pub(crate) fn run(args: &DissectArgs, format: Format) -> anyhow::Result<ExitCode> {
-    let recipe = recipe(RecipeBuilder::new(), args.recipe.as_deref(), Ok, &args.overrides)?;
+    let recipe = recipe(RecipeBuilder::new(), &args.recipe, Ok)?;
     let settings = Settings { lr: args.wd_lr, weight_decay: args.wd };
     let arms = chosen(arms(&recipe, settings), &args.arms)?;
     if args.list {
@@ -28,7 +28,7 @@ pub(crate) fn run(args: &DissectArgs, format: Format) -> anyhow::Result<ExitCode
         }
         return Ok(ExitCode::SUCCESS);
     }
-    let made_by = made_by(&args.device);
+    let made_by = made_by(&args.device.device.clone().unwrap_or_default());
     let dissect =
         Dissect { recipe, settings, arms, seeds: args.seeds, out: args.out.clone(), made_by };
     let stop = stop_on_signals()?;
@@ -40,7 +40,7 @@ pub(crate) fn run(args: &DissectArgs, format: Format) -> anyhow::Result<ExitCode
         &stop,
     )?;
     if ended == Ended::Interrupted {
-        eprintln!("stopped and saved; the same command goes on with it");
+        eprintln!("stopped and saved; the same command resumes it");
         return Ok(interrupted(&stop));
     }
     let found = collect(&dissect, &args.reference)?;

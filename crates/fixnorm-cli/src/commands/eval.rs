@@ -11,19 +11,16 @@ use crate::args::{EvalArgs, Format};
 use crate::output;
 
 pub(crate) fn run(args: &EvalArgs, format: Format) -> anyhow::Result<ExitCode> {
-    let bundle = Bundle::read(&args.weights)?;
-    let fit = match args.allow_partial {
-        true => Fit::Partial,
-        false => Fit::Exact,
-    };
-    let model = args.model.as_deref();
+    let bundle = Bundle::read(&args.weights.weights)?;
+    let fit = if args.allow_partial { Fit::Partial } else { Fit::Exact };
+    let model = args.weights.model.as_deref();
     let options = EvalOptions { flip: args.flip, max_bad: args.max_bad };
-    let (val, left) = bundle.evaluate(model, &args.data, fit, options, &args.device)?;
+    let (val, left) = bundle.evaluate(model, &args.data, fit, options, &args.device.device)?;
     for bad in &val.bad {
         eprintln!("skipped {}: {}", bad.name.display(), bad.reason);
     }
     if !left.is_empty() {
-        eprintln!("not all weights fit, and what is missing is random:{left}");
+        eprintln!("not all weights fit; the missing ones are random:{left}");
     }
     match format {
         Format::Json => output::json(&json!({
@@ -34,7 +31,7 @@ pub(crate) fn run(args: &EvalArgs, format: Format) -> anyhow::Result<ExitCode> {
             "skipped": val.skipped,
         }))?,
         Format::Text => output::line(&format!(
-            "val top-1 {:.4}  top-5 {:.4}  loss {:.4}  on {} pictures",
+            "val top-1 {:.4}  top-5 {:.4}  loss {:.4}  on {} images",
             val.top1, val.top5, val.loss, val.count
         ))?,
     }

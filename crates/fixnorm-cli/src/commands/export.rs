@@ -10,9 +10,9 @@ use crate::args::{ExportArgs, Format};
 use crate::output;
 
 pub(crate) fn run(args: &ExportArgs, format: Format) -> anyhow::Result<ExitCode> {
-    let bundle = Bundle::read(&args.weights)?;
+    let bundle = Bundle::read(&args.weights.weights)?;
     let (kind, out) = &args.out;
-    export(&bundle, args.model.as_deref(), *kind, out, &args.device)?;
+    export(&bundle, args.weights.model.as_deref(), *kind, out, &args.device.device)?;
     match format {
         Format::Json => output::json(&json!({"path": out, "format": kind.to_string()}))?,
         Format::Text => output::line(&format!("wrote {}", out.display()))?,

@@ -3,17 +3,22 @@
 use std::process::ExitCode;
 
 use fixnorm_train::Bundle;
-use fixnorm_train::analysis::inspect::{Inspection, Risks, inspect, risks};
+use fixnorm_train::analysis::inspect::{Inspection, Risks, Subject, inspect, risks};
 
 use crate::args::{Format, InspectArgs};
-use crate::output;
+use crate::output::{self, UsageError};
 
 pub(crate) fn run(args: &InspectArgs, format: Format) -> anyhow::Result<ExitCode> {
     let bundle = args.weights.as_deref().map(Bundle::read).transpose()?;
-    let mut found = inspect(args.model.as_deref(), bundle.as_ref(), &args.device)?;
+    let (model, device) = (args.model.as_deref(), &args.device.device);
+    let subject = match (&bundle, model) {
+        (Some(bundle), model) => Subject::Weights(bundle, model),
+        (None, Some(model)) => Subject::Fresh(model),
+        (None, None) => return Err(UsageError("name a model or weights").into()),
+    };
+    let mut found = inspect(subject, device)?;
     if let (Some(bundle), Some(data)) = (&bundle, &args.data) {
-        let model = args.model.as_deref();
-        found.risk = Some(risks(bundle, model, data, args.pictures as usize, &args.device)?);
+        found.risk = Some(risks(bundle, model, data, args.pictures as usize, device)?);
     }
     match format {
         Format::Json => output::json(&found)?,
@@ -50,7 +55,7 @@ fn text(found: &Inspection) -> anyhow::Result<()> {
 }
 
 fn risk_text(risks: &Risks) -> anyhow::Result<()> {
-    let head = ["pictures", "tau", "risk", "standard error", "lower", "upper"];
+    let head = ["images", "tau", "risk", "standard error", "lower", "upper"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for (part, risk) in [("train", &risks.train), ("val", &risks.val)] {
         for at in &risk.risk {

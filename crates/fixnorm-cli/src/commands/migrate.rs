@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-use fixnorm_train::analysis::inspect::inspect;
+use fixnorm_train::analysis::MigrateError;
+use fixnorm_train::analysis::inspect::{Subject, inspect};
 use fixnorm_train::analysis::migrate::{Migration, decayed, from_recipe, from_run, from_weights};
 use fixnorm_train::{Bundle, Plan, Recipe, RecipeBuilder, TrainError};
 
@@ -16,16 +17,16 @@ pub(crate) fn run(args: &MigrateArgs, format: Format) -> anyhow::Result<ExitCode
         (_, Some(weights), _) => {
             let bundle = Bundle::read(weights)?;
             let known = bundle.about().and_then(|about| about.lr);
-            let lr = args.lr.or(known).ok_or_else(|| {
-                anyhow::anyhow!("{} does not say its learning rate; give --lr", weights.display())
-            })?;
-            let found = inspect(args.model.as_deref(), Some(&bundle), &args.device)?;
+            let lr = args.lr.or(known).ok_or_else(|| MigrateError::NoLr(weights.clone()));
+            let lr = lr.map_err(TrainError::from)?;
+            let subject = Subject::Weights(&bundle, args.model.as_deref());
+            let found = inspect(subject, &args.device.device)?;
             from_weights(&found, lr, &choices(args)?)?
         }
         (.., wd) => {
             let (lr, wd) = (args.lr.unwrap_or_default(), wd.unwrap_or_default());
             let recipe = decayed(choices(args)?, lr, wd, args.momentum);
-            let (plan, data) = Plan::resolve(recipe, made_by(&args.device))?;
+            let (plan, data) = Plan::resolve(recipe, made_by(&args.device.device.clone().into()))?;
             from_recipe(&plan, &data)?
         }
     };
@@ -39,7 +40,7 @@ pub(crate) fn run(args: &MigrateArgs, format: Format) -> anyhow::Result<ExitCode
 /// The recipe that flags describe.
 fn choices(args: &MigrateArgs) -> Result<Recipe, TrainError> {
     let flags = |builder| with_model_and_data(builder, args.model.as_deref(), args.data.as_deref());
-    recipe(RecipeBuilder::new(), args.recipe.as_deref(), flags, &args.overrides)
+    recipe(RecipeBuilder::new(), &args.recipe, flags)
 }
 
 fn text(migration: &Migration) -> anyhow::Result<()> {

@@ -9,17 +9,17 @@ use crate::args::{Format, PredictArgs};
 use crate::output;
 
 pub(crate) fn run(args: &PredictArgs, format: Format) -> anyhow::Result<ExitCode> {
-    let bundle = Bundle::read(&args.weights)?;
+    let bundle = Bundle::read(&args.weights.weights)?;
     let files = image_files(&args.files).map_err(TrainError::from)?;
     let done = predict(
         &bundle,
         &Request {
-            model: args.model.as_deref(),
+            model: args.weights.model.as_deref(),
             files: &files,
             top: args.top,
             logits: args.logits,
             batch: args.batch as usize,
-            device: &args.device,
+            device: &args.device.device,
         },
     )?;
     match format {
@@ -41,7 +41,7 @@ pub(crate) fn run(args: &PredictArgs, format: Format) -> anyhow::Result<ExitCode
         eprintln!("error: {error}");
     }
     if files.len() > 1 {
-        eprintln!("error: {} of {} pictures could not be read", done.failed.len(), files.len());
+        eprintln!("error: {} of {} images could not be read", done.failed.len(), files.len());
     }
     Ok(ExitCode::FAILURE)
 }

@@ -1,33 +1,42 @@
 //! `fixnorm train`.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
 use fixnorm_train::data::DataSet;
-use fixnorm_train::run_dir::read_plan;
+use fixnorm_train::run_dir::{Failure, RunFiles};
 use fixnorm_train::session::estimate::estimate;
 use fixnorm_train::session::{prepare, resume, start};
-use fixnorm_train::{Outcome, Plan, Recipe, RecipeBuilder, Stop, Summary, TrainError};
+use fixnorm_train::{Devices, Outcome, Plan, Recipe, RecipeBuilder, Stop, Summary, TrainError};
 use serde_json::json;
 use signal_hook::consts::SIGTERM;
 
 use crate::args::{Format, TrainArgs};
-use crate::output;
+use crate::output::{self, UsageError};
 use crate::progress::{self, Progress};
 use crate::run::{interrupted, made_by, recipe, stop_on_signals, with_model_and_data};
 
 pub(crate) fn run(args: &TrainArgs, format: Format) -> anyhow::Result<ExitCode> {
+    let resumed = args.resumed().map_err(UsageError)?;
+    let done = train(args, resumed, format);
+    if let (Err(error), Some(out), true) = (&done, args.out(), args.while_stdin) {
+        save_failure(error, out);
+    }
+    done
+}
+
+fn train(args: &TrainArgs, resumed: Option<&Path>, format: Format) -> anyhow::Result<ExitCode> {
     let mut builder = RecipeBuilder::new();
-    let mut device = "auto".to_owned();
-    if let (Some(out), true) = (&args.out, args.resume) {
-        // A resumed run starts from what it was, so that nothing needs to be said again.
-        let saved = read_plan(out)?;
+    let mut device = Devices::default();
+    if let Some(dir) = resumed {
+        // A resumed run has its recipe from its plan, so that flags need not be repeated.
+        let saved = RunFiles::new(dir).plan()?;
         builder = builder.text(&saved.recipe.to_toml(), "plan").map_err(TrainError::from)?;
         device = saved.made_by.device;
     }
     let recipe = choices(args, builder)?;
-    let device = args.device.as_ref().or(args.devices.as_ref()).unwrap_or(&device);
+    let device = args.device.device.as_ref().unwrap_or(&device);
     let (plan, data) = Plan::resolve_with(recipe, made_by(device), &progress::loading())?;
     if args.dry_run {
         dry_run(&plan, &data, format)?;
@@ -38,15 +47,26 @@ pub(crate) fn run(args: &TrainArgs, format: Format) -> anyhow::Result<ExitCode> 
         stop_after_stdin(&stop);
     }
     let mut progress = Progress::new();
-    let outcome = match (&args.out, args.resume) {
-        (Some(out), true) => resume(&plan, &data, out, &mut progress, &stop)?,
-        (Some(out), false) => start(&plan, &data, out, &mut progress, &stop)?,
-        (None, _) => start(&plan, &data, &free_directory(&plan), &mut progress, &stop)?,
+    let outcome = match (resumed, args.out()) {
+        (Some(dir), _) => resume(&plan, &data, dir, &mut progress, &stop)?,
+        (None, Some(out)) => start(&plan, &data, out, &mut progress, &stop)?,
+        (None, None) => start(&plan, &data, &free_directory(&plan), &mut progress, &stop)?,
     };
     report(&outcome, format, &stop)
 }
 
-/// The recipe that flags describe.
+/// Saves an error from before the run began; a run that has begun saves its own, and an existing run may be another
+/// process's.
+fn save_failure(error: &anyhow::Error, out: &Path) {
+    if let Some(error) = error.downcast_ref::<TrainError>()
+        && !RunFiles::new(out).has_plan()
+    {
+        // Best effort: the error is printed, too.
+        let _ = Failure::of(error).save(out);
+    }
+}
+
+/// The recipe that the flags describe.
 fn choices(args: &TrainArgs, builder: RecipeBuilder) -> Result<Recipe, TrainError> {
     let whole = |number: u64| i64::try_from(number).unwrap_or(i64::MAX);
     let flags = |builder| {
@@ -58,15 +78,22 @@ fn choices(args: &TrainArgs, builder: RecipeBuilder) -> Result<Recipe, TrainErro
         if args.allow_partial {
             builder = builder.set("allow_partial", true)?;
         }
-        if let Some(epochs) = args.epochs {
-            builder = builder.set("train.epochs", whole(epochs as u64))?;
+        let counts = [
+            ("train.epochs", args.epochs.map(|epochs| epochs as u64)),
+            ("train.batch_size", args.batch_size.map(|size| size as u64)),
+            ("train.seed", args.seed),
+        ];
+        for (key, count) in counts {
+            if let Some(count) = count {
+                builder = builder.set(key, whole(count))?;
+            }
         }
-        if let Some(seed) = args.seed {
-            builder = builder.set("train.seed", whole(seed))?;
+        if let Some(lr) = args.lr {
+            builder = builder.set("optimizer.lr", lr)?;
         }
         Ok(builder)
     };
-    recipe(builder, args.recipe.as_deref(), flags, &args.overrides)
+    recipe(builder, &args.recipe, flags)
 }
 
 /// Asks the run to stop when standard input ends, as it does when the program at its other end does.
@@ -97,8 +124,8 @@ fn report(outcome: &Outcome, format: Format, stop: &Stop) -> anyhow::Result<Exit
             Ok(ExitCode::SUCCESS)
         }
         Outcome::Interrupted { step, steps, out } => {
-            eprintln!("stopped and saved after step {step} of {steps}; go on with:");
-            eprintln!("  fixnorm train --resume --out {}", out.display());
+            eprintln!("stopped and saved after step {step} of {steps}; resume with:");
+            eprintln!("  fixnorm train --resume {}", out.display());
             Ok(interrupted(stop))
         }
     }
@@ -108,7 +135,7 @@ fn text(summary: &Summary) -> anyhow::Result<()> {
     let test = summary.test_top1.map(|top1| format!("  test top-1 {top1:.4}")).unwrap_or_default();
     let out = summary.out.display();
     output::line(&format!(
-        "val top-1 {:.4}  top-5 {:.4}  loss {:.4}{test}  ({} steps, {:.0} s, {:.0} pictures/s)",
+        "val top-1 {:.4}  top-5 {:.4}  loss {:.4}{test}  ({} steps, {:.0} s, {:.0} images/s)",
         summary.val_top1,
         summary.val_top5,
         summary.val_loss,
@@ -118,14 +145,14 @@ fn text(summary: &Summary) -> anyhow::Result<()> {
     ))?;
     if summary.bad_pictures > 0 {
         output::line(&format!(
-            "bad   {} pictures could not be read and were skipped: {out}/bad_pictures.jsonl",
+            "bad   {} images could not be read and were skipped: {out}/bad_pictures.jsonl",
             summary.bad_pictures
         ))?;
     }
     output::line(&format!("run   {out}"))?;
     output::line("next  see what the norms did, or use the weights:")?;
     output::line(&format!("  fixnorm inspect --weights {out}"))?;
-    output::line(&format!("  fixnorm predict --weights {out} PICTURE.png"))?;
+    output::line(&format!("  fixnorm predict --weights {out} IMAGE.png"))?;
     output::line(&format!("  tensorboard --logdir {out}"))
 }
 
@@ -147,7 +174,7 @@ fn dry_run(plan: &Plan, data: &DataSet, format: Format) -> anyhow::Result<()> {
     output::line(roles.to_string().trim_end())?;
     output::line("")?;
     output::line(&format!(
-        "estimate  {} and {} MiB on disk, from {} steps of {:.0} ms ({:.0} pictures/s)",
+        "estimate  {} and {} MiB on disk, from {} steps of {:.0} ms ({:.0} images/s)",
         duration(estimate.seconds),
         estimate.bytes.div_ceil(1 << 20),
         estimate.steps,

@@ -11,11 +11,11 @@ use fixnorm_nn::loss::cross_entropy;
 use fixnorm_nn::weights::Fit;
 use serde::Serialize;
 
+use crate::evaluate::loader::{Order, loader};
 use crate::evaluate::risk::risk;
-use crate::evaluate::{Order, loader};
-use crate::session::run::{PROBE_PICTURES, PROBE_SIDE};
+use crate::session::prepare::{PROBE_IMAGES, PROBE_SIDE};
 use crate::weights::bundle::View;
-use crate::{Bundle, TrainError, recipe};
+use crate::{Bundle, DeviceName, TrainError, recipe};
 
 /// A model, parameter by parameter.
 #[derive(Clone, Debug, Serialize)]
@@ -47,9 +47,9 @@ pub fn risks(
     model: Option<&str>,
     data: &str,
     most: usize,
-    device: &str,
+    device: &DeviceName,
 ) -> Result<Risks, TrainError> {
-    let (spec, device) = (bundle.spec(model)?, crate::device(device)?);
+    let (spec, device) = (bundle.spec(model)?, device.open()?);
     let data: DataSet = data.parse::<DataSpec>()?.load()?;
     let View { shape, pictures, input } = bundle.view(spec, &data)?;
     let model = bundle.load_into(spec.init(input, 0, &device), spec, Fit::Exact)?.model;
@@ -91,21 +91,25 @@ pub struct HeadRow {
     pub alpha: Option<f64>,
 }
 
-/// Inspects a model, freshly initialized or with the weights of a file.
+/// The model to inspect.
+#[derive(Clone, Copy, Debug)]
+pub enum Subject<'a> {
+    /// A freshly initialized one, by its id.
+    Fresh(&'a str),
+    /// One with the weights of a file; its id where the file does not name it.
+    Weights(&'a Bundle, Option<&'a str>),
+}
+
+/// Inspects a model.
 ///
 /// # Errors
 /// Unknown model, weights that do not fit.
-pub fn inspect(
-    model: Option<&str>,
-    weights: Option<&Bundle>,
-    device: &str,
-) -> Result<Inspection, TrainError> {
-    let spec = match (weights, model) {
-        (Some(bundle), model) => bundle.spec(model)?,
-        (None, Some(model)) => ModelSpec::find(model)?,
-        (None, None) => return Err(TrainError::Mismatch("name a model or weights".to_owned())),
+pub fn inspect(subject: Subject<'_>, device: &DeviceName) -> Result<Inspection, TrainError> {
+    let (spec, weights) = match subject {
+        Subject::Fresh(model) => (ModelSpec::find(model)?, None),
+        Subject::Weights(bundle, model) => (bundle.spec(model)?, Some(bundle)),
     };
-    let device = crate::device(device)?.autodiff();
+    let device = device.open()?.autodiff();
     let about = weights.and_then(Bundle::about);
     let input = weights.map_or(spec.input, |bundle| bundle.input(spec));
     let shape = match about {
@@ -116,14 +120,14 @@ pub fn inspect(
         Some(bundle) => bundle.model(spec, &device)?,
         None => spec.init(input, 0, &device),
     };
-    // Roles do not depend on what is in the pictures, only on how the model is wired.
+    // Roles do not depend on the images' content, only on the model's structure.
     let [h, w, c] = [shape[0].min(PROBE_SIDE), shape[1].min(PROBE_SIDE), shape[2]];
     let noise =
         |i: usize| ((i as u32).wrapping_mul(2_654_435_761) >> 8) as f32 / (1 << 23) as f32 - 1.0;
-    let pixels: Vec<f32> = (0..PROBE_PICTURES * h * w * c).map(noise).collect();
-    let x = Tensor::<4>::from_data(TensorData::new(pixels, [PROBE_PICTURES, h, w, c]), &device);
-    let labels: Vec<i64> = (0..PROBE_PICTURES).map(|i| (i % input.classes) as i64).collect();
-    let labels = Tensor::from_data(TensorData::new(labels, [PROBE_PICTURES]), &device);
+    let pixels: Vec<f32> = (0..PROBE_IMAGES * h * w * c).map(noise).collect();
+    let x = Tensor::<4>::from_data(TensorData::new(pixels, [PROBE_IMAGES, h, w, c]), &device);
+    let labels: Vec<i64> = (0..PROBE_IMAGES).map(|i| (i % input.classes) as i64).collect();
+    let labels = Tensor::from_data(TensorData::new(labels, [PROBE_IMAGES]), &device);
     let probe = fixnorm::Probe::new();
     let roles =
         probe.run(&model, |model| cross_entropy(model.forward(x.clone()), labels.clone(), 0.0))?;

@@ -12,15 +12,16 @@ use fixnorm_analysis::migrate::{alpha_of, first_alpha, geometric_mean, radius_sq
 use fixnorm_data::{DataSet, Loader};
 use serde::Serialize;
 
+use crate::analysis::MigrateError;
 use crate::analysis::inspect::Inspection;
-use crate::evaluate::pictures;
+use crate::evaluate::batch::images;
 use crate::recipe::{Base, HeadMode, Recipe, ShapeName};
-use crate::run_dir::history::History;
-use crate::session::run::{prepare, train_config};
-use crate::session::step::targets;
+use crate::run_dir::History;
+use crate::session::gradient::targets;
+use crate::session::prepare::{prepare, train_config};
 use crate::{Plan, TrainError};
 
-/// What a FixNorm run needs to do the same.
+/// The settings of a FixNorm run that does the same.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Migration {
     /// Peak learning rate.
@@ -74,7 +75,7 @@ impl Migration {
 
     fn of_layers(per_layer: Vec<LayerMigration>, alpha: f64) -> Result<Self, TrainError> {
         let lr = geometric_mean(per_layer.iter().map(|layer| layer.lr));
-        let lr = lr.ok_or_else(|| TrainError::Mismatch("no scale-invariant weight".to_owned()))?;
+        let lr = lr.ok_or(MigrateError::NoScaleInvariant)?;
         let same = "one learning rate for all layers: the geometric mean of per_layer";
         let others = "gains, biases and the head are trained with that learning rate, too";
         let assumed = [same, others].map(str::to_owned).to_vec();
@@ -99,17 +100,10 @@ pub fn from_run(dir: &Path) -> Result<Migration, TrainError> {
     let history = History::read(dir)?;
     let roles = history.roles()?;
     let recipe = &history.plan.recipe;
-    let last = history.measures.last().ok_or_else(|| {
-        TrainError::Mismatch(format!(
-            "{} has no measurements; log.measure_every_steps must be above 0",
-            dir.display()
-        ))
-    })?;
-    let head = last
-        .layers
-        .iter()
-        .find(|layer| layer.role == Role::Head)
-        .ok_or_else(|| TrainError::Mismatch(format!("{} measured no head", dir.display())))?;
+    let last = history.measures.last();
+    let last = last.ok_or_else(|| MigrateError::NoMeasurements(dir.to_owned()))?;
+    let head = last.layers.iter().find(|layer| layer.role == Role::Head);
+    let head = head.ok_or_else(|| MigrateError::NoMeasuredHead(dir.to_owned()))?;
     let alpha = alpha_of(head.norm, history.plan.derived.classes.len());
     let own = recipe.schedule.shape;
     let shapes = match own {
@@ -150,7 +144,7 @@ fn fit(history: &History, roles: &Roles, shape: ShapeName) -> Result<Fit, TrainE
         .filter(|(height, _)| *height >= 0.05)
         .collect();
     if measures.is_empty() {
-        return Err(TrainError::Mismatch("no measurement before the schedule's end".to_owned()));
+        return Err(MigrateError::OnlyLateMeasurements(history.root.clone()).into());
     }
     let mut layers = vec![];
     for param in roles.params.iter().filter(|param| param.role == Role::ScaleInvariant) {
@@ -185,8 +179,7 @@ fn fit(history: &History, roles: &Roles, shape: ShapeName) -> Result<Fit, TrainE
 /// # Errors
 /// No head among the weights.
 pub fn from_weights(found: &Inspection, lr: f64, recipe: &Recipe) -> Result<Migration, TrainError> {
-    let alpha =
-        found.head.alpha.ok_or_else(|| TrainError::Mismatch("the model has no head".to_owned()))?;
+    let alpha = found.head.alpha.ok_or(MigrateError::NoHead)?;
     let weights = found.parameters.iter().filter(|row| row.role == Role::ScaleInvariant);
     let layers = weights.filter_map(|row| {
         let norm = row.norm?;
@@ -226,10 +219,8 @@ pub fn from_recipe(plan: &Plan, data: &DataSet) -> Result<Migration, TrainError>
     let prepared = prepare(&plan, data)?;
     let (roles, learner) = (&prepared.roles, &prepared.learner);
     let loader = Loader::new(data.train.clone(), plan.derived.train_picture, train_config(&plan))?;
-    let batch = loader.epoch(0).next();
-    let mut batch =
-        batch.ok_or_else(|| TrainError::Mismatch("no training pictures".to_owned()))??;
-    let (targets, x) = (targets(&batch, &learner.device), pictures(&mut batch, &learner.device));
+    let mut batch = loader.epoch(0).next().ok_or(TrainError::NoImages("training"))??;
+    let (targets, x) = (targets(&batch, &learner.device), images(&mut batch, &learner.device));
     let features: Tensor<2> = learner.model.features(x.clone());
     let [n, _] = features.dims();
     let feature_norm = (features.powi_scalar(2).sum().into_scalar::<f64>() / n as f64).sqrt();
@@ -243,23 +234,15 @@ pub fn from_recipe(plan: &Plan, data: &DataSet) -> Result<Migration, TrainError>
     let lr = recipe.optimizer.lr;
     let mut layers = vec![];
     for param in roles.params.iter().filter(|param| param.role == Role::ScaleInvariant) {
-        let settled: Equilibrium = recipe.equilibrium(param, lr).ok_or_else(|| {
-            TrainError::Mismatch(format!(
-                "no equilibrium is known for {}: it needs decay on it, and SGD, or Adam with decoupled decay",
-                param.path
-            ))
-        })?;
+        let settled: Equilibrium = recipe
+            .equilibrium(param, lr)
+            .ok_or_else(|| MigrateError::NoEquilibrium(param.path.clone()))?;
         let (Some(gradient), Some(norm)) =
             (find(&gradients, &param.path), find(&norms, &param.path))
         else {
             continue;
         };
-        let settled_norm = settled.norm(gradient * norm).ok_or_else(|| {
-            TrainError::Mismatch(
-                "Adam's steps do not grow with the gradient, so its equilibrium has no norm to go by; give a run"
-                    .to_owned(),
-            )
-        })?;
+        let settled_norm = settled.norm(gradient * norm).ok_or(MigrateError::NoEquilibriumNorm)?;
         let effective_lr = lr / (settled_norm * settled_norm);
         let square = held(recipe, param, norm);
         layers.push(LayerMigration {

@@ -8,5 +8,8 @@
 //! ```
 
 pub mod dissect;
+mod error;
 pub mod inspect;
 pub mod migrate;
+
+pub use error::MigrateError;

@@ -7,7 +7,7 @@ use fixnorm_data::{Crop, DataSpec, Loader, LoaderConfig, OnBad, Transform};
 use serde::{Deserialize, Serialize};
 use toml::Table;
 
-use super::peak_rss_mib;
+use super::setup::peak_rss_mib;
 use crate::recipe::keys::parse_assignment;
 use crate::{RecipeError, TrainError, recipe};
 
@@ -61,18 +61,18 @@ pub struct DataReport {
 /// # Errors
 /// A key that it does not have, or a value that does not fit.
 pub fn pipeline(changes: &[String]) -> Result<Transform, TrainError> {
-    let base = Transform { crop: Crop::RandomResized, hflip: 0.5, ..Transform::default() };
-    let mut table = Table::try_from(base).unwrap_or_default();
+    let mut transform = Transform { crop: Crop::RandomResized, hflip: 0.5, ..Transform::default() };
+    let mut table = Table::try_from(&transform).unwrap_or_default();
     for change in changes {
         let (key, value) = parse_assignment(change)?;
         table.insert(key.to_owned(), value.clone());
-        Transform::deserialize(table.clone()).map_err(|error| RecipeError::Value {
+        transform = Transform::deserialize(table.clone()).map_err(|error| RecipeError::Value {
             key: key.to_owned(),
             value: value.to_string(),
             message: error.to_string().trim().to_owned(),
         })?;
     }
-    Transform::deserialize(table).map_err(|error| TrainError::Mismatch(error.to_string()))
+    Ok(transform)
 }
 
 /// Measures how many training pictures a second the loader makes, whole epochs until the time is over.

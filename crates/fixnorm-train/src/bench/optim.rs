@@ -10,7 +10,7 @@ use fixnorm_nn::registry::ModelSpec;
 use serde::Serialize;
 
 use super::ceiling::Copy;
-use super::{Spread, learner, peak_rss_mib};
+use super::setup::{Spread, learner, peak_rss_mib};
 use crate::TrainError;
 use crate::recipe::PrecisionName;
 

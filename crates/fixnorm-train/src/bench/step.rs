@@ -9,16 +9,17 @@ use fixnorm_nn::Input;
 use fixnorm_nn::registry::ModelSpec;
 use serde::Serialize;
 
-use super::{Ceiling, Spread, learner, peak_rss_mib};
+use super::ceiling::Ceiling;
+use super::setup::{Spread, learner, peak_rss_mib};
 use crate::TrainError;
-use crate::device::device_for;
+use crate::device::{DeviceName, Devices};
 use crate::recipe::PrecisionName;
 
 /// What to measure.
 #[derive(Clone, Debug)]
 pub struct StepBench {
-    /// Device by name.
-    pub device: String,
+    /// The device.
+    pub device: DeviceName,
     /// Model id.
     pub model: String,
     /// Pictures a step.
@@ -100,8 +101,9 @@ pub struct OpReport {
 /// the device cannot execute.
 pub fn step(bench: &StepBench) -> Result<StepReport, TrainError> {
     let spec = ModelSpec::find(&bench.model)?;
-    let device = device_for(&bench.device, bench.precision, bench.batch)?.autodiff();
-    let name = || crate::device_name(&bench.device);
+    let chosen = Devices::from(bench.device.resolved());
+    let device = chosen.first_for(bench.precision, bench.batch)?.autodiff();
+    let name = || chosen.to_string();
     let failed = |why| TrainError::Device { name: name(), why };
     if bench.profile && device.clone().inner() != Device::flex() {
         let why = "the time of each operation is known on a CPU alone".to_owned();
@@ -166,7 +168,7 @@ pub fn step(bench: &StepBench) -> Result<StepReport, TrainError> {
         .collect();
     ops.sort_by(|a, b| b.ms.total_cmp(&a.ms));
     Ok(StepReport {
-        device: crate::device_name(&bench.device),
+        device: chosen.to_string(),
         model: bench.model.clone(),
         batch: n,
         resolution: side,

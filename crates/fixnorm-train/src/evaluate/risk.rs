@@ -8,7 +8,7 @@ use fixnorm_data::Loader;
 use fixnorm_nn::Classifier;
 
 use crate::TrainError;
-use crate::evaluate::pictures_to_see;
+use crate::evaluate::batch::padded_images;
 
 /// Risk of `model`, with running statistics, on the first `most` pictures of `loader`. `device` is without
 /// autodiff.
@@ -31,7 +31,7 @@ pub(crate) fn risk(
         if batch.labels.is_empty() {
             continue;
         }
-        let features = model.features(pictures_to_see(&mut batch, &mut full, device));
+        let features = model.features(padded_images(&mut batch, &mut full, device));
         let features = features.slice(s![..batch.labels.len()]).into_data().convert::<f32>();
         values.extend(features.iter::<f32>());
         labels.extend(&batch.labels);

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use toml::Table;
 
 use crate::TrainError;
-use crate::device::device_for;
+use crate::device::Devices;
 use crate::recipe::Recipe;
 
 /// Which program made a run.
@@ -18,8 +18,8 @@ pub struct Provenance {
     pub version: String,
     /// Commit it was built from.
     pub commit: String,
-    /// Device as the user named it.
-    pub device: String,
+    /// The devices.
+    pub device: Devices,
 }
 
 /// Numbers that follow from model and data.
@@ -87,7 +87,7 @@ impl Plan {
         // First what can fail without reading pictures.
         recipe.clone().resolved().validate()?;
         ModelSpec::find(&recipe.model)?;
-        device_for(&made_by.device, recipe.train.precision, recipe.train.batch_size)?;
+        made_by.device.first_for(recipe.train.precision, recipe.train.batch_size)?;
         let data = recipe.data.parse::<DataSpec>()?.load_with(options)?;
         let plan = Self::of(recipe, made_by, &data)?;
         Ok((plan, data))
@@ -101,16 +101,16 @@ impl Plan {
         let recipe = recipe.resolved();
         recipe.validate()?;
         let spec = ModelSpec::find(&recipe.model)?;
-        let device = device_for(&made_by.device, recipe.train.precision, recipe.train.batch_size)?;
+        let device = made_by.device.first_for(recipe.train.precision, recipe.train.batch_size)?;
         let train_pictures = data.train.len();
         // An incomplete last step is left out: its batch statistics would be another net's.
         let steps_per_epoch = train_pictures / recipe.train.step_size();
         if steps_per_epoch == 0 {
-            return Err(TrainError::Mismatch(format!(
-                "train.batch_size × train.accumulate = {} is more than the {train_pictures} training pictures of {}",
-                recipe.train.step_size(),
-                recipe.data
-            )));
+            return Err(TrainError::StepTooLarge {
+                step_size: recipe.train.step_size(),
+                images: train_pictures,
+                data: recipe.data,
+            });
         }
         let own = [spec.resolution, spec.resolution, spec.input.channels];
         let given = data.shape.unwrap_or(own);
@@ -127,10 +127,8 @@ impl Plan {
         let input = Input { channels, classes: data.class_names.len() };
         let model = spec.init(input, 0, &device.autodiff());
         if recipe.train.drop_path > 0.0 && !model.has_shortcuts() {
-            return Err(TrainError::Mismatch(format!(
-                "train.drop_path = {}, but {} has no shortcuts that could be all that is left",
-                recipe.train.drop_path, recipe.model
-            )));
+            let (drop_path, model) = (recipe.train.drop_path, recipe.model);
+            return Err(TrainError::NoShortcuts { drop_path, model });
         }
         let derived = Derived {
             picture,

@@ -18,8 +18,8 @@ use std::path::{Path, PathBuf};
 
 use crate::TrainError;
 use crate::analysis::dissect::Dissection;
-use crate::run_dir::history::History;
-use crate::run_dir::write_atomic;
+use crate::files::write_atomic;
+use crate::run_dir::History;
 use crate::tune::Sqlite;
 
 use page::Page;

@@ -10,7 +10,7 @@ use super::plot::{HeatMap, Mark, Plot, Series, series};
 use crate::TrainError;
 use crate::analysis::dissect::stats::{Interval, Stat};
 use crate::analysis::dissect::{ArmResult, Dissection, RunResult, TauStat};
-use crate::run_dir::event::Part;
+use crate::run_dir::Split;
 use crate::run_dir::history::History;
 
 pub(super) fn plot(
@@ -62,8 +62,8 @@ pub(super) fn run(page: &mut Page, run: &History, name: &str) {
     ];
     page.figure(plot(&format!("Accuracy of {name}"), "", ["epoch", "top-1"], false, top1));
     layers(page, run, name);
-    for part in [Part::Train, Part::Val] {
-        let part_name = if part == Part::Train { "training" } else { "validation" };
+    for part in [Split::Train, Split::Val] {
+        let part_name = if part == Split::Train { "training" } else { "validation" };
         if let Some(risk) = run.risk(part) {
             page.figure(distances(
                 &format!("Distances to boundaries, {part_name} pictures of {name}"),
@@ -254,7 +254,7 @@ pub(super) fn dissection(page: &mut Page, found: &Dissection) -> Result<(), Trai
     if !found.correlations.is_empty() {
         let head = ["over", "risk on", "tau", "rank correlation with val − train error", "runs"];
         let rows = found.correlations.iter().map(|c| {
-            let part = if c.part == Part::Train { "training" } else { "validation" };
+            let part = if c.part == Split::Train { "training" } else { "validation" };
             vec![
                 c.over.clone(),
                 part.to_owned(),

@@ -11,8 +11,8 @@ use fixnorm_analysis::LayerMeasure;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
-use crate::run_dir::RunDir;
-use crate::run_dir::event::Event;
+use crate::run_dir::event::{EpochRecord, Event, MeasureRecord, RiskRecord, StepRecord};
+use crate::run_dir::layout::RunFiles;
 use crate::run_dir::tensorboard::EventWriter;
 
 /// How long the logs were at a checkpoint.
@@ -35,11 +35,11 @@ pub(crate) struct Logs {
 impl Logs {
     /// Opens the logs of a run, cut to `lengths`.
     pub(crate) fn open(
-        run: &RunDir,
+        run: &RunFiles,
         lengths: &LogLengths,
         every_steps: usize,
     ) -> Result<Self, TrainError> {
-        let path = run.metrics();
+        let path = run.metrics_path();
         let open = OpenOptions::new().create(true).append(true).open(&path);
         let metrics = open.map_err(TrainError::io("open", &path))?;
         metrics.set_len(lengths.metrics).map_err(TrainError::io("truncate", &path))?;
@@ -62,7 +62,8 @@ impl Logs {
 
     /// Records an event; of steps only every k-th.
     pub(crate) fn record(&mut self, event: &Event) -> Result<(), TrainError> {
-        if matches!(event, Event::Step { step, .. } if !step.is_multiple_of(self.every_steps)) {
+        if matches!(event, Event::Step(StepRecord { step, .. }) if !step.is_multiple_of(self.every_steps))
+        {
             return Ok(());
         }
         let mut line =
@@ -77,17 +78,17 @@ impl Logs {
 
     fn scalars(&mut self, event: &Event) -> std::io::Result<()> {
         match event {
-            Event::Step { step, lr, loss, .. } => {
+            Event::Step(StepRecord { step, lr, loss, .. }) => {
                 let values = [("train/loss", *loss as f32), ("train/lr", *lr as f32)];
                 self.events.scalars(*step as i64, &values)
             }
-            Event::Measure { step, layers } => {
+            Event::Measure(MeasureRecord { step, layers }) => {
                 let tags: Vec<_> = layers.iter().flat_map(layer_scalars).collect();
                 let values: Vec<_> =
                     tags.iter().map(|(tag, value)| (tag.as_str(), *value)).collect();
                 self.events.scalars(*step as i64, &values)
             }
-            Event::Epoch {
+            Event::Epoch(EpochRecord {
                 epoch,
                 step,
                 train_loss,
@@ -97,7 +98,7 @@ impl Logs {
                 val_top5,
                 images_per_second,
                 data_wait,
-            } => {
+            }) => {
                 let values = [
                     ("epoch/number", *epoch as f32),
                     ("epoch/train_loss", *train_loss as f32),
@@ -112,7 +113,7 @@ impl Logs {
                 self.events.scalars(*step as i64 - 1, &values)?;
                 self.events.flush()
             }
-            Event::Risk { step, part, risk: Some(risk), .. } => {
+            Event::Risk(RiskRecord { step, part, risk: Some(risk), .. }) => {
                 let part = part.name();
                 let tags = risk
                     .risk
@@ -123,14 +124,14 @@ impl Logs {
                     tags.iter().map(|(tag, value)| (tag.as_str(), *value)).collect();
                 self.events.scalars(*step as i64 - 1, &values)
             }
-            Event::Risk { risk: None, .. } => Ok(()),
+            Event::Risk(RiskRecord { risk: None, .. }) | Event::Unknown => Ok(()),
             Event::End(summary) => {
                 if let Some(top1) = summary.test_top1 {
                     self.events.scalar("test/top1", top1 as f32, summary.steps as i64 - 1)?;
                 }
                 self.events.flush()
             }
-            Event::Start { .. }
+            Event::Start(_)
             | Event::Init(_)
             | Event::BadPictures { .. }
             | Event::Checkpoint { .. }

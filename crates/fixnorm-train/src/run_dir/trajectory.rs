@@ -12,8 +12,8 @@ use fixnorm_analysis::Trajectory;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
+use crate::run_dir::layout::RunFiles;
 
-const NAME: &str = "trajectory.bin";
 const VERSION: u32 = 1;
 
 #[derive(Serialize, Deserialize)]
@@ -32,7 +32,7 @@ pub(crate) struct TrajectoryLog {
 impl TrajectoryLog {
     /// Opens the record of the run in `root`, cut after `steps` steps.
     pub(crate) fn open(root: &Path, weights: &[String], steps: usize) -> Result<Self, TrainError> {
-        let path = root.join(NAME);
+        let path = RunFiles::new(root).trajectory_path();
         let open =
             OpenOptions::new().create(true).truncate(false).read(true).write(true).open(&path);
         let mut file = open.map_err(TrainError::io("open", &path))?;
@@ -78,7 +78,7 @@ impl TrajectoryLog {
 /// # Errors
 /// No record there, or one that is torn.
 pub fn read(root: &Path) -> Result<Trajectory, TrainError> {
-    let path = root.join(NAME);
+    let path = RunFiles::new(root).trajectory_path();
     let bytes = std::fs::read(&path).map_err(TrainError::io("read", &path))?;
     let end = bytes.iter().position(|&byte| byte == b'\n').unwrap_or(bytes.len());
     let header: Header =
@@ -137,7 +137,7 @@ mod tests {
         assert!(error.contains("from the start of a run"), "{error}");
         let mut log = TrajectoryLog::open(dir.path(), &weights, 0).unwrap();
         log.record(0.1, &[("a".to_owned(), 1.0)]).unwrap();
-        let path = dir.path().join(NAME);
+        let path = RunFiles::new(dir.path()).trajectory_path();
         let bytes = std::fs::read(&path).unwrap();
         for cut in [bytes.len() - 3, bytes.len() - 8, 4] {
             std::fs::write(&path, &bytes[..cut]).unwrap();

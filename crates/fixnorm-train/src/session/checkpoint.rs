@@ -1,5 +1,5 @@
-//! Checkpoints: everything a run needs to go on to the same bits.
-//! Not here: when one is made (`run.rs`).
+//! Checkpoints: everything a run needs to resume to the same bits.
+//! Not here: when one is written (`train.rs`).
 //!
 //! A checkpoint is a directory `step-00000123`, written under another name and renamed when it is
 //! whole: one that has its name is complete.
@@ -15,21 +15,22 @@ use fixnorm_nn::Classifier;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
+use crate::files::{read_json, sync_dir, write_json, write_synced};
 use crate::run_dir::logs::LogLengths;
-use crate::run_dir::{read_json, sync_dir, write_json, write_synced};
-use crate::session::step::EpochSums;
+use crate::session::metrics::Totals;
 
 /// Where a run stands.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Progress {
     /// Steps taken.
     pub(crate) step: usize,
-    /// The epoch at hand.
+    /// The current epoch.
     pub(crate) epoch: usize,
     /// Batches of it that are done.
     pub(crate) batch: usize,
-    /// Loss and hits of those.
-    pub(crate) sums: EpochSums,
+    /// Their loss and correct predictions.
+    #[serde(rename = "sums")]
+    pub(crate) totals: Totals,
     /// The last finished epoch.
     pub(crate) last: Option<EpochResult>,
     /// Seconds spent training, over all sessions.
@@ -38,7 +39,7 @@ pub(crate) struct Progress {
     pub(crate) logs: LogLengths,
 }
 
-/// What a finished epoch came to.
+/// Loss and accuracy of a finished epoch.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub(crate) struct EpochResult {
     pub(crate) train_loss: f64,

@@ -7,9 +7,10 @@ use burn::module::Module;
 use fixnorm_data::{DataSet, Loader};
 use serde::Serialize;
 
-use crate::evaluate::{Order, loader, pictures};
+use crate::evaluate::batch::images;
+use crate::evaluate::loader::{Order, loader};
 use crate::recipe::Base;
-use crate::session::run::{Prepared, train_config};
+use crate::session::prepare::{Prepared, train_config};
 use crate::{Plan, TrainError};
 
 /// Steps that are measured, after two that are not.
@@ -74,7 +75,7 @@ pub fn estimate(plan: &Plan, data: &DataSet, prepared: Prepared) -> Result<Estim
         let mut batch = batch?;
         if !batch.labels.is_empty() {
             seen += batch.labels.len();
-            model.forward(pictures(&mut batch, &device)).into_data();
+            model.forward(images(&mut batch, &device)).into_data();
         }
     }
     let passes = 1.0 + f64::from(u8::from(recipe.eval.flip));

@@ -63,12 +63,11 @@ impl Follower {
         let layers: Vec<String> = with(Role::ScaleInvariant).map(|p| p.path.clone()).collect();
         let head = with(Role::Head).map(|p| p.path.clone()).next().filter(|_| replay.head);
         if plan.derived.steps > record.steps() {
-            return Err(TrainError::Mismatch(format!(
-                "replay.run = {}: its record has {} steps, and this run takes {}",
-                replay.run,
-                record.steps(),
-                plan.derived.steps
-            )));
+            return Err(TrainError::ReplayTooShort {
+                run: replay.run.clone(),
+                recorded: record.steps(),
+                steps: plan.derived.steps,
+            });
         }
         for path in layers.iter().chain(&head) {
             record.norm(0, path)?;

@@ -1,24 +1,35 @@
 //! Training: one process's part of a run.
-//! Not here: what a run directory looks like (`run_dir`).
+//! Not here: the files of a run directory (`run_dir`).
 //!
 //! ```text
-//! start, resume                          run.rs
-//! epochs, validation, checkpoints        train.rs
-//! one step, on one device or several     step.rs, replicas.rs
-//! a step's norms and rates from a record follow.rs
-//! moving average of the weights          ema.rs, average.rs
-//! checkpoints                            checkpoint.rs
-//! time and disk space of a planned run   estimate.rs
+//! model, roles and optimizer before the first step  prepare.rs
+//! start, resume                                     run.rs
+//! epochs, validation, checkpoints, the result       train.rs
+//! the loaders, the list of skipped images           images.rs
+//! how a session is stopped and ends                 outcome.rs
+//! one step, on one device or several                step.rs, gradient.rs, replicas.rs
+//! loss and accuracy of steps                        metrics.rs
+//! rates and norms from another run's record         follow.rs
+//! moving averages of models                         ema.rs, average.rs
+//! checkpoints                                       checkpoint.rs
+//! time and disk space of a planned run              estimate.rs
 //! ```
 
 mod average;
-pub(crate) mod checkpoint;
+mod checkpoint;
 mod ema;
 pub mod estimate;
 mod follow;
+pub(crate) mod gradient;
+mod images;
+mod metrics;
+mod outcome;
+pub(crate) mod prepare;
 pub(crate) mod replicas;
-pub mod run;
+mod run;
 pub(crate) mod step;
 mod train;
 
-pub use run::{prepare, resume, start};
+pub use outcome::{Outcome, Stop};
+pub use prepare::{Prepared, prepare};
+pub use run::{resume, start};

@@ -1,8 +1,8 @@
-//! Further devices: each has a thread, gets a copy of the model at every step, and gives the gradient of its share of the
-//! pictures.
+//! Further devices: each has a thread, receives a copy of the model at every step, and returns the gradient of its share of
+//! the images.
 //!
-//! Weights are updated on the first device alone, so the copies are the same by construction, on devices of any kind. What
-//! crosses from device to device is a model there and a gradient back, by one thread and so in one order.
+//! Weights are updated on the first device alone, so the copies are equal by construction, on devices of any kind. A model
+//! goes to each device and a gradient comes back, by one thread and so in one order.
 //! Not here: the step (`step.rs`).
 
 use std::panic::resume_unwind;
@@ -13,46 +13,47 @@ use burn::module::Module;
 use burn::tensor::Device;
 use fixnorm_nn::{Classifier, Criterion, Peer};
 
-use crate::session::step::{Found, Shown};
+use crate::session::gradient::{Gradient, Share};
 
-/// A copy of the model, and what to show it.
+/// A copy of the model, and its batches.
 struct Task {
     model: Classifier,
-    batches: Vec<Shown>,
+    batches: Vec<Share>,
     /// Batches of the step on all devices.
     of: usize,
 }
 
-/// The copy, whose running statistics have learned, and what it found.
-pub(crate) type Done = (Classifier, Found);
+/// The copy, with updated running statistics, and its gradient.
+pub(crate) type Done = (Classifier, Gradient);
 
 /// The further devices.
 #[derive(Default)]
 pub(crate) struct Replicas {
     replicas: Vec<Replica>,
-    /// The first device's place, where all normalize together.
+    /// The first device's place in synchronized batch norm.
     peer: Option<Peer>,
 }
 
 impl Replicas {
-    /// On `devices`, which are without autodiff; `together` they normalize by the statistics of all their pictures.
+    /// Starts a thread for each of `devices`, which are without autodiff; `together` synchronizes batch norm among them.
     pub(crate) fn new(devices: Vec<Device>, criterion: Criterion, together: bool) -> Self {
         let count = 1 + devices.len();
-        let mut peers = match together && count > 1 {
-            true => Peer::group(count).into_iter().map(Some).collect(),
-            false => vec![None; count],
+        let mut peers = if together && count > 1 {
+            Peer::group(count).into_iter().map(Some).collect()
+        } else {
+            vec![None; count]
         };
         let peer = peers.remove(0);
         let replica = |(device, peer)| Replica::new(device, criterion, peer);
         Self { replicas: devices.into_iter().zip(peers).map(replica).collect(), peer }
     }
 
-    /// How many there are.
+    /// Number of further devices.
     pub(crate) fn len(&self) -> usize {
         self.replicas.len()
     }
 
-    /// The first device's place, where all normalize together.
+    /// The first device's place in synchronized batch norm.
     pub(crate) fn peer(&self) -> Option<&Peer> {
         self.peer.as_ref()
     }
@@ -61,7 +62,7 @@ impl Replicas {
     pub(crate) fn start(
         &self,
         model: &Classifier,
-        shares: impl Iterator<Item = Vec<Shown>>,
+        shares: impl Iterator<Item = Vec<Share>>,
         of: usize,
     ) {
         for (replica, share) in self.replicas.iter().zip(shares) {
@@ -69,7 +70,7 @@ impl Replicas {
         }
     }
 
-    /// Waits until they are done, one after the other.
+    /// Waits for their gradients, one after the other.
     pub(crate) fn finish(&mut self) -> impl Iterator<Item = Done> {
         self.replicas.iter_mut().map(Replica::finish)
     }
@@ -79,7 +80,7 @@ impl Replicas {
 struct Replica {
     /// With autodiff.
     device: Device,
-    /// None once there is nothing more to do.
+    /// None once the replica ends.
     tasks: Option<Sender<Task>>,
     done: Receiver<Done>,
     thread: Option<JoinHandle<()>>,
@@ -93,9 +94,10 @@ impl Replica {
         let own = device.clone();
         let thread = std::thread::spawn(move || {
             for Task { model, batches, of } in to_do {
-                let found = Found::of(&model, criterion, batches, of, &own, peer.as_ref());
+                let gradient =
+                    Gradient::compute(&model, criterion, batches, of, &own, peer.as_ref());
                 // The run has ended: nobody wants it.
-                if finished.send((model, found)).is_err() {
+                if finished.send((model, gradient)).is_err() {
                     return;
                 }
             }
@@ -104,15 +106,15 @@ impl Replica {
     }
 
     /// Starts on its share of a step's `of` batches.
-    fn start(&self, model: &Classifier, batches: Vec<Shown>, of: usize) {
+    fn start(&self, model: &Classifier, batches: Vec<Share>, of: usize) {
         // By way of `valid`: a mere clone shares its running statistics, which would move along.
         let model = model.valid().train().fork(&self.device);
         let tasks = self.tasks.as_ref().expect("tasks end with the replica");
-        // A thread that has ended tells why when it is waited for.
+        // A thread that has ended reports why in `finish`.
         let _ = tasks.send(Task { model, batches, of });
     }
 
-    /// Waits until it is done.
+    /// Waits for its gradient.
     fn finish(&mut self) -> Done {
         match self.done.recv() {
             Ok(done) => done,

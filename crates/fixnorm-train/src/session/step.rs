@@ -1,252 +1,77 @@
-//! One training step, and the sums of an epoch.
-//! Not here: when to stop, save or validate (`train.rs`), further devices (`replicas.rs`).
+//! One training step: gradients on every device, then the update on the first.
+//! Not here: the gradient of a batch (`gradient.rs`), further devices (`replicas.rs`), when to stop, save or validate
+//! (`train.rs`).
 
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::Module;
-use burn::optim::{GradientsAccumulator, GradientsParams, ModuleOptimizer};
+use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Int, Tensor};
 use fixnorm::{Roles, clip_grad_norm};
 use fixnorm_analysis::measure::gradient_norms;
 use fixnorm_data::Batch;
-use fixnorm_nn::{Classifier, Criterion, Peer, StepRng, Targets};
-use serde::{Deserialize, Serialize};
+use fixnorm_nn::{Classifier, Criterion, StepRng};
 
-use crate::evaluate::{as_large, labels, on_device, pictures};
 use crate::session::average::{Of, toward};
+use crate::session::gradient::{Gradient, Share, gradients, is_read_at_once};
+use crate::session::metrics::StepMetrics;
 use crate::session::replicas::Replicas;
 
-/// Loss and hits of an epoch so far.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
-pub(crate) struct EpochSums {
-    loss: f64,
-    hits: usize,
-    pub(crate) pictures: usize,
-}
-
-impl EpochSums {
-    fn add(&mut self, loss: f64, hits: usize, pictures: usize) {
-        self.loss += loss * pictures as f64;
-        self.hits += hits;
-        self.pictures += pictures;
-    }
-
-    pub(crate) fn join(&mut self, other: Self) {
-        self.loss += other.loss;
-        self.hits += other.hits;
-        self.pictures += other.pictures;
-    }
-
-    pub(crate) fn loss(&self) -> f64 {
-        self.loss / self.pictures as f64
-    }
-
-    pub(crate) fn top1(&self) -> f64 {
-        self.hits as f64 / self.pictures as f64
-    }
-}
-
-/// What a step was like. Its numbers are the device's until they are read.
-pub(crate) struct Stepped {
-    parts: Vec<Part>,
-    /// By path, where they were asked for.
-    pub(crate) gradient_norms: Vec<(String, f64)>,
-}
-
-/// Of a batch of a step: the mean loss, and how many pictures were told right, both `[1]`.
-struct Part {
-    loss: Tensor<1>,
-    hits: Tensor<1>,
-    pictures: usize,
-}
-
-impl Stepped {
-    /// The sums of each of these steps. A GPU is waited for, once for all of them.
-    pub(crate) fn read(steps: &[&Self]) -> Vec<EpochSums> {
-        let parts = steps.iter().flat_map(|step| &step.parts);
-        let numbers = parts.flat_map(|part| [part.loss.clone(), part.hits.clone()]).collect();
-        let numbers: Vec<f32> = Tensor::cat(numbers, 0).into_data().iter().collect();
-        let mut numbers = numbers.chunks_exact(2);
-        let mut sums = |step: &&Self| {
-            let mut sums = EpochSums::default();
-            for (part, numbers) in step.parts.iter().zip(&mut numbers) {
-                sums.add(f64::from(numbers[0]), numbers[1] as usize, part.pictures);
-            }
-            sums
-        };
-        steps.iter().map(&mut sums).collect()
-    }
-
-    /// The loss, which a GPU is waited for.
-    pub(crate) fn loss(&self) -> f64 {
-        Self::read(&[self])[0].loss()
-    }
-}
-
-/// What a batch's pictures show, on `device`.
-pub(crate) fn targets(batch: &Batch, device: &Device) -> Targets {
-    let mixed = batch.mixed.as_ref();
-    Targets {
-        labels: labels(batch, device),
-        mixed: mixed.map(|mixed| (on_device(&mixed.labels, device), f64::from(mixed.lambda))),
-    }
-}
-
-/// A batch, and what is drawn at random for it.
-pub(crate) type Shown = (Batch, StepRng);
-
-/// What batches came to.
-pub(crate) struct Found {
-    parts: Vec<Part>,
-    /// The sum of their gradients; on a CPU none if a loss is not finite.
-    grads: Option<GradientsParams>,
-}
-
-impl Found {
-    /// What batches come to, of all `of` of a step, on `device`; with a peer, together with the other devices.
-    pub(crate) fn of(
-        model: &Classifier,
-        criterion: Criterion,
-        batches: Vec<Shown>,
-        of: usize,
-        device: &Device,
-        peer: Option<&Peer>,
-    ) -> Self {
-        let Some(peer) = peer else {
-            return Self::of_all(model, criterion, batches, of, device);
-        };
-        let found = peer.run(|| Self::of_all(model, criterion, batches, of, device));
-        if found.grads.is_none() {
-            // The others may be on their ways back.
-            peer.leave();
-        }
-        found
-    }
-
-    fn of_all(
-        model: &Classifier,
-        criterion: Criterion,
-        batches: Vec<Shown>,
-        of: usize,
-        device: &Device,
-    ) -> Self {
-        let (mut all, mut parts) = (GradientsAccumulator::new(), vec![]);
-        for (mut batch, rng) in batches {
-            let targets = targets(&batch, device);
-            let x = pictures(&mut batch, device);
-            let (loss, logits, grads) = gradients(model, criterion, x, &targets, rng, of);
-            let labels = targets.labels.inner();
-            let hits = as_large(logits.inner(), labels).equal_scalar(1).int().sum().float();
-            parts.push(Part { loss: loss.inner(), hits, pictures: batch.labels.len() });
-            match grads {
-                Some(grads) => all.accumulate(model, grads),
-                None => return Self { parts, grads: None },
-            }
-        }
-        Self { parts, grads: Some(all.grads()) }
-    }
-
-    /// With what a copy of `model` on another device found, taken to this one.
-    pub(crate) fn join(mut self, other: Self, model: &Classifier, device: &Device) -> Self {
-        let plain = device.clone().inner();
-        self.parts.extend(other.parts.into_iter().map(|part| Part {
-            loss: part.loss.to_device(&plain),
-            hits: part.hits.to_device(&plain),
-            ..part
-        }));
-        self.grads = self.grads.zip(other.grads).map(|(own, others)| {
-            let mut all = GradientsAccumulator::new();
-            all.accumulate(model, own);
-            all.accumulate(model, others.to_device(&plain, model));
-            all.grads()
-        });
-        self
-    }
-}
-
-/// Loss and logits of a batch, and what it adds to the mean gradient of `of` such batches; on a CPU none if the loss is not
-/// finite. Elsewhere looking at it would wait for the device.
-fn gradients(
-    model: &Classifier,
-    criterion: Criterion,
-    x: Tensor<4>,
-    targets: &Targets,
-    rng: StepRng,
-    of: usize,
-) -> (Tensor<1>, Tensor<2>, Option<GradientsParams>) {
-    let at_hand = is_at_hand(&x.device());
-    let logits = model.forward_train(x, rng);
-    let loss = criterion.forward(logits.clone(), targets);
-    if at_hand && !loss.clone().into_scalar::<f64>().is_finite() {
-        return (loss, logits, None);
-    }
-    let part = match of {
-        1 => loss.clone(),
-        _ => loss.clone().div_scalar(of as f64),
-    };
-    let grads = GradientsParams::from_grads(part.backward(), model);
-    (loss, logits, Some(grads))
-}
-
-/// Whether reading a number of this device, which has autodiff, waits for nothing.
-fn is_at_hand(device: &Device) -> bool {
-    device.clone().inner() == Device::flex()
-}
-
-/// Model and optimizer, which a step takes and gives back.
+/// Model and optimizer. A step consumes the learner and returns it.
 pub(crate) struct Learner {
     pub(crate) model: Classifier,
     pub(crate) optimizer: ModuleOptimizer,
     pub(crate) criterion: Criterion,
     /// Largest norm of a gradient; 0 for any.
     pub(crate) clip_norm: f64,
-    /// Decides, with the step, what is dropped.
+    /// Decides, with the step, what dropout and drop path leave out.
     pub(crate) seed: u64,
-    /// With autodiff.
+    /// The first device, with autodiff.
     pub(crate) device: Device,
-    /// Further devices to share batches with.
+    /// Further devices that share the batches.
     pub(crate) replicas: Replicas,
 }
 
 impl Learner {
-    /// Whether reading a number waits for nothing.
-    pub(crate) fn is_at_hand(&self) -> bool {
-        is_at_hand(&self.device)
+    /// Whether values are read without waiting for the device.
+    pub(crate) fn is_read_at_once(&self) -> bool {
+        is_read_at_once(&self.device)
     }
 
-    /// Takes step number `step` on the mean gradient of `batches`, which are of one size, and returns what it was like. On a
-    /// CPU a loss that is not finite leaves everything as it was. Gradients are measured, before they are clipped, where there
-    /// are roles that name the weights.
+    /// Takes step number `step` on the mean gradient of `batches`, which are of one size, and returns its metrics. On a CPU
+    /// a loss that is not finite leaves model and optimizer unchanged. With `measured`, the norms of the gradients of these
+    /// weights are returned, as they are before clipping.
     pub(crate) fn step(
         mut self,
         batches: Vec<Batch>,
         step: usize,
         lr: impl Into<ModuleLearningRate>,
         measured: Option<&Roles>,
-    ) -> (Self, Stepped) {
+    ) -> (Self, StepMetrics) {
         let of = batches.len() * (1 + self.replicas.len());
         let mut shares = self.shares(batches, step).into_iter();
         let own = shares.next().expect("there is a first device");
         self.replicas.start(&self.model, shares, of);
         let (device, peer) = (&self.device, self.replicas.peer());
-        let mut found = Found::of(&self.model, self.criterion, own, of, device, peer);
+        let mut gradient = Gradient::compute(&self.model, self.criterion, own, of, device, peer);
         for (joined, (copy, others)) in (1..).zip(self.replicas.finish()) {
-            found = found.join(others, &self.model, device);
-            // The mean of them all, as if each copy had seen all pictures.
+            gradient = gradient.add(others, &self.model, device);
+            // The mean of the running statistics, as if each copy had seen all images.
             let model = self.model.valid().train();
             self.model = toward(model, &copy, 1.0 / f64::from(joined + 1), Of::Statistics);
         }
-        let Found { parts, grads } = found;
+        let Gradient { batches, grads } = gradient;
         let Some(grads) = grads else {
-            return (self, Stepped { parts, gradient_norms: vec![] });
+            return (self, StepMetrics { batches, gradient_norms: vec![] });
         };
         let norms = measured.map(|roles| gradient_norms(&self.model, roles, &grads));
-        (self.update(grads, lr), Stepped { parts, gradient_norms: norms.unwrap_or_default() })
+        let metrics = StepMetrics { batches, gradient_norms: norms.unwrap_or_default() };
+        (self.update(grads, lr), metrics)
     }
 
     /// The batches of step number `step`, shared evenly among the devices, the first one's first.
-    fn shares(&self, batches: Vec<Batch>, step: usize) -> Vec<Vec<Shown>> {
+    fn shares(&self, batches: Vec<Batch>, step: usize) -> Vec<Vec<Share>> {
         let (count, devices) = (batches.len(), 1 + self.replicas.len());
-        let mut shares: Vec<Vec<Shown>> = vec![vec![]; devices];
+        let mut shares: Vec<Vec<Share>> = vec![vec![]; devices];
         for (part, batch) in batches.into_iter().enumerate() {
             for (device, batch) in batch.split(devices).into_iter().enumerate() {
                 let draw = (step * count + part) * devices + device;
@@ -257,7 +82,7 @@ impl Learner {
     }
 
     /// Takes step number `step` on one batch, on the first device, and returns its loss. On a CPU a loss that is not finite
-    /// leaves everything as it was.
+    /// leaves model and optimizer unchanged.
     pub(crate) fn step_on(
         self,
         x: Tensor<4>,
@@ -354,13 +179,13 @@ mod tests {
         let whole = joined((0..4).map(part));
         let step = |batches| {
             let (learner, stepped) = learner(0.0).step(batches, 0, 0.5, None);
-            (weights(&learner), stepped.loss(), Stepped::read(&[&stepped])[0])
+            (weights(&learner), stepped.loss(), StepMetrics::read(&[&stepped])[0])
         };
-        let (in_parts, loss, sums) = step((0..4).map(part).collect());
-        let (at_once, whole_loss, whole_sums) = step(vec![whole]);
+        let (in_parts, loss, totals) = step((0..4).map(part).collect());
+        let (at_once, whole_loss, whole_totals) = step(vec![whole]);
         let first = step(vec![part(0)]).0;
         assert!((loss - whole_loss).abs() < 1e-6, "{loss} {whole_loss}");
-        assert_eq!((sums.hits, sums.pictures), (whole_sums.hits, whole_sums.pictures));
+        assert_eq!((totals.correct, totals.images), (whole_totals.correct, whole_totals.images));
         let apart = farthest(&in_parts, &at_once);
         assert!(apart < 1e-5, "{apart}");
         // The parts' own gradients are not those of the whole.
@@ -371,9 +196,9 @@ mod tests {
     fn steps_are_read_in_their_order() {
         let (first, one) = learner(0.0).step(vec![part(0), part(1)], 0, 0.5, None);
         let (_, other) = first.step(vec![part(2)], 1, 0.5, None);
-        let both = Stepped::read(&[&one, &other]);
-        assert_eq!(both, [Stepped::read(&[&one])[0], Stepped::read(&[&other])[0]]);
-        assert_eq!((both[0].pictures, both[1].pictures), (16, 8));
+        let both = StepMetrics::read(&[&one, &other]);
+        assert_eq!(both, [StepMetrics::read(&[&one])[0], StepMetrics::read(&[&other])[0]]);
+        assert_eq!((both[0].images, both[1].images), (16, 8));
         assert!(both[0].loss() != both[1].loss());
     }
 
@@ -414,7 +239,7 @@ mod tests {
                 let batches = vec![joined((0..4).map(part)), joined((4..8).map(part))];
                 let stepped;
                 (learner, stepped) = learner.step(batches, step, 0.1, None);
-                read.push(Stepped::read(&[&stepped])[0]);
+                read.push(StepMetrics::read(&[&stepped])[0]);
             }
             (weights(&learner), read)
         };
@@ -424,7 +249,7 @@ mod tests {
             assert!(farthest(&one, &several) < 1e-4, "{devices}: {}", farthest(&one, &several));
             for (one, several) in read.iter().zip(&read_there) {
                 assert!((one.loss() - several.loss()).abs() < 1e-5, "{one:?} {several:?}");
-                assert_eq!((one.hits, one.pictures), (several.hits, several.pictures));
+                assert_eq!((one.correct, one.images), (several.correct, several.images));
             }
         }
         // They are not each other's first step.

@@ -1,5 +1,6 @@
 //! One process's part of a run: epochs, validation, checkpoints, the result.
-//! Not here: a step (`step.rs`), what is saved (`checkpoint.rs`), what is logged (`run_dir/logs.rs`).
+//! Not here: a step (`step.rs`), the images (`images.rs`), what a checkpoint holds (`checkpoint.rs`), what is logged
+//! (`run_dir/logs.rs`).
 
 use std::path::PathBuf;
 use std::sync::atomic::Ordering;
@@ -10,29 +11,35 @@ use fixnorm::{LrSchedule, Role, Roles};
 use fixnorm_analysis::WeightSnapshot;
 use fixnorm_analysis::measure::weight_norms;
 use fixnorm_analysis::replay::with_norms;
-use fixnorm_data::{BadImage, Batch, DataError, DataSet, Loader};
+use fixnorm_data::{BadImage, Batch, DataError, DataSet};
 use fixnorm_nn::Classifier;
 
+use crate::evaluate::evaluate;
 use crate::evaluate::risk::risk;
-use crate::evaluate::{Order, evaluate, loader};
 use crate::recipe::Train;
-use crate::run_dir::event::{Event, Initialized, Observer, Part};
+use crate::run_dir::event::{
+    EpochRecord, Event, Initialized, MeasureRecord, Observer, RiskRecord, Running, Start,
+    StepRecord,
+};
 use crate::run_dir::logs::Logs;
 use crate::run_dir::trajectory::TrajectoryLog;
-use crate::run_dir::{RunDir, Skipped};
+use crate::run_dir::{RunDir, Split, Summary};
 use crate::session::checkpoint::{Checkpoints, EpochResult, Progress};
 use crate::session::ema::Ema;
 use crate::session::follow::{Follower, Rates};
-use crate::session::run::{Outcome, Prepared, Stop, Summary, train_config};
-use crate::session::step::{Learner, Stepped};
+use crate::session::images::Images;
+use crate::session::metrics::StepMetrics;
+use crate::session::outcome::{Outcome, Stop};
+use crate::session::prepare::Prepared;
+use crate::session::step::Learner;
 use crate::weights::bundle;
 use crate::{Evaluation, Plan, TrainError};
 
 /// How fast an epoch's training was.
 struct Speed {
-    /// Pictures a second.
+    /// Images a second.
     images_per_second: f64,
-    /// Share of the time in which steps waited for pictures.
+    /// Share of the time in which steps waited for images.
     data_wait: f64,
 }
 
@@ -46,27 +53,21 @@ pub(crate) struct Session<'a> {
     ema: Option<Ema>,
     progress: Progress,
     schedule: LrSchedule,
-    train: Loader,
-    val: Loader,
-    test: Option<Loader>,
-    /// Training and validation pictures to measure the risk on.
-    risk_loaders: (Loader, Loader),
-    /// The run whose record is followed.
+    images: Images,
+    /// The record of another run that is followed.
     follower: Option<Follower>,
     trajectory: Option<TrajectoryLog>,
     checkpoints: Checkpoints,
     logs: Logs,
-    /// Steps whose numbers the device still has.
+    /// Steps whose metrics are still on the device.
     unread: Vec<Unread>,
-    /// Pictures that cannot be read, over all sessions.
-    skipped: Vec<Skipped>,
 }
 
-/// A step whose numbers the device still has.
+/// A step whose metrics are still on the device.
 struct Unread {
     step: usize,
     lr: f64,
-    stepped: Stepped,
+    metrics: StepMetrics,
     start: Instant,
 }
 
@@ -90,80 +91,53 @@ impl<'a> Session<'a> {
                 ema.set_model(Checkpoints::load_ema(&path, ema.model().clone())?);
             }
         }
-        let unchanged = |source, order| {
-            let pictures = (plan.normalization(), plan.derived.resize);
-            let Train { batch_size, .. } = recipe.train;
-            loader(source, plan.derived.picture, pictures, batch_size, &recipe.loader, order)
-        };
         let weights =
             || weight_norms(&learner.model, &roles).into_iter().map(|(path, _)| path).collect();
         let trajectory: Option<Vec<String>> = recipe.log.trajectory.then(weights);
-        let session = Self {
+        Ok(Self {
+            images: Images::new(plan, data, &dir)?,
             follower: Follower::open(plan, &roles)?,
             trajectory: trajectory
                 .map(|weights| TrajectoryLog::open(dir.root(), &weights, progress.step))
                 .transpose()?,
-            risk_loaders: (
-                unchanged(data.train.clone(), Order::Shuffled)?,
-                unchanged(data.val.clone(), Order::Shuffled)?,
-            ),
             roles,
             initialized,
             learner: Some(learner),
             ema,
             schedule: plan.lr_schedule(),
-            train: Loader::new(data.train.clone(), plan.derived.train_picture, train_config(plan))?,
-            val: unchanged(data.val.clone(), Order::Given)?,
-            test: data.test.clone().map(|test| unchanged(test, Order::Given)).transpose()?,
-            checkpoints: Checkpoints::new(dir.checkpoints(), recipe.checkpoint.keep_last),
-            logs: Logs::open(&dir, &progress.logs, recipe.log.every_steps)?,
+            checkpoints: Checkpoints::new(
+                dir.files().checkpoints_path(),
+                recipe.checkpoint.keep_last,
+            ),
+            logs: Logs::open(dir.files(), &progress.logs, recipe.log.every_steps)?,
             unread: vec![],
-            skipped: dir.bad_pictures()?,
             plan,
             dir,
             progress,
-        };
-        // A checkpoint keeps its place in an epoch, and with it how many bad pictures came before.
-        for part in [Part::Train, Part::Val, Part::Test] {
-            if let Some(loader) = session.loader(part) {
-                let own = session.skipped.iter().filter(|skipped| skipped.part == part);
-                loader.remember(own.map(|skipped| skipped.picture.clone()).collect())?;
-            }
-        }
-        Ok(session)
+        })
     }
 
-    fn loader(&self, part: Part) -> Option<&Loader> {
-        match part {
-            Part::Train => Some(&self.train),
-            Part::Val => Some(&self.val),
-            Part::Test => self.test.as_ref(),
-        }
-    }
-
-    /// Lists pictures that were skipped.
+    /// Lists images that were skipped.
     fn note_bad(
         &mut self,
-        part: Part,
-        pictures: Vec<BadImage>,
+        part: Split,
+        bad: Vec<BadImage>,
         observer: &mut dyn Observer,
     ) -> Result<(), TrainError> {
-        let known = |bad: &BadImage| {
-            let mut listed = self.skipped.iter().filter(|skipped| skipped.part == part);
-            listed.any(|skipped| skipped.picture.index == bad.index)
-        };
-        let pictures: Vec<_> = pictures.into_iter().filter(|bad| !known(bad)).collect();
+        let pictures = self.images.skip(part, bad, &self.dir)?;
         if pictures.is_empty() {
             return Ok(());
         }
-        self.skipped
-            .extend(pictures.iter().map(|picture| Skipped { part, picture: picture.clone() }));
-        self.dir.save_bad_pictures(&self.skipped)?;
         self.emit(Event::BadPictures { part, pictures }, observer)
     }
 
-    /// An error of the data; pictures that made it one are listed first.
-    fn failed(&mut self, part: Part, error: TrainError, observer: &mut dyn Observer) -> TrainError {
+    /// An error of the data; the images that caused it are listed first.
+    fn failed(
+        &mut self,
+        part: Split,
+        error: TrainError,
+        observer: &mut dyn Observer,
+    ) -> TrainError {
         match error {
             TrainError::Data(DataError::TooManyBad { bad, images, max_bad, allowed }) => {
                 let noted = self.note_bad(part, bad.clone(), observer);
@@ -181,7 +155,7 @@ impl<'a> Session<'a> {
     ) -> Result<Outcome, TrainError> {
         let derived = &self.plan.derived;
         let weights = || self.roles.params.iter().filter(|param| param.is_weight());
-        let start = Event::Start {
+        let start = Event::Start(Start {
             model: self.plan.recipe.model.clone(),
             data: self.plan.recipe.data.clone(),
             params: derived.params,
@@ -191,7 +165,7 @@ impl<'a> Session<'a> {
             steps_per_epoch: derived.steps_per_epoch,
             step: self.progress.step,
             out: self.dir.root().to_owned(),
-        };
+        });
         self.emit(start, observer)?;
         if let Some(initialized) = self.initialized.take() {
             self.emit(Event::Init(initialized), observer)?;
@@ -214,39 +188,39 @@ impl<'a> Session<'a> {
     }
 
     fn learner(&self) -> &Learner {
-        self.learner.as_ref().expect("a step gives the learner back")
+        self.learner.as_ref().expect("a step returns the learner")
     }
 
     fn model(&self) -> &Classifier {
         &self.learner().model
     }
 
-    /// The model that results are of: the average, where there is one.
+    /// The model that is evaluated and exported: the moving average, where there is one.
     fn result_model(&self) -> &Classifier {
         self.ema.as_ref().map_or_else(|| self.model(), Ema::model)
     }
 
-    /// Trains to the end of the epoch at hand; false if it was asked to stop before.
+    /// Trains to the end of the current epoch; false if it was asked to stop before.
     fn epoch(&mut self, observer: &mut dyn Observer, stop: &Stop) -> Result<bool, TrainError> {
         let (start, before) = (Instant::now(), self.progress.seconds);
-        let (mut training, mut waited, mut pictures) = (Duration::ZERO, Duration::ZERO, 0);
+        let (mut training, mut waited, mut images) = (Duration::ZERO, Duration::ZERO, 0);
         let every = self.plan.recipe.checkpoint.every_steps;
         let mut since = Instant::now();
         let count = self.plan.recipe.train.accumulate;
-        let pictures_of = self.plan.train_picture(self.progress.epoch);
-        let loader = self.train.in_shape(pictures_of)?;
+        let shape = self.plan.train_picture(self.progress.epoch);
+        let loader = self.images.train.in_shape(shape)?;
         let mut epoch = loader.epoch_from(self.progress.epoch, self.progress.batch);
         while self.progress.batch < count * self.plan.derived.steps_per_epoch {
             let batches: Result<Vec<Batch>, _> = epoch.by_ref().take(count).collect();
             let mut batches = match batches {
                 Ok(batches) => batches,
-                Err(error) => return Err(self.failed(Part::Train, error.into(), observer)),
+                Err(error) => return Err(self.failed(Split::Train, error.into(), observer)),
             };
             waited += since.elapsed();
             for batch in &mut batches {
-                self.note_bad(Part::Train, std::mem::take(&mut batch.bad), observer)?;
+                self.note_bad(Split::Train, std::mem::take(&mut batch.bad), observer)?;
             }
-            pictures += batches.iter().map(|batch| batch.labels.len()).sum::<usize>();
+            images += batches.iter().map(|batch| batch.labels.len()).sum::<usize>();
             self.step(batches, observer)?;
             training += since.elapsed();
             self.progress.seconds = before + start.elapsed().as_secs_f64();
@@ -267,7 +241,7 @@ impl<'a> Session<'a> {
         // A run interrupted at the end of an epoch resumes here without a step.
         let seconds = training.as_secs_f64().max(f64::MIN_POSITIVE);
         let speed = Speed {
-            images_per_second: pictures as f64 / seconds,
+            images_per_second: images as f64 / seconds,
             data_wait: waited.as_secs_f64() / seconds,
         };
         self.validate(speed, observer)?;
@@ -288,14 +262,14 @@ impl<'a> Session<'a> {
         let due = |every: usize| every > 0 && step.is_multiple_of(every);
         let (measured, logged) = (due(log.measure_every_steps), due(log.every_steps));
         let before = measured.then(|| WeightSnapshot::take(self.model(), &self.roles));
-        let learner = self.learner.take().expect("a step gives the learner back");
-        let at_hand = learner.is_at_hand();
+        let learner = self.learner.take().expect("a step returns the learner");
+        let at_once = learner.is_read_at_once();
         let roles = measured.then_some(&self.roles);
-        let (learner, mut stepped) = learner.step(batches, step, &rates, roles);
+        let (learner, mut metrics) = learner.step(batches, step, &rates, roles);
         self.learner = Some(learner);
-        let gradient_norms = std::mem::take(&mut stepped.gradient_norms);
-        self.unread.push(Unread { step, lr, stepped, start });
-        if at_hand || measured || logged {
+        let gradient_norms = std::mem::take(&mut metrics.gradient_norms);
+        self.unread.push(Unread { step, lr, metrics, start });
+        if at_once || measured || logged {
             self.read(observer)?;
         }
         self.ema = self.ema.take().map(|ema| ema.updated(self.model(), step));
@@ -310,44 +284,46 @@ impl<'a> Session<'a> {
                 let settled = role.and_then(|role| self.plan.recipe.equilibrium(role, lr));
                 layer.equilibrium = settled.map(|settled| settled.angular_update);
             }
-            self.emit(Event::Measure { step, layers }, observer)?;
+            self.emit(Event::Measure(MeasureRecord { step, layers }), observer)?;
         }
         Ok(())
     }
 
-    /// Reads what the steps so far came to. On a GPU that waits for it, so not every step does.
+    /// Reads the metrics of the steps so far. That waits for a GPU, so not every step does it.
     fn read(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
         let unread = std::mem::take(&mut self.unread);
         let Some(first) = unread.first() else { return Ok(()) };
         let start = first.start;
-        let steps: Vec<&Stepped> = unread.iter().map(|unread| &unread.stepped).collect();
-        let sums = Stepped::read(&steps);
-        let pictures: usize = sums.iter().map(|sums| sums.pictures).sum();
-        let images_per_second = pictures as f64 / start.elapsed().as_secs_f64();
-        for (Unread { step, lr, .. }, sums) in unread.iter().zip(sums) {
-            let loss = sums.loss();
+        let steps: Vec<&StepMetrics> = unread.iter().map(|unread| &unread.metrics).collect();
+        let totals = StepMetrics::read(&steps);
+        let images: usize = totals.iter().map(|totals| totals.images).sum();
+        let images_per_second = images as f64 / start.elapsed().as_secs_f64();
+        for (Unread { step, lr, .. }, totals) in unread.iter().zip(totals) {
+            let loss = totals.loss();
             if !loss.is_finite() {
                 return Err(self.diverged(*step, format!("the loss is {loss}")));
             }
-            self.progress.sums.join(sums);
-            let event = Event::Step {
+            self.progress.totals.add(totals);
+            let record = StepRecord {
                 step: *step,
                 epoch: self.progress.epoch,
                 lr: *lr,
                 loss,
-                epoch_loss: self.progress.sums.loss(),
-                epoch_top1: self.progress.sums.top1(),
-                images_per_second,
+                running: Some(Running {
+                    loss: self.progress.totals.loss(),
+                    top1: self.progress.totals.top1(),
+                    images_per_second,
+                }),
             };
-            self.emit(event, observer)?;
+            self.emit(Event::Step(record), observer)?;
         }
         Ok(())
     }
 
-    /// Takes on the norms that are followed, records what there is to record, and gives the step's learning rates.
+    /// Sets the norms that are followed, records the trajectory, and returns the step's learning rates.
     fn before_step(&mut self, step: usize) -> Result<Rates, TrainError> {
         if let Some(follower) = self.follower.as_ref().filter(|follower| follower.holds_norms()) {
-            let mut learner = self.learner.take().expect("a step gives the learner back");
+            let mut learner = self.learner.take().expect("a step returns the learner");
             learner.model = with_norms(learner.model, &follower.norms(step)?);
             self.learner = Some(learner);
         }
@@ -365,36 +341,36 @@ impl<'a> Session<'a> {
         Ok(rates)
     }
 
-    /// Validates and moves on to the next epoch.
+    /// Validates and advances to the next epoch.
     fn validate(&mut self, speed: Speed, observer: &mut dyn Observer) -> Result<(), TrainError> {
-        let val = self.evaluate(Part::Val, observer)?;
+        let val = self.evaluate(Split::Val, observer)?;
         if !val.loss.is_finite() {
             return Err(
                 self.diverged(self.progress.step, format!("the validation loss is {}", val.loss))
             );
         }
-        let sums = std::mem::take(&mut self.progress.sums);
+        let totals = std::mem::take(&mut self.progress.totals);
         let epoch = self.progress.epoch;
         self.progress.epoch += 1;
         self.progress.batch = 0;
         self.progress.last = Some(EpochResult {
-            train_loss: sums.loss(),
+            train_loss: totals.loss(),
             val_loss: val.loss,
             val_top1: val.top1,
             val_top5: val.top5,
         });
-        let event = Event::Epoch {
+        let record = EpochRecord {
             epoch,
             step: self.progress.step,
-            train_loss: sums.loss(),
-            train_top1: sums.top1(),
+            train_loss: totals.loss(),
+            train_top1: totals.top1(),
             val_loss: val.loss,
             val_top1: val.top1,
             val_top5: val.top5,
             images_per_second: speed.images_per_second,
             data_wait: speed.data_wait,
         };
-        self.emit(event, observer)?;
+        self.emit(Event::Epoch(record), observer)?;
         let (every, done) = (self.plan.recipe.log.risk_every_epochs, epoch + 1);
         if every > 0 && (done.is_multiple_of(every) || done == self.plan.recipe.train.epochs) {
             self.measure_risk(epoch, observer)?;
@@ -402,7 +378,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// A risk that cannot be measured, for features that are all alike for example, ends no run.
+    /// Measures cross-boundary risk. Where it cannot be measured, for example since all features are equal, the run continues.
     fn measure_risk(
         &mut self,
         epoch: usize,
@@ -410,27 +386,25 @@ impl<'a> Session<'a> {
     ) -> Result<(), TrainError> {
         let most = self.plan.recipe.log.risk_pictures;
         let device: Device = self.learner().device.clone().inner();
-        let (train, val) = &self.risk_loaders;
-        let (train, val) = (train.clone(), val.clone());
-        for (part, loader) in [(Part::Train, &train), (Part::Val, &val)] {
-            let (risk, failed) = match risk(self.result_model(), loader, most, &device) {
+        for (part, loader) in self.images.risk.clone() {
+            let (risk, failed) = match risk(self.result_model(), &loader, most, &device) {
                 Ok(risk) => (Some(risk), None),
                 Err(TrainError::Risk(error)) => (None, Some(error.to_string())),
                 Err(error) => return Err(error),
             };
-            let event = Event::Risk { epoch, step: self.progress.step, part, risk, failed };
-            self.emit(event, observer)?;
+            let record = RiskRecord { epoch, step: self.progress.step, part, risk, failed };
+            self.emit(Event::Risk(record), observer)?;
         }
         Ok(())
     }
 
     fn evaluate(
         &mut self,
-        part: Part,
+        part: Split,
         observer: &mut dyn Observer,
     ) -> Result<Evaluation, TrainError> {
         let device: Device = self.learner().device.clone().inner();
-        let loader = self.loader(part).expect("only parts that there are get evaluated");
+        let loader = self.images.loader(part).expect("only splits that exist are evaluated");
         match evaluate(self.result_model(), loader, self.plan.recipe.eval.flip, &device) {
             Ok(mut evaluation) => {
                 self.note_bad(part, std::mem::take(&mut evaluation.bad), observer)?;
@@ -477,19 +451,15 @@ impl<'a> Session<'a> {
 
     fn finish(mut self, observer: &mut dyn Observer) -> Result<Outcome, TrainError> {
         let clock = Instant::now();
-        bundle::save(self.result_model(), self.plan, &self.dir.weights())?;
-        let test = match self.test {
-            Some(_) => Some(self.evaluate(Part::Test, observer)?),
+        bundle::save(self.result_model(), self.plan, &self.dir.files().weights_path())?;
+        let test = match self.images.loader(Split::Test) {
+            Some(_) => Some(self.evaluate(Split::Test, observer)?),
             None => None,
         };
-        let Some(last) = self.progress.last.clone() else {
-            return Err(TrainError::Mismatch(
-                "a run without a finished epoch has no result".to_owned(),
-            ));
-        };
+        let last = self.progress.last.clone().ok_or(TrainError::NoEpoch)?;
         let recipe = &self.plan.recipe;
         let seconds = self.progress.seconds;
-        let pictures = self.progress.step * recipe.train.step_size();
+        let images = self.progress.step * recipe.train.step_size();
         let summary = Summary {
             model: recipe.model.clone(),
             data: recipe.data.clone(),
@@ -501,8 +471,8 @@ impl<'a> Session<'a> {
             val_top1: last.val_top1,
             val_top5: last.val_top5,
             test_top1: test.map(|test| test.top1),
-            bad_pictures: self.skipped.len(),
-            images_per_second: pictures as f64 / seconds,
+            bad_pictures: self.images.skipped(),
+            images_per_second: images as f64 / seconds,
             seconds: seconds + clock.elapsed().as_secs_f64(),
             out: self.dir.root().to_owned(),
         };

@@ -8,7 +8,8 @@ use fixnorm_tune::store::Study;
 use serde::{Deserialize, Serialize};
 
 use crate::recipe::{HeadMode, Recipe};
-use crate::{RecipeBuilder, RecipeError, TrainError};
+use crate::tune::StudyError;
+use crate::{RecipeBuilder, RecipeError};
 
 /// A pair of knobs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -87,10 +88,10 @@ impl Knobs {
     ///
     /// # Errors
     /// A study of knobs that are not ours.
-    pub fn of_study(path: &Path, study: &Study) -> Result<Self, TrainError> {
+    pub fn of_study(path: &Path, study: &Study) -> Result<Self, StudyError> {
         let names = study.search.space().axes.each_ref().map(|axis| axis.name.as_str());
         let known = [Knobs::LrAlpha, Knobs::LrWd].into_iter().find(|knobs| knobs.names() == names);
-        known.ok_or_else(|| TrainError::Knobs(format!("{} tunes other knobs", path.display())))
+        known.ok_or_else(|| StudyError::ForeignKnobs(path.to_owned()))
     }
 
     /// The recipe's keys.
@@ -117,19 +118,14 @@ impl Knobs {
     /// Refuses a recipe on which the second knob has no effect.
     ///
     /// # Errors
-    /// [`TrainError::Knobs`] says which key to change.
-    pub fn check(self, recipe: &Recipe) -> Result<(), TrainError> {
+    /// The error names the key to change.
+    pub fn check(self, recipe: &Recipe) -> Result<(), StudyError> {
         let held = matches!(recipe.head.control, HeadMode::Fixed | HeadMode::Capped);
         match self {
-            Knobs::LrAlpha if !held => Err(TrainError::Knobs(
-                "head.alpha has no effect unless head.control is fixed or capped; tune weight decay with --space wd"
-                    .to_owned(),
-            )),
-            Knobs::LrWd if recipe.optimizer.constraint == Constraint::Fixed => Err(TrainError::Knobs(
-                "weight decay has no effect on norms that are held: set optimizer.constraint=free and \
-                 head.control=free"
-                    .to_owned(),
-            )),
+            Knobs::LrAlpha if !held => Err(StudyError::AlphaHasNoEffect),
+            Knobs::LrWd if recipe.optimizer.constraint == Constraint::Fixed => {
+                Err(StudyError::DecayHasNoEffect)
+            }
             _ => Ok(()),
         }
     }

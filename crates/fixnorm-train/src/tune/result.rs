@@ -1,11 +1,11 @@
-//! What a study came to: the choice, every trial, and a recipe with both knobs set.
+//! A study's result: the choice, every trial, and a recipe with both knobs set.
 
 use fixnorm_tune::search::Told;
-use fixnorm_tune::store::{Store, TrialRow};
+use fixnorm_tune::store::{Store, StoreError, TrialRow};
 use fixnorm_tune::{Choice, Outcome, choose};
 use serde_json::{Map, Value, json};
 
-use super::{Knobs, StoreError};
+use crate::tune::knobs::Knobs;
 use crate::{Plan, TrainError};
 
 /// A study's result so far.
@@ -91,7 +91,7 @@ impl Tuned {
 /// No trial with a score.
 pub fn tuned_recipe(tuned: &Tuned, plan: &Plan) -> Result<String, TrainError> {
     let (Some((values, trial)), Some(choice)) = (tuned.best(), &tuned.choice) else {
-        return Err(TrainError::Knobs("no trial has a score to choose by".to_owned()));
+        return Err(TrainError::NoScore);
     };
     let recipe = tuned.knobs.set(&plan.recipe, values)?;
     let [first, second] = tuned.knobs.keys();

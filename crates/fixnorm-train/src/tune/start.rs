@@ -9,11 +9,13 @@ use fixnorm_analysis::migrate::first_alpha;
 use fixnorm_data::{Batch, DataError, DataSet, Loader};
 use serde::Serialize;
 
-use super::Knobs;
-use crate::evaluate::pictures;
+use crate::evaluate::batch::images;
 use crate::recipe::Recipe;
-use crate::session::run::{Stop, prepare, train_config};
+use crate::session::Stop;
+use crate::session::prepare::{prepare, train_config};
 use crate::session::step::Learner;
+use crate::tune::StudyError;
+use crate::tune::knobs::Knobs;
 use crate::{Plan, TrainError};
 
 /// What was measured before the first trial.
@@ -69,14 +71,12 @@ impl Start {
         let classes = plan.derived.classes.len();
         let mut first = some(loader.epoch(0).next())?;
         let prepared = prepare(plan, data)?;
-        let x = pictures(&mut first, &prepared.learner.device);
+        let x = images(&mut first, &prepared.learner.device);
         let features = prepared.learner.model.features(x).inner();
         let squares = features.powi_scalar(2).sum_dim(1).mean().into_scalar::<f64>();
         let feature_norm = squares.sqrt();
         if !(feature_norm > 0.0 && feature_norm.is_finite()) {
-            return Err(TrainError::Knobs(format!(
-                "features have the norm {feature_norm}, from which no head can be sized; name one with --start"
-            )));
+            return Err(StudyError::FeatureNorm(feature_norm).into());
         }
         let recipe = &plan.recipe;
         let second = match knobs {
@@ -90,12 +90,7 @@ impl Start {
         };
         let plan = Plan { recipe, ..plan.clone() };
         let Some(sweep) = sweep(&plan, data, &loader, stop)? else { return Ok(None) };
-        let lr = choose_lr(&sweep).ok_or_else(|| {
-            TrainError::Knobs(
-                "the range probe diverged at its smallest learning rate; name a start with --start"
-                    .to_owned(),
-            )
-        })?;
+        let lr = choose_lr(&sweep).ok_or(StudyError::ProbeDiverged)?;
         Ok(Some(Self { lr, second, feature_norm, sweep }))
     }
 }
@@ -110,7 +105,7 @@ fn held(mut recipe: Recipe) -> Recipe {
 }
 
 fn some(batch: Option<Result<Batch, DataError>>) -> Result<Batch, TrainError> {
-    Ok(batch.ok_or_else(|| TrainError::Mismatch("no training pictures".to_owned()))??)
+    Ok(batch.ok_or(TrainError::NoImages("training"))??)
 }
 
 fn sweep(

@@ -1,19 +1,18 @@
 //! A trial's process: `fixnorm train` with two keys and a seed set.
 //!
-//! A process of its own, so that one that runs out of memory, is killed or panics takes neither the search nor its
-//! siblings along, and gives all its memory back. It reads its standard input and stops, saved, when that ends: so it
-//! does not outlive a worker that was killed.
+//! A process of its own, so that one that runs out of memory, is killed or panics affects neither the search nor its
+//! siblings, and frees all its memory. It reads its standard input and stops, saved, when that ends: so it does not
+//! outlive a worker that was killed. If it fails, its `failure.json` says why, even if the run has not begun.
 
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
 use fixnorm_tune::store::{End, Epoch};
-use serde::Deserialize;
 
 use crate::TrainError;
-use crate::run_dir::read_json;
-use crate::session::run::Summary;
+use crate::device::Devices;
+use crate::run_dir::{EpochRecord, Failure, FailureKind, RunFiles};
 
 /// What a trial's process is started with.
 pub(super) struct Run<'a> {
@@ -24,8 +23,8 @@ pub(super) struct Run<'a> {
     /// `key=value` of both knobs.
     pub(super) knobs: [String; 2],
     pub(super) seed: u64,
-    pub(super) device: &'a str,
-    /// The run directory; a run that is there already is gone on with.
+    pub(super) device: &'a Devices,
+    /// The run directory; a run that is there already is resumed.
     pub(super) out: &'a Path,
     /// Whether the process of an earlier attempt may still be there, before or after it has made its plan.
     pub(super) inherited: bool,
@@ -34,7 +33,7 @@ pub(super) struct Run<'a> {
 /// A running trial.
 pub(super) struct Trial {
     child: Child,
-    out: PathBuf,
+    files: RunFiles,
     log: PathBuf,
     /// Whether a failure may be due to what was there before.
     inherited: bool,
@@ -48,20 +47,23 @@ pub(super) enum Exit {
     Stopped,
     /// The recipe cannot be trained at all.
     Refused(String),
-    /// What an earlier attempt left cannot be gone on with.
+    /// What an earlier attempt left cannot be resumed.
     NotResumed,
 }
 
 impl Trial {
     pub(super) fn start(run: &Run) -> Result<Self, TrainError> {
+        // A killed process leaves the failure of an earlier attempt.
+        Failure::clear(run.out)?;
+        let files = RunFiles::new(run.out);
         let mut log = run.out.as_os_str().to_owned();
         log.push(".log");
         let log = PathBuf::from(log);
         let stderr = File::create(&log).map_err(TrainError::io("write", &log))?;
-        let resumed = run.out.join("plan.toml").exists();
+        let resumed = files.has_plan();
         let mut command = Command::new(run.program);
         command.arg("train").arg("--while-stdin").arg("--out").arg(run.out);
-        command.args(["--device", run.device]);
+        command.args(["--device", &run.device.to_string()]);
         if resumed {
             command.arg("--resume");
         } else {
@@ -74,25 +76,16 @@ impl Trial {
         let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(stderr).spawn();
         let child = child.map_err(TrainError::io("start", run.program))?;
         let inherited = run.inherited || resumed;
-        Ok(Self { child, out: run.out.to_owned(), log, inherited })
+        Ok(Self { child, files, log, inherited })
     }
 
-    /// The epochs so far.
+    /// The epochs so far; those of a log that does not parse are missing until the run ends.
     pub(super) fn curve(&self) -> Vec<Epoch> {
-        #[derive(Deserialize)]
-        struct Line {
-            event: String,
-            #[serde(flatten)]
-            epoch: serde_json::Value,
-        }
-        let text = fs::read_to_string(self.out.join("metrics.jsonl")).unwrap_or_default();
-        // The last line may be half written.
-        let lines = text.lines().filter_map(|line| serde_json::from_str::<Line>(line).ok());
-        let epochs = lines.filter(|line| line.event == "epoch");
-        epochs.filter_map(|line| serde_json::from_value(line.epoch).ok()).collect()
+        let epochs = self.files.epochs().unwrap_or_default();
+        epochs.into_iter().map(|record| to_epoch(&record)).collect()
     }
 
-    /// Asks it to stop after the step at hand, and to save.
+    /// Asks it to stop after the current step, and to save.
     pub(super) fn stop(&mut self) {
         drop(self.child.stdin.take());
     }
@@ -106,34 +99,50 @@ impl Trial {
 
     /// How it ended; none while it runs.
     pub(super) fn poll(&mut self) -> Result<Option<Exit>, TrainError> {
-        let status = self.child.try_wait().map_err(TrainError::io("wait for", &self.out))?;
+        let status =
+            self.child.try_wait().map_err(TrainError::io("wait for", self.files.root()))?;
         status.map(|status| self.exit(status)).transpose()
     }
 
     fn exit(&self, status: ExitStatus) -> Result<Exit, TrainError> {
-        let said = fs::read_to_string(&self.log).unwrap_or_default();
-        let last = said.lines().rev().find_map(|line| line.strip_prefix("error: "));
         let failed = |diverged, reason: String| Exit::End(End::Failed { diverged, reason });
-        let reason = || last.unwrap_or("no reason given").to_owned();
-        Ok(match status.code() {
-            Some(0) => match read_json::<Summary>(&self.out.join("result.json"))? {
-                Some(result) => Exit::End(End::Complete {
-                    val_top1: result.val_top1,
-                    val_loss: result.val_loss,
-                    test_top1: result.test_top1,
-                }),
-                None => failed(false, "it ended without a result".to_owned()),
-            },
-            Some(code) if code > 128 => Exit::Stopped,
-            Some(_) if last.is_some_and(|last| last.starts_with("diverged")) => {
-                failed(true, reason())
+        let code = match status.code() {
+            Some(0) => {
+                return Ok(match self.files.result()? {
+                    Some(result) => Exit::End(End::Complete {
+                        val_top1: result.val_top1,
+                        val_loss: result.val_loss,
+                        test_top1: result.test_top1,
+                    }),
+                    None => failed(false, "it ended without a result".to_owned()),
+                });
             }
-            Some(_) if self.inherited => Exit::NotResumed,
-            Some(2) => Exit::Refused(reason()),
-            Some(_) => failed(false, reason()),
-            None => failed(false, format!("killed ({status})")),
+            Some(code) => code,
+            None => return Ok(failed(false, format!("killed ({status})"))),
+        };
+        let failure = self.files.failure()?;
+        let is_diverged = failure.as_ref().is_some_and(|f| f.kind == FailureKind::Diverged);
+        let reason = || failure.as_ref().map_or_else(|| self.last_line(), |f| f.error.clone());
+        Ok(match code {
+            _ if is_diverged => failed(true, reason()),
+            code if code > 128 => Exit::Stopped,
+            _ if self.inherited => Exit::NotResumed,
+            2 => Exit::Refused(reason()),
+            _ => failed(false, reason()),
         })
     }
+
+    /// What the process printed last, for people to read.
+    fn last_line(&self) -> String {
+        let printed = fs::read_to_string(&self.log).unwrap_or_default();
+        let last = printed.lines().rev().find(|line| !line.trim().is_empty());
+        last.unwrap_or("no reason given").to_owned()
+    }
+}
+
+fn to_epoch(record: &EpochRecord) -> Epoch {
+    let EpochRecord { epoch, train_loss, val_loss, val_top1, .. } = *record;
+    Epoch { epoch, train_loss, val_loss, val_top1 }
 }
 
 impl Drop for Trial {

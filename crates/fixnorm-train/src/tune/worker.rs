@@ -9,11 +9,13 @@ use std::time::{Duration, Instant};
 use fixnorm_tune::prune::Prune;
 use fixnorm_tune::store::{Claim, End, Job, Sqlite, Store, StoreError, TrialRow};
 
-use super::Knobs;
-use super::trial::{Exit, Run, Trial};
-use crate::run_dir::write_atomic;
-use crate::session::run::Stop;
-use crate::{Plan, Provenance, TrainError};
+use crate::files::write_atomic;
+use crate::run_dir::RunFiles;
+use crate::session::Stop;
+use crate::tune::StudyError;
+use crate::tune::knobs::Knobs;
+use crate::tune::trial::{Exit, Run, Trial};
+use crate::{Plan, TrainError};
 
 /// Something that wants to see a study's progress.
 pub trait TuneObserver {
@@ -48,30 +50,6 @@ pub struct Worker<'a> {
 
 /// How often a trial's process is looked at.
 const POLL: Duration = Duration::from_millis(50);
-
-/// A plan as a study saves it: without the knobs and the seed, which its trials set, and the device, which each process has of
-/// its own.
-///
-/// # Errors
-/// None that the plan's own values would not have had before.
-pub fn plan_text(plan: &Plan, knobs: Knobs) -> Result<String, TrainError> {
-    let mut plan = plan.clone();
-    plan.recipe = knobs.set(&plan.recipe, [1.0, 1.0])?;
-    plan.recipe.train.seed = 0;
-    // A study outlives the version that began it; that one is in its provenance.
-    let nothing = String::new;
-    plan.made_by = Provenance { version: nothing(), commit: nothing(), device: nothing() };
-    Ok(plan.to_toml())
-}
-
-/// Reads what [`plan_text`] wrote.
-///
-/// # Errors
-/// A plan of a version whose recipes had other keys.
-pub fn saved_plan(text: &str) -> Result<Plan, TrainError> {
-    Plan::from_toml(text)
-        .map_err(|message| TrainError::Knobs(format!("the study's plan: {message}")))
-}
 
 impl Worker<'_> {
     /// Works until nothing is left or `stop` says so.
@@ -220,7 +198,7 @@ impl Worker<'_> {
                 }
                 Some(Exit::Stopped) => return Ok(self.stopped(stop)),
                 Some(Exit::NotResumed) => return Ok(Watched::NotResumed),
-                Some(Exit::Refused(reason)) => return Err(TrainError::Knobs(reason)),
+                Some(Exit::Refused(reason)) => return Err(StudyError::Refused(reason).into()),
             }
         }
     }
@@ -269,8 +247,8 @@ enum Watched {
     NotResumed,
 }
 
-/// Checkpoints of a finished trial serve nothing; the rest stays.
+/// Removes the checkpoints of a finished trial, which nothing needs; the rest is kept.
 fn remove_checkpoints(out: &Path) {
-    // Best effort: they are only large.
-    let _ = fs::remove_dir_all(out.join("checkpoints"));
+    // Best effort: they only take space.
+    let _ = fs::remove_dir_all(RunFiles::new(out).checkpoints_path());
 }

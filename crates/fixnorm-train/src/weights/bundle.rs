@@ -11,10 +11,12 @@ use fixnorm_nn::weights::{self, Fit, Loaded, Metadata, Mismatch, WeightsFile};
 use fixnorm_nn::{Classifier, Input, ModelSpec, WeightsError};
 use serde::{Deserialize, Serialize};
 
-use super::pretrained;
-use crate::evaluate::{Order, evaluate, loader};
-use crate::run_dir::write_atomic;
-use crate::{Evaluation, Plan, TrainError, recipe};
+use crate::evaluate::evaluate;
+use crate::evaluate::loader::{Order, loader};
+use crate::files::write_atomic;
+use crate::run_dir::RunFiles;
+use crate::weights::{BundleError, pretrained};
+use crate::{DeviceName, Evaluation, Plan, TrainError, recipe};
 
 /// A weights file.
 #[derive(Clone, Debug)]
@@ -182,10 +184,7 @@ impl Bundle {
     /// # Errors
     /// A file that cannot be read, is neither, or says impossible things about itself.
     pub fn read(path: &Path) -> Result<Self, TrainError> {
-        let path = match path.is_dir() {
-            true => path.join("model.safetensors"),
-            false => path.to_owned(),
-        };
+        let path = if path.is_dir() { RunFiles::new(path).weights_path() } else { path.to_owned() };
         let file = WeightsFile::open(&path).map_err(|source| match source {
             WeightsError::Read(source) => TrainError::io("read", &path)(source),
             source => TrainError::Weights { path: path.clone(), source },
@@ -219,21 +218,20 @@ impl Bundle {
     /// An unknown name, another than the file's, or no name for a file that fits none or several.
     pub fn spec(&self, named: Option<&str>) -> Result<&'static ModelSpec, TrainError> {
         let own = self.about.as_ref().map(|about| about.model.as_str());
-        let file = self.path.display();
+        let path = || self.path.clone();
         match (named, own) {
             (Some(named), Some(own)) if named != own => {
-                Err(TrainError::Mismatch(format!("{file} holds weights of {own}, not of {named}")))
+                let (own, named) = (own.to_owned(), named.to_owned());
+                Err(BundleError::OtherModel { path: path(), own, named }.into())
             }
             (Some(name), _) | (None, Some(name)) => Ok(ModelSpec::find(name)?),
             (None, None) => match weights::load::fitting_models(&self.file)[..] {
                 [spec] => Ok(spec),
-                [] => Err(TrainError::Mismatch(format!(
-                    "{file} fits none of the models to the last tensor; name one with --model to see what differs"
-                ))),
-                ref several => Err(TrainError::Mismatch(format!(
-                    "{file} fits {}; name one with --model",
-                    several.iter().map(|spec| spec.name).collect::<Vec<_>>().join(" and ")
-                ))),
+                [] => Err(BundleError::NoModelFits(path()).into()),
+                ref several => {
+                    let models = several.iter().map(|spec| spec.name).collect();
+                    Err(BundleError::SeveralModelsFit { path: path(), models }.into())
+                }
             },
         }
     }
@@ -255,12 +253,10 @@ impl Bundle {
         match &self.about {
             Some(about) => Ok(about.clone()),
             None if input.channels == 3 => Ok(About::of_others(spec, input.classes)),
-            None => Err(TrainError::Mismatch(format!(
-                "{} was not written by fixnorm and is for pictures of {} channels: it does not say how they are \
-                 normalized",
-                self.path.display(),
-                input.channels
-            ))),
+            None => {
+                let (path, channels) = (self.path.clone(), input.channels);
+                Err(BundleError::NoPreprocessing { path, channels }.into())
+            }
         }
     }
 
@@ -301,16 +297,14 @@ impl Bundle {
         let about = self.use_of(spec);
         let (shape, resize) = match (data.shape, &about) {
             (Some(shape), Ok(about)) if about.picture == shape => (shape, None),
-            (None, _) | (Some(_), Ok(_)) => {
-                let About { picture, crop_ratio, interpolation, .. } =
-                    about.as_ref().map_err(|_| {
-                        TrainError::Mismatch(
-                            "nothing says how these weights see pictures".to_owned(),
-                        )
-                    })?;
+            (_, Ok(About { picture, crop_ratio, interpolation, .. })) => {
                 (*picture, Some(Resize { crop_ratio: *crop_ratio, interpolation: *interpolation }))
             }
             (Some(shape), Err(_)) => (shape, None),
+            (None, Err(_)) => {
+                let (path, channels) = (self.path.clone(), self.input(spec).channels);
+                return Err(BundleError::NoPreprocessing { path, channels }.into());
+            }
         };
         let input = Input { channels: shape[2], classes: data.class_names.len() };
         let normalization = match about {
@@ -330,9 +324,9 @@ impl Bundle {
         data: &str,
         fit: Fit,
         options: EvalOptions,
-        device: &str,
+        device: &DeviceName,
     ) -> Result<(Evaluation, Mismatch), TrainError> {
-        let (spec, device) = (self.spec(model)?, crate::device(device)?);
+        let (spec, device) = (self.spec(model)?, device.open()?);
         let data: DataSet = data.parse::<DataSpec>()?.load()?;
         let View { shape, pictures, input } = self.view(spec, &data)?;
         let loaded = self.load_into(spec.init(input, 0, &device), spec, fit)?;

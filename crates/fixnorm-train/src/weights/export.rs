@@ -8,9 +8,9 @@ use fixnorm_nn::onnx::to_onnx;
 use fixnorm_nn::weights::Metadata;
 use serde_json::json;
 
-use crate::run_dir::write_atomic;
+use crate::files::write_atomic;
 use crate::weights::bundle::{About, save_with};
-use crate::{Bundle, TrainError};
+use crate::{Bundle, DeviceName, TrainError};
 
 /// A format that weights are exported in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -51,9 +51,9 @@ pub fn export(
     model: Option<&str>,
     format: ExportFormat,
     out: &Path,
-    device: &str,
+    device: &DeviceName,
 ) -> Result<(), TrainError> {
-    let (spec, device) = (bundle.spec(model)?, crate::device(device)?);
+    let (spec, device) = (bundle.spec(model)?, device.open()?);
     let about = bundle.use_of(spec)?;
     let model = bundle.model(spec, &device)?;
     match format {

@@ -9,9 +9,11 @@
 //! ```
 
 pub mod bundle;
+mod error;
 pub mod export;
 pub mod predict;
 pub(crate) mod pretrained;
 
 pub use bundle::Bundle;
+pub use error::BundleError;
 pub use fixnorm_nn::weights::Fit;

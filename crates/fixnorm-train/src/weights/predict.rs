@@ -9,7 +9,8 @@ use fixnorm_data::{DataError, Preprocessing, read_image};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::{Bundle, TrainError};
+use crate::weights::BundleError;
+use crate::{Bundle, DeviceName, TrainError};
 
 /// What to predict, and how much of it to say.
 #[derive(Clone, Copy, Debug)]
@@ -24,8 +25,8 @@ pub struct Request<'a> {
     pub logits: bool,
     /// Pictures that go through the model together.
     pub batch: usize,
-    /// Device by name.
-    pub device: &'a str,
+    /// The device.
+    pub device: &'a DeviceName,
 }
 
 /// A likely class of a picture.
@@ -65,14 +66,12 @@ pub struct Predictions {
 /// # Errors
 /// Weights that do not fit their model or do not say how pictures are made ready.
 pub fn predict(bundle: &Bundle, request: &Request<'_>) -> Result<Predictions, TrainError> {
-    let (spec, device) = (bundle.spec(request.model)?, crate::device(request.device)?);
+    let (spec, device) = (bundle.spec(request.model)?, request.device.open()?);
     let about = bundle.use_of(spec)?;
     let [h, w, c] = about.picture;
     if c != 1 && c != 3 {
-        return Err(TrainError::Mismatch(format!(
-            "{} is for pictures of {c} channels; files have 1 or 3",
-            bundle.path().display()
-        )));
+        let path = bundle.path().to_owned();
+        return Err(BundleError::Channels { path, channels: c }.into());
     }
     let model = bundle.model(spec, &device)?.valid();
     let preprocessing = about.preprocessing();

@@ -8,12 +8,12 @@ use fixnorm_analysis::Risk;
 use fixnorm_analysis::migrate::alpha_of;
 use serde::{Deserialize, Serialize};
 
-use super::stats::{Interval, Stat, paired_difference, rank_correlation};
-use super::{Arm, Dissect, Source, failure};
 use crate::TrainError;
-use crate::run_dir::event::Part;
-use crate::run_dir::history::History;
-use crate::run_dir::{read_json, write_json};
+use crate::analysis::dissect::arms::{Arm, Source};
+use crate::analysis::dissect::runs::{Dissect, final_failure};
+use crate::analysis::dissect::stats::{Interval, Stat, paired_difference, rank_correlation};
+use crate::files::{read_json, write_json};
+use crate::run_dir::{History, RunFiles, Split};
 
 /// What a dissection came to.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -105,7 +105,7 @@ pub struct Correlation {
     /// Over which runs: `head_sweep` or `all_arms`.
     pub over: String,
     /// On which pictures the risk was measured.
-    pub part: Part,
+    pub part: Split,
     /// τ.
     pub tau: f64,
     /// Spearman's ρ.
@@ -158,7 +158,7 @@ pub fn collect(dissect: &Dissect, reference: &str) -> Result<Dissection, TrainEr
     }
     let reference = arms.iter().position(|arm| arm.name == reference).unwrap_or(0);
     let Some(reference) = arms.get(reference).cloned() else {
-        return Err(TrainError::Mismatch("no arms".to_owned()));
+        return Err(TrainError::NoArms);
     };
     for arm in arms.iter_mut().filter(|arm| arm.name != reference.name) {
         let pairs = |of: &dyn Fn(&RunResult) -> Option<f64>| -> Vec<(f64, f64)> {
@@ -186,9 +186,9 @@ fn arm_result(dissect: &Dissect, arm: &Arm) -> Result<ArmResult, TrainError> {
     let (mut runs, mut failed) = (vec![], vec![]);
     for seed in 0..dissect.seeds {
         let dir = dissect.dir(&arm.name, seed);
-        if let Some(failure) = failure(&dir)? {
+        if let Some(failure) = final_failure(&dir)? {
             failed.push((seed, failure.error));
-        } else if dir.join("result.json").exists() {
+        } else if RunFiles::new(&dir).has_result() {
             runs.push(run_result(&History::read(&dir)?, seed)?);
         }
     }
@@ -214,9 +214,9 @@ fn arm_result(dissect: &Dissect, arm: &Arm) -> Result<ArmResult, TrainError> {
 }
 
 fn run_result(history: &History, seed: u64) -> Result<RunResult, TrainError> {
-    let path = history.root.join("result.json");
-    let summary = history.summary.as_ref().ok_or_else(|| TrainError::corrupt(&path, "missing"))?;
-    let (train, val) = (history.risk(Part::Train), history.risk(Part::Val));
+    let missing = || TrainError::corrupt(&RunFiles::new(&history.root).result_path(), "missing");
+    let summary = history.summary.as_ref().ok_or_else(missing)?;
+    let (train, val) = (history.risk(Split::Train), history.risk(Split::Val));
     let classes = history.plan.derived.classes.len();
     let head = history
         .measures
@@ -259,12 +259,12 @@ fn correlations(dissect: &Dissect, arms: &[ArmResult]) -> Vec<Correlation> {
             .filter(|arm| over == "all_arms" || in_sweep(&arm.name))
             .flat_map(|arm| &arm.runs)
             .collect();
-        for part in [Part::Train, Part::Val] {
+        for part in [Split::Train, Split::Val] {
             let of = |run: &RunResult| -> Option<Risk> {
                 match part {
-                    Part::Train => run.risk_train.clone(),
-                    Part::Val => run.risk_val.clone(),
-                    Part::Test => None,
+                    Split::Train => run.risk_train.clone(),
+                    Split::Val => run.risk_val.clone(),
+                    Split::Test => None,
                 }
             };
             let taus = runs.iter().find_map(|run| of(run)).map(|risk| risk.risk);

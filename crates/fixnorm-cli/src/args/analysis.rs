@@ -1,0 +1,79 @@
+//! Arguments of `dissect`, `migrate` and `report`.
+
+use std::path::PathBuf;
+
+use clap::Args;
+
+use crate::args::{DeviceArg, DevicesArg, RecipeArgs};
+
+#[derive(Debug, Args)]
+pub(crate) struct DissectArgs {
+    #[command(flatten)]
+    pub(crate) recipe: RecipeArgs,
+    /// Arms, separated by commas; all of them if left out. Arms that they depend on are added.
+    #[arg(long, value_name = "ARM,…", value_delimiter = ',')]
+    pub(crate) arms: Vec<String>,
+    /// List the arms and stop.
+    #[arg(long)]
+    pub(crate) list: bool,
+    /// Runs of each arm, with the seeds 0, 1, …
+    #[arg(long, value_name = "N", default_value_t = 3, value_parser = clap::value_parser!(u64).range(1..=1000))]
+    pub(crate) seeds: u64,
+    /// Peak learning rate of the arms with weight decay.
+    #[arg(long, value_name = "LR", default_value_t = 0.1)]
+    pub(crate) wd_lr: f64,
+    /// Weight decay (L2) of those arms.
+    #[arg(long, visible_alias = "weight-decay", value_name = "LAMBDA", default_value_t = 5e-4)]
+    pub(crate) wd: f64,
+    /// The arm that the others are compared with.
+    #[arg(long, value_name = "ARM", default_value = "wd_all")]
+    pub(crate) reference: String,
+    /// Directory of the runs. The same command resumes the runs that are there.
+    #[arg(long, visible_alias = "output", value_name = "DIR", default_value = "runs/dissect")]
+    pub(crate) out: PathBuf,
+    #[command(flatten)]
+    pub(crate) device: DevicesArg,
+}
+
+#[derive(Debug, Args)]
+pub(crate) struct ReportArgs {
+    /// Directories of runs and of dissections, files of studies.
+    #[arg(required = true, value_name = "DIR|STUDY")]
+    pub(crate) sources: Vec<PathBuf>,
+    /// The page to write.
+    #[arg(short, long, visible_alias = "output", value_name = "FILE.html")]
+    pub(crate) out: PathBuf,
+    /// Also write every plot as SVG and CSV into this directory.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) plots: Option<PathBuf>,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("source").required(true).args(["run", "weights", "wd"]))]
+pub(crate) struct MigrateArgs {
+    /// A run with weight decay, finished or not.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) run: Option<PathBuf>,
+    /// Weights of a run with weight decay; --lr is the learning rate at which they had their norms.
+    #[arg(long, alias = "checkpoint", value_name = "WEIGHTS")]
+    pub(crate) weights: Option<PathBuf>,
+    /// Weight decay (L2), where nothing but the settings is known.
+    #[arg(long, visible_alias = "weight-decay", value_name = "LAMBDA", requires = "lr")]
+    pub(crate) wd: Option<f64>,
+    /// Learning rate of the run with weight decay.
+    #[arg(long, value_name = "LR")]
+    pub(crate) lr: Option<f64>,
+    /// Momentum of its SGD.
+    #[arg(long, value_name = "MU", default_value_t = 0.9)]
+    pub(crate) momentum: f64,
+    /// Model id; with --weights by default the one that they name or fit.
+    #[arg(long, value_name = "ID")]
+    pub(crate) model: Option<String>,
+    #[command(flatten)]
+    pub(crate) recipe: RecipeArgs,
+    /// Data, as for `train`.
+    #[arg(long, value_name = "DATA")]
+    pub(crate) data: Option<String>,
+    #[command(flatten)]
+    pub(crate) device: DeviceArg,
+}

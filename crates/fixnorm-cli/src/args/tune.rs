@@ -1,0 +1,166 @@
+//! Arguments of `tune`, and the options of a study that they are.
+
+use std::path::PathBuf;
+
+use clap::builder::PossibleValue;
+use clap::{Args, ValueEnum};
+use fixnorm_train::tune::prune::Prune;
+use fixnorm_train::tune::{Knobs, Range, SearchKind, StudyOptions};
+
+use crate::args::{DevicesArg, RecipeArgs};
+
+// The library's types under names that clap can list: it may not implement clap's trait for them itself.
+
+/// A search by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SearchArg(SearchKind);
+
+impl ValueEnum for SearchArg {
+    fn value_variants<'a>() -> &'a [Self] {
+        const ALL: [SearchArg; 6] = {
+            let [a, b, c, d, e, f] = SearchKind::ALL;
+            [SearchArg(a), SearchArg(b), SearchArg(c), SearchArg(d), SearchArg(e), SearchArg(f)]
+        };
+        &ALL
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(PossibleValue::new(self.0.name()).help(match self.0 {
+            SearchKind::TwoKnob => {
+                "A line in each knob, then a quadratic in both; starts from a measurement of the model"
+            }
+            SearchKind::Halton => "A low-discrepancy sequence",
+            SearchKind::Random => "Uniform",
+            SearchKind::Tpe => "Tree-structured Parzen estimators",
+            SearchKind::Gp => "A Gaussian process with expected improvement",
+            SearchKind::Grid => "Every cell of a table; needs ranges with counts",
+        }))
+    }
+}
+
+/// The knobs by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct SpaceArg(Knobs);
+
+impl ValueEnum for SpaceArg {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[SpaceArg(Knobs::LrAlpha), SpaceArg(Knobs::LrWd)]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self.0 {
+            Knobs::LrAlpha => PossibleValue::new("lr-alpha").help("optimizer.lr and head.alpha"),
+            Knobs::LrWd => {
+                PossibleValue::new("lr-wd").help("optimizer.lr and optimizer.weight_decay")
+            }
+        })
+    }
+}
+
+/// When a run is stopped early, by name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct PruneArg(Prune);
+
+impl ValueEnum for PruneArg {
+    fn value_variants<'a>() -> &'a [Self] {
+        &[PruneArg(Prune::Off), PruneArg(Prune::Median), PruneArg(Prune::Halving)]
+    }
+
+    fn to_possible_value(&self) -> Option<PossibleValue> {
+        Some(match self.0 {
+            Prune::Off => PossibleValue::new("off").help("Never"),
+            Prune::Median => PossibleValue::new("median")
+                .help("Below the median of the other runs at the same epoch"),
+            Prune::Halving => PossibleValue::new("halving")
+                .help("Not among the best third at 1/9 and 1/3 of the epochs"),
+        })
+    }
+}
+
+// A flag given twice counts as given last, so that scripts can append.
+#[derive(Debug, Args)]
+#[command(args_override_self = true)]
+pub(crate) struct TuneArgs {
+    #[command(flatten)]
+    pub(crate) recipe: RecipeArgs,
+    /// Trials at most; the two-knob search may stop earlier. A table has as many as it has cells.
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    trials: Option<u32>,
+    /// Search (default two-knob).
+    #[arg(long, value_enum)]
+    searcher: Option<SearchArg>,
+    /// Knobs (default: weight decay if the recipe has some and holds no norm).
+    #[arg(long, value_enum)]
+    space: Option<SpaceArg>,
+    /// Runs of each trial, with the recipe's seed and those after it (default 1).
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..=100))]
+    seeds: Option<u32>,
+    /// Trials that the two-knob search proposes at once, for as many processes; the next ones wait for all of them
+    /// (default 1).
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
+    parallel: Option<u32>,
+    /// Seed of a random search (default 0).
+    #[arg(long, value_name = "N")]
+    search_seed: Option<u64>,
+    /// Range of optimizer.lr, LOW:HIGH, or LOW:HIGH:COUNT for a table (default: around the start).
+    #[arg(long, value_name = "RANGE")]
+    lr: Option<Range>,
+    /// Range of head.alpha (default: a quarter of the start to 16 times).
+    #[arg(long, value_name = "RANGE", conflicts_with = "wd")]
+    alpha: Option<Range>,
+    /// Range of optimizer.weight_decay (default: 1/32 of the start to 32 times).
+    #[arg(long, value_name = "RANGE")]
+    wd: Option<Range>,
+    /// Start of the search as LR,ALPHA or LR,WD, instead of measuring it.
+    #[arg(long, value_name = "LR,VALUE", value_parser = pair)]
+    start: Option<[f64; 2]>,
+    /// When a run is stopped early (default off).
+    #[arg(long, value_enum)]
+    prune: Option<PruneArg>,
+    /// The study's file; several processes share one, and an existing one is resumed. A new one under runs/ if left
+    /// out.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) study: Option<PathBuf>,
+    /// Write the recipe with both knobs set to FILE.
+    #[arg(short, long, visible_alias = "output", value_name = "FILE")]
+    pub(crate) out: Option<PathBuf>,
+    /// Write every run as CSV to FILE.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) export_csv: Option<PathBuf>,
+    /// Write the study as an Optuna study (SQLite) to FILE.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) export_optuna: Option<PathBuf>,
+    /// Train nothing; print and export the study.
+    #[arg(long, requires = "study")]
+    pub(crate) show: bool,
+    /// Seconds without a sign of life after which a worker's run passes to another.
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..))]
+    pub(crate) lease: u32,
+    #[command(flatten)]
+    pub(crate) device: DevicesArg,
+}
+
+impl TuneArgs {
+    /// What is asked of the study.
+    pub(crate) fn options(&self) -> StudyOptions {
+        StudyOptions {
+            search: self.searcher.map(|search| search.0),
+            knobs: self.space.map(|space| space.0),
+            trials: self.trials.map(|trials| trials as usize),
+            seeds: self.seeds.map(u64::from),
+            parallel: self.parallel.map(|parallel| parallel as usize),
+            search_seed: self.search_seed,
+            lr: self.lr,
+            alpha: self.alpha,
+            wd: self.wd,
+            start: self.start,
+            prune: self.prune.map(|prune| prune.0),
+        }
+    }
+}
+
+fn pair(given: &str) -> Result<[f64; 2], String> {
+    let number = |part: &str| part.trim().parse::<f64>().ok().filter(|x| *x > 0.0 && x.is_finite());
+    let both = given.split_once(',').and_then(|(a, b)| Some([number(a)?, number(b)?]));
+    both.ok_or_else(|| "expected two numbers above 0, for example 0.2,1.5".to_owned())
+}

@@ -1,0 +1,325 @@
+//! Making a study and resuming one: which search, which ranges, and what may change between processes.
+//! Not here: carrying it out (`worker.rs`), the study's file (`fixnorm-tune`).
+
+use std::path::Path;
+
+use fixnorm_tune::Search;
+use fixnorm_tune::prune::Prune;
+use fixnorm_tune::search::{Gp, Grid, Halton, Random, Tpe, TwoKnob};
+use fixnorm_tune::space::{ALPHA_SLOPE, Axis, Point, Space};
+use fixnorm_tune::store::{Sqlite, Store, StoreError, Study};
+
+use crate::device::Devices;
+use crate::session::Stop;
+use crate::tune::StudyError;
+use crate::tune::knobs::{Knobs, Range};
+use crate::tune::plan::{plan_text, saved_plan};
+use crate::tune::start::Start;
+use crate::{Plan, Provenance, Recipe, TrainError};
+
+/// Trials of a study, unless asked for otherwise.
+const TRIALS: usize = 12;
+
+/// Random trials before a model proposes; in a budget of few trials the usual ten would leave it none.
+const STARTUP: usize = 3;
+
+/// A search by name.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SearchKind {
+    /// A line in each knob, then a quadratic in both.
+    #[default]
+    TwoKnob,
+    /// A low-discrepancy sequence.
+    Halton,
+    /// Uniform.
+    Random,
+    /// Tree-structured Parzen estimators.
+    Tpe,
+    /// A Gaussian process with expected improvement.
+    Gp,
+    /// Every cell of a table.
+    Grid,
+}
+
+impl SearchKind {
+    /// All of them.
+    pub const ALL: [Self; 6] =
+        [Self::TwoKnob, Self::Halton, Self::Random, Self::Tpe, Self::Gp, Self::Grid];
+
+    /// Its name, as [`Search::name`] has it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::TwoKnob => "two-knob",
+            Self::Halton => "halton",
+            Self::Random => "random",
+            Self::Tpe => "tpe",
+            Self::Gp => "gp",
+            Self::Grid => "grid",
+        }
+    }
+}
+
+/// What is asked of a study. What is left out has a default, or is as the saved study has it.
+#[derive(Clone, Debug, Default)]
+pub struct StudyOptions {
+    /// The search; by default the two-knob one.
+    pub search: Option<SearchKind>,
+    /// The knobs; by default those that the recipe calls for.
+    pub knobs: Option<Knobs>,
+    /// Trials at most; by default 12, or the cells of a table.
+    pub trials: Option<usize>,
+    /// Runs of each trial; by default 1.
+    pub seeds: Option<u64>,
+    /// Trials that the two-knob search proposes at once; by default 1.
+    pub parallel: Option<usize>,
+    /// Decides what a search draws; by default 0.
+    pub search_seed: Option<u64>,
+    /// Range of the learning rate; by default around the start.
+    pub lr: Option<Range>,
+    /// Range of the head's norm.
+    pub alpha: Option<Range>,
+    /// Range of weight decay.
+    pub wd: Option<Range>,
+    /// Start of the search, instead of measuring it.
+    pub start: Option<[f64; 2]>,
+    /// When a run is stopped early; by default never.
+    pub prune: Option<Prune>,
+}
+
+/// Who asks for a study, and where it trains.
+#[derive(Clone, Debug)]
+pub struct Asker {
+    /// The recipe, if one is named or changed.
+    pub recipe: Option<Recipe>,
+    /// This program.
+    pub made_by: Provenance,
+    /// The devices, if named; by default those that began the study, or the best present.
+    pub device: Option<Devices>,
+    /// Whether runs are to be trained: if not, the devices need not exist.
+    pub trains: bool,
+}
+
+/// A step on the way to a study.
+#[derive(Clone, Copy, Debug)]
+pub enum Setup<'a> {
+    /// The start of the search is about to be measured.
+    Measuring,
+    /// The start of the search was measured.
+    Measured(&'a Start, Knobs),
+}
+
+/// A study that is open, and what its trials share.
+pub struct OpenStudy {
+    /// The study.
+    pub store: Sqlite,
+    /// What its trials share.
+    pub plan: Plan,
+    /// Which keys it tunes.
+    pub knobs: Knobs,
+}
+
+impl OpenStudy {
+    /// Resumes the study in the file `path`: where `options` and the asker's recipe say something, it must be what the study
+    /// has, except for the number of trials, which may change.
+    ///
+    /// # Errors
+    /// No study there, another one, or one that cannot be read.
+    pub fn resume(path: &Path, options: &StudyOptions, asker: &Asker) -> Result<Self, TrainError> {
+        let store = Sqlite::open(path)?;
+        let saved = store.study().clone();
+        let knobs = Knobs::of_study(path, &saved)?;
+        let mut plan = saved_plan(&saved.plan)?;
+        // Seeds are the study's; the plan has everything else.
+        plan.recipe.train.seed = saved.seeds.first().copied().unwrap_or(0);
+        let began = serde_json::from_str::<Provenance>(&saved.provenance).ok();
+        let device = asker.device.clone().or(began.map(|began| began.device));
+        plan.made_by.device = device.unwrap_or_default().resolved();
+        if asker.trains {
+            plan.made_by.device.open()?;
+        }
+        if let Some(recipe) = &asker.recipe {
+            let (asked, _) = Plan::resolve(recipe.clone(), asker.made_by.clone())?;
+            let asked = saved_plan(&plan_text(&asked, knobs)?)?;
+            let changes = saved_plan(&saved.plan)?.changes(&asked);
+            if !changes.is_empty() {
+                return Err(StudyError::PlanChanged { path: path.to_owned(), changes }.into());
+            }
+        }
+        check_options(options, path, &saved, knobs)?;
+        let trials = options.trials.unwrap_or(saved.trials);
+        drop(store);
+        let (store, _) = Sqlite::create_or_open(path, &Study { trials, ..saved })?;
+        Ok(Self { store, plan, knobs })
+    }
+
+    /// Makes a new study in the file `path`; none if stopped while its start was measured.
+    ///
+    /// # Errors
+    /// Options that contradict each other or the recipe, a recipe that cannot be trained, a file that cannot be written.
+    pub fn create(
+        path: &Path,
+        options: &StudyOptions,
+        asker: &Asker,
+        progress: &mut dyn FnMut(Setup<'_>),
+        stop: &Stop,
+    ) -> Result<Option<Self>, TrainError> {
+        let recipe = asker.recipe.clone().unwrap_or_default();
+        let knobs = options.knobs.unwrap_or_else(|| Knobs::of(&recipe));
+        knobs.check(&recipe)?;
+        let (plan, data) = Plan::resolve(recipe, asker.made_by.clone())?;
+        let kind = options.search.unwrap_or_default();
+        let second = second_range(options, knobs)?;
+        if options.parallel.is_some() && kind != SearchKind::TwoKnob {
+            return Err(StudyError::Parallel.into());
+        }
+        // Another search than the two-knob one uses the start only for ranges that are not given.
+        let is_used = kind == SearchKind::TwoKnob || options.lr.is_none() || second.is_none();
+        let start = match options.start {
+            Some(start) => Some(start),
+            None if !is_used => None,
+            None => {
+                progress(Setup::Measuring);
+                let Some(start) = Start::measure(&plan, &data, knobs, stop)? else {
+                    return Ok(None);
+                };
+                progress(Setup::Measured(&start, knobs));
+                Some([start.lr, start.second])
+            }
+        };
+        let space = space(options, kind, knobs, second, start)?;
+        let search = search(options, kind, space, start.map(|start| start.map(f64::log2)), &plan);
+        let study = study(options, search, &plan, knobs)?;
+        if let Some(parent) = path.parent() {
+            std::fs::create_dir_all(parent).map_err(TrainError::io("create", parent))?;
+        }
+        // Another process may have made the same one meanwhile.
+        let (store, _) = Sqlite::create_or_open(path, &study)?;
+        Ok(Some(Self { store, plan, knobs }))
+    }
+}
+
+fn study(
+    options: &StudyOptions,
+    search: Search,
+    plan: &Plan,
+    knobs: Knobs,
+) -> Result<Study, TrainError> {
+    let is_grid = matches!(search, Search::Grid(_));
+    let trials = if is_grid { search.space().lattice(f64::INFINITY).len() } else { TRIALS };
+    let first = plan.recipe.train.seed;
+    let provenance = serde_json::to_string(&plan.made_by).expect("a provenance is plain text");
+    Ok(Study {
+        name: format!("{} on {}", plan.recipe.model, plan.recipe.data),
+        search,
+        trials: options.trials.unwrap_or(trials),
+        seeds: (0..options.seeds.unwrap_or(1)).map(|i| first + i).collect(),
+        all_seeds: is_grid,
+        noise: binomial_noise(plan),
+        epochs: plan.recipe.train.epochs,
+        prune: options.prune.unwrap_or_default(),
+        plan: plan_text(plan, knobs)?,
+        provenance,
+    })
+}
+
+/// Standard deviation of an accuracy of 0.9 by the choice of validation images alone. Seeds that share the images differ by
+/// less or more; trials with several seeds measure it.
+fn binomial_noise(plan: &Plan) -> f64 {
+    (0.9 * 0.1 / plan.derived.val_pictures.max(1) as f64).sqrt()
+}
+
+fn check_options(
+    options: &StudyOptions,
+    path: &Path,
+    saved: &Study,
+    knobs: Knobs,
+) -> Result<(), StoreError> {
+    let check = |what, old: String, new: Option<String>| match new {
+        Some(new) if new != old => Err(StoreError::Other { path: path.to_owned(), what, old, new }),
+        _ => Ok(()),
+    };
+    let asked = options.search.map(|kind| kind.name().to_owned());
+    check("searcher", saved.search.name().to_owned(), asked)?;
+    let seeds = options.seeds.map(|seeds| seeds.to_string());
+    check("number of seeds", saved.seeds.len().to_string(), seeds)?;
+    if let Search::TwoKnob(TwoKnob { parallel, .. }) = &saved.search {
+        check("trials at once", parallel.to_string(), options.parallel.map(|n| n.to_string()))?;
+    }
+    let prune = options.prune.map(|prune| format!("{prune:?}"));
+    check("pruning", format!("{:?}", saved.prune), prune)?;
+    let asked = options.knobs.map(|knobs| format!("{knobs:?}"));
+    check("pair of knobs", format!("{knobs:?}"), asked)?;
+    let [first, second] = &saved.search.space().axes;
+    let axis =
+        |range: Option<Range>, name: &str| range.map(|range| format!("{:?}", range.axis(name)));
+    check("range of lr", format!("{first:?}"), axis(options.lr, "lr"))?;
+    let asked = axis(options.alpha, "alpha").or(axis(options.wd, "wd"));
+    check("range of the second knob", format!("{second:?}"), asked)
+}
+
+fn second_range(options: &StudyOptions, knobs: Knobs) -> Result<Option<Range>, StudyError> {
+    match (knobs, options.alpha, options.wd) {
+        (Knobs::LrAlpha, range, None) | (Knobs::LrWd, None, range) => Ok(range),
+        (Knobs::LrAlpha, _, Some(_)) => {
+            Err(StudyError::OtherKnob { flag: "wd", space: "lr-wd", tuned: "alpha" })
+        }
+        (Knobs::LrWd, Some(_), _) => {
+            Err(StudyError::OtherKnob { flag: "alpha", space: "lr-alpha", tuned: "wd" })
+        }
+    }
+}
+
+fn space(
+    options: &StudyOptions,
+    kind: SearchKind,
+    knobs: Knobs,
+    second: Option<Range>,
+    start: Option<[f64; 2]>,
+) -> Result<Space, StudyError> {
+    let [first_name, second_name] = knobs.names();
+    let around = |index: usize, below: f64, above: f64, name: &str| {
+        let at = start.map_or(0.0, |start| start[index].log2());
+        Axis::new(name, at - below, at + above)
+    };
+    let first = match options.lr {
+        Some(range) => range.axis(first_name),
+        None => around(0, 5.0, 4.0, first_name),
+    };
+    let second = match (second, knobs) {
+        (Some(range), _) => range.axis(second_name),
+        (None, Knobs::LrAlpha) => around(1, 2.0, 4.0, second_name),
+        (None, Knobs::LrWd) => around(1, 5.0, 5.0, second_name),
+    };
+    let is_table = first.step.is_some() && second.step.is_some();
+    if kind == SearchKind::Grid && !is_table {
+        return Err(StudyError::NoTable(second_name));
+    }
+    let space = Space::new(first, second)?;
+    Ok(match knobs {
+        Knobs::LrAlpha => space.with_slope(ALPHA_SLOPE),
+        Knobs::LrWd => space,
+    })
+}
+
+fn search(
+    options: &StudyOptions,
+    kind: SearchKind,
+    space: Space,
+    start: Option<Point>,
+    plan: &Plan,
+) -> Search {
+    let seed = options.search_seed.unwrap_or(0);
+    let first = options.start.map(|start| start.map(f64::log2));
+    match kind {
+        SearchKind::TwoKnob => {
+            let start = start.unwrap_or_else(|| space.centre());
+            let two_knob = TwoKnob::new(space, start, binomial_noise(plan));
+            Search::TwoKnob(TwoKnob { parallel: options.parallel.unwrap_or(1), ..two_knob })
+        }
+        SearchKind::Halton => Search::Halton(Halton { space, seed }),
+        SearchKind::Random => Search::Random(Random { space, seed }),
+        SearchKind::Tpe => Search::Tpe(Tpe { space, seed, startup: STARTUP, first }),
+        SearchKind::Gp => Search::GpEi(Gp { space, seed, startup: STARTUP, first }),
+        SearchKind::Grid => Search::Grid(Grid { space }),
+    }
+}
