@@ -24,6 +24,9 @@ pub(crate) fn recipe(
     for assignment in &args.overrides {
         builder = builder.override_with(assignment)?;
     }
+    for warning in builder.warnings() {
+        eprintln!("warning: {warning}");
+    }
     Ok(builder.build()?)
 }
 

@@ -5,6 +5,7 @@ use burn::module::Module;
 use burn::nn::conv::Conv2d;
 use burn::nn::{Linear, LinearConfig};
 use burn::tensor::{DType, Device, Tensor};
+use serde::{Deserialize, Serialize};
 
 use crate::block::{Activation, ConvBnAct, apply, layer};
 use crate::blocks::Block;
@@ -59,7 +60,8 @@ pub(crate) struct Parts {
 
 /// How activations are stored between operations and what products are made of. Weights, statistics and
 /// sums are `f32` in both.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Precision {
     /// 32 bits.
     #[default]

@@ -7,10 +7,10 @@ use std::str::FromStr;
 #[cfg(feature = "gpu")]
 use burn::tensor::DeviceType;
 use burn::tensor::{Device, FloatDType};
+use fixnorm_nn::Precision;
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
-use crate::recipe::PrecisionName;
 
 /// A device by name. Whether this machine has it is known when it is opened.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -180,13 +180,13 @@ impl Devices {
     /// As [`open`](Self::open), and [`TrainError::Unsupported`] for a device that cannot.
     pub(crate) fn first_for(
         &self,
-        precision: PrecisionName,
+        precision: Precision,
         batch_size: usize,
     ) -> Result<Device, TrainError> {
         let (mut devices, names) = (self.open()?, self.resolved());
         let unsupported = |name: String, why: String| Err(TrainError::Unsupported { name, why });
         for (i, (name, device)) in names.0.iter().zip(&devices).enumerate() {
-            if precision == PrecisionName::Bf16 && !device.supports_dtype(FloatDType::BF16) {
+            if precision == Precision::Bf16 && !device.supports_dtype(FloatDType::BF16) {
                 return unsupported(name.to_string(), "it has no bf16, only f32".to_owned());
             }
             // Several CPUs are allowed, to see what several devices do to a run.
@@ -273,8 +273,8 @@ mod tests {
 
     #[test]
     fn devices_share_a_batch_evenly() {
-        assert!(named("cpu,cpu").first_for(PrecisionName::F32, 6).is_ok());
-        let error = named("cpu,cpu").first_for(PrecisionName::F32, 7).unwrap_err().to_string();
+        assert!(named("cpu,cpu").first_for(Precision::F32, 6).is_ok());
+        let error = named("cpu,cpu").first_for(Precision::F32, 7).unwrap_err().to_string();
         assert!(error.contains("cpu,cpu") && error.contains("train.batch_size = 7"), "{error}");
     }
 

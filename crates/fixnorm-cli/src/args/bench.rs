@@ -1,6 +1,8 @@
 //! Arguments of `bench`.
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::builder::{PossibleValuesParser, TypedValueParser};
+use clap::{Args, Subcommand};
+use fixnorm_train::Precision;
 
 use crate::args::DeviceArg;
 
@@ -78,8 +80,8 @@ pub(crate) struct BenchStepArgs {
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) threads: Option<u32>,
     /// Precision of activations and of the operands of matrix products.
-    #[arg(long, value_enum, default_value_t = PrecisionArg::F32)]
-    pub(crate) precision: PrecisionArg,
+    #[arg(long, default_value = "f32", value_parser = PossibleValuesParser::new(["f32", "bf16"]).map(precision))]
+    pub(crate) precision: Precision,
     /// Inference with running statistics instead of training.
     #[arg(long)]
     pub(crate) inference: bool,
@@ -93,11 +95,6 @@ pub(crate) struct BenchStepArgs {
     pub(crate) device: DeviceArg,
 }
 
-/// A precision by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub(crate) enum PrecisionArg {
-    /// 32 bits throughout.
-    F32,
-    /// Activations and operands of products in bf16.
-    Bf16,
+fn precision(name: String) -> Precision {
+    if name == "bf16" { Precision::Bf16 } else { Precision::F32 }
 }

@@ -22,7 +22,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use fixnorm_train::{DeviceName, Devices};
 
 pub(crate) use analysis::{DissectArgs, MigrateArgs, ReportArgs};
-pub(crate) use bench::{BenchCommand, BenchDataArgs, BenchOptimArgs, BenchStepArgs, PrecisionArg};
+pub(crate) use bench::{BenchCommand, BenchDataArgs, BenchOptimArgs, BenchStepArgs};
 pub(crate) use data::{DataCheckArgs, DataCommand, DataFetchArgs};
 pub(crate) use train::TrainArgs;
 pub(crate) use tune::TuneArgs;

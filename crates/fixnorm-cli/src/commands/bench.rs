@@ -3,10 +3,9 @@
 use std::process::ExitCode;
 
 use fixnorm_train::bench::{self, DataBench, OptimBench, StepBench, StepReport, use_threads};
-use fixnorm_train::recipe::PrecisionName;
 use fixnorm_train::registry::ModelSpec;
 
-use crate::args::{BenchDataArgs, BenchOptimArgs, BenchStepArgs, Format, PrecisionArg};
+use crate::args::{BenchDataArgs, BenchOptimArgs, BenchStepArgs, Format};
 use crate::output;
 
 pub(crate) fn step(args: &BenchStepArgs, format: Format) -> anyhow::Result<ExitCode> {
@@ -20,10 +19,7 @@ pub(crate) fn step(args: &BenchStepArgs, format: Format) -> anyhow::Result<ExitC
         batch: args.batch as usize,
         resolution: args.res.map_or(spec.resolution, |res| res as usize),
         channels: args.channels.map(|channels| channels as usize),
-        precision: match args.precision {
-            PrecisionArg::F32 => PrecisionName::F32,
-            PrecisionArg::Bf16 => PrecisionName::Bf16,
-        },
+        precision: args.precision,
         inference: args.inference,
         steps: args.steps as usize,
         profile: args.profile,

@@ -6,13 +6,13 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Distribution, Tensor};
 use fixnorm_kernels::Isa;
+use fixnorm_nn::Precision;
 use fixnorm_nn::registry::ModelSpec;
 use serde::Serialize;
 
 use super::ceiling::Copy;
 use super::setup::{Spread, learner, peak_rss_mib};
 use crate::TrainError;
-use crate::recipe::PrecisionName;
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -59,7 +59,7 @@ pub struct OptimReport {
 pub fn optim(bench: &OptimBench) -> Result<OptimReport, TrainError> {
     let spec = ModelSpec::find(&bench.model)?;
     let device = Device::flex().autodiff();
-    let learner = learner(spec, spec.input, PrecisionName::F32, &device)?;
+    let learner = learner(spec, spec.input, Precision::F32, &device)?;
     let (mut model, mut optimizer) = (learner.model, learner.optimizer);
     let mut noise = Noise::default();
     model.visit(&mut noise);

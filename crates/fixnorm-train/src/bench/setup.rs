@@ -8,7 +8,7 @@ use fixnorm_nn::registry::ModelSpec;
 use fixnorm_nn::{Input, Precision};
 
 use crate::TrainError;
-use crate::recipe::{PrecisionName, Recipe};
+use crate::recipe::Recipe;
 use crate::session::replicas::Replicas;
 use crate::session::step::Learner;
 
@@ -16,7 +16,7 @@ use crate::session::step::Learner;
 pub(super) fn learner(
     spec: &'static ModelSpec,
     input: Input,
-    precision: PrecisionName,
+    precision: Precision,
     device: &Device,
 ) -> Result<Learner, TrainError> {
     let recipe = Recipe::default();
@@ -28,14 +28,14 @@ pub(super) fn learner(
         recipe.probe().with_role("*", Role::Free).with_role("*.conv.weight", Role::ScaleInvariant);
     let roles =
         probe.with_role("fc.weight", Role::Head).run(&model, |_| Tensor::zeros([1], device))?;
-    let model = model.with_precision(Precision::from(precision));
+    let model = model.with_precision(precision);
     let (model, optimizer) = recipe.optimizer_config().init(model, &roles)?;
     let device = device.clone();
     Ok(Learner {
         model,
         optimizer,
         criterion,
-        clip_norm: 0.0,
+        clip_norm: None,
         seed: 0,
         device,
         replicas: Replicas::default(),

@@ -5,15 +5,14 @@ use std::time::{Duration, Instant};
 use burn::module::Module;
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use fixnorm_kernels::{Isa, bf16, profile};
-use fixnorm_nn::Input;
 use fixnorm_nn::registry::ModelSpec;
+use fixnorm_nn::{Input, Precision};
 use serde::Serialize;
 
 use super::ceiling::Ceiling;
 use super::setup::{Spread, learner, peak_rss_mib};
 use crate::TrainError;
 use crate::device::{DeviceName, Devices};
-use crate::recipe::PrecisionName;
 
 /// What to measure.
 #[derive(Clone, Debug)]
@@ -29,7 +28,7 @@ pub struct StepBench {
     /// Channels of a picture; the model's own if not given.
     pub channels: Option<usize>,
     /// Precision of activations and products.
-    pub precision: PrecisionName,
+    pub precision: Precision,
     /// Predict with running statistics instead of training.
     pub inference: bool,
     /// Steps that are measured, after two that are not.
@@ -50,7 +49,7 @@ pub struct StepReport {
     /// Side of a picture.
     pub resolution: usize,
     /// `f32` or `bf16`.
-    pub precision: PrecisionName,
+    pub precision: Precision,
     /// Whether a step was a prediction.
     pub inference: bool,
     /// Threads that the CPU's kernels use.
@@ -114,7 +113,7 @@ pub fn step(bench: &StepBench) -> Result<StepReport, TrainError> {
     let shape = [n, side, side, input.channels];
     let mut run: Box<dyn FnMut(usize)> = match bench.inference {
         true => {
-            let model = spec.init(input, 0, &device).with_precision(bench.precision.into()).valid();
+            let model = spec.init(input, 0, &device).with_precision(bench.precision).valid();
             let x = Tensor::<4>::random(shape, Distribution::Default, &device.clone().inner());
             Box::new(move |_| drop(model.forward(x.clone())))
         }
@@ -147,8 +146,8 @@ pub fn step(bench: &StepBench) -> Result<StepReport, TrainError> {
     let total: Duration = times.iter().sum();
     let spread = Spread::of(times);
     let ceiling = bench.profile.then(|| match bench.precision {
-        PrecisionName::F32 => Ceiling::measure::<f32>(),
-        PrecisionName::Bf16 => Ceiling::measure::<bf16>(),
+        Precision::F32 => Ceiling::measure::<f32>(),
+        Precision::Bf16 => Ceiling::measure::<bf16>(),
     });
     let mut ops: Vec<OpReport> = entries
         .into_iter()

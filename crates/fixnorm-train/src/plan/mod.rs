@@ -1,6 +1,8 @@
 //! The plan: a recipe with everything that follows from it, saved with the run.
 //! Not here: carrying it out (`session`).
 
+pub(crate) mod pretrained;
+
 use fixnorm::LrSchedule;
 use fixnorm_data::{DataSet, DataSpec, LoadOptions, Normalization, Resize};
 use fixnorm_nn::{Input, ModelSpec};
@@ -114,14 +116,13 @@ impl Plan {
         }
         let own = [spec.resolution, spec.resolution, spec.input.channels];
         let given = data.shape.unwrap_or(own);
-        let of_side = |side: usize, default| match side {
-            0 => default,
-            side => [side, side, given[2]],
-        };
+        let of_side =
+            |side: Option<usize>, default| side.map_or(default, |side| [side, side, given[2]]);
         let train_picture = of_side(recipe.train.resolution, given);
         let picture = of_side(recipe.eval.resolution, train_picture);
-        let as_they_are = data.shape == Some(train_picture) && recipe.train.start_resolution == 0;
-        let recipe = recipe.with_pictures(spec, as_they_are);
+        let has_shape =
+            data.shape == Some(train_picture) && recipe.train.start_resolution.is_none();
+        let recipe = recipe.with_images(pretrained::resize(spec), has_shape);
         let [height, width, channels] = picture;
         let Normalization { mean, std } = data.normalization_of(channels);
         let input = Input { channels, classes: data.class_names.len() };
@@ -137,7 +138,7 @@ impl Plan {
             mean,
             std,
             resize: (data.shape != Some(picture)).then(|| Resize {
-                crop_ratio: recipe.eval.crop_ratio,
+                crop_ratio: recipe.transform().crop_ratio,
                 interpolation: recipe.transform().interpolation,
             }),
             train_pictures,
@@ -172,10 +173,9 @@ impl Plan {
     /// Height, width and channels of a training picture in an epoch.
     pub fn train_picture(&self, epoch: usize) -> [usize; 3] {
         let [height, width, channels] = self.derived.train_picture;
-        let (start, epochs) = (self.recipe.train.start_resolution, self.recipe.train.epochs);
-        if start == 0 || epoch + 1 >= epochs {
-            return [height, width, channels];
-        }
+        let epochs = self.recipe.train.epochs;
+        let start = self.recipe.train.start_resolution.filter(|_| epoch + 1 < epochs);
+        let Some(start) = start else { return [height, width, channels] };
         const STEP: f64 = 32.0;
         let grown = |side: usize| {
             let share = epoch as f64 / (epochs - 1) as f64;

@@ -71,10 +71,14 @@ impl RecipeError {
     }
 }
 
-/// Collects what differs from the defaults, later values winning.
+/// Keys that have new names; the old ones still read.
+const RENAMED: [(&str, &str); 1] = [("optimizer.alpha", "optimizer.rms_decay")];
+
+/// Collects what differs from the defaults; later values win.
 #[derive(Clone, Debug, Default)]
 pub struct RecipeBuilder {
     values: Table,
+    warnings: Vec<String>,
 }
 
 impl RecipeBuilder {
@@ -135,7 +139,7 @@ impl RecipeBuilder {
         Ok(self)
     }
 
-    /// Adds one `key=value`, as the command's `--set` takes it. A value that is not TOML is a string.
+    /// Adds one `key=value`, as in the command's `--set`. A value that is not TOML is a string.
     ///
     /// # Errors
     /// Another form, an unknown key or a value that does not fit it.
@@ -153,18 +157,24 @@ impl RecipeBuilder {
         Recipe::deserialize_from(self.values.clone())
     }
 
+    /// Warnings about keys and values that still read but have better forms now.
+    pub fn warnings(&self) -> &[String] {
+        &self.warnings
+    }
+
     /// The keys that were given.
     pub fn keys(&self) -> Vec<String> {
         leaves(&self.values, "").into_iter().map(|(key, _)| key).collect()
     }
 
     fn insert(&mut self, key: &str, value: Value, origin: &str) -> Result<(), RecipeError> {
+        let key = self.renamed(key, origin);
         check_key(key, origin)?;
         let value = as_float_where_needed(key, value);
         // One value alone, so that an error is about it.
         let mut alone = Table::new();
         put(&mut alone, key, value.clone());
-        Recipe::deserialize_from(alone).map_err(|error| RecipeError::Value {
+        let alone = Recipe::deserialize_from(alone).map_err(|error| RecipeError::Value {
             key: key.to_owned(),
             value: value.to_string(),
             message: match error {
@@ -172,8 +182,25 @@ impl RecipeBuilder {
                 other => other.to_string(),
             },
         })?;
+        let read = alone.entries().into_iter().find(|(known, _)| known == key);
+        if let Some((_, Value::String(word))) = read
+            && matches!(word.as_str(), "none" | "auto")
+            && is_old_none(&value)
+        {
+            let new = format!("write {key} = \"{word}\"");
+            self.warnings.push(format!("{origin}: {key} = {value} is an old form; {new}"));
+        }
         put(&mut self.values, key, value);
         Ok(())
+    }
+
+    /// The key's name now.
+    fn renamed<'a>(&mut self, key: &'a str, origin: &str) -> &'a str {
+        let Some((old, new)) = RENAMED.into_iter().find(|(old, _)| *old == key) else {
+            return key;
+        };
+        self.warnings.push(format!("{origin}: `{old}` is now called `{new}`"));
+        new
     }
 }
 
@@ -236,6 +263,16 @@ fn leaves(table: &Table, prefix: &str) -> Vec<(String, Value)> {
     found
 }
 
+/// Whether a value is how none was written before there was a word for it.
+fn is_old_none(value: &Value) -> bool {
+    match value {
+        Value::Integer(number) => *number == 0,
+        Value::Float(number) => *number == 0.0,
+        Value::String(text) => text.is_empty(),
+        _ => false,
+    }
+}
+
 fn check_key(key: &str, origin: &str) -> Result<(), RecipeError> {
     let known: Vec<String> = Recipe::default().entries().into_iter().map(|(key, _)| key).collect();
     if key.starts_with("roles.") || known.iter().any(|known| known == key) {
@@ -276,6 +313,7 @@ fn first_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recipe::Train;
     use fixnorm::Role;
 
     #[test]
@@ -327,6 +365,50 @@ mod tests {
             error.to_string(),
             "my.toml: unknown key `trian.epochs`; did you mean `train.epochs`?"
         );
+    }
+
+    #[test]
+    fn old_forms_read_and_warn_of_the_new_ones() {
+        let text = "init = \"\"\n[train]\nema_decay = 0\n[optimizer]\nalpha = 0.8\n[log]\nmeasure_every_steps = 0\n";
+        let builder = RecipeBuilder::new().text(text, "my.toml").unwrap();
+        let recipe = builder.build().unwrap();
+        assert_eq!((recipe.init, recipe.train.ema_decay), (None, None));
+        assert_eq!((recipe.log.measure_every_steps, recipe.optimizer.rms_decay), (None, 0.8));
+        let mut warnings = builder.warnings().to_vec();
+        warnings.sort();
+        assert_eq!(
+            warnings,
+            [
+                "my.toml: `optimizer.alpha` is now called `optimizer.rms_decay`",
+                "my.toml: init = \"\" is an old form; write init = \"none\"",
+                "my.toml: log.measure_every_steps = 0 is an old form; write log.measure_every_steps = \"none\"",
+                "my.toml: train.ema_decay = 0 is an old form; write train.ema_decay = \"none\"",
+            ]
+        );
+        // The new ones, and zeros that are numbers, do not.
+        let text = "init = \"none\"\n[train]\nema_decay = \"none\"\nlabel_smoothing = 0\nseed = 0\n[eval]\ncrop_ratio = \"auto\"\n";
+        let builder = RecipeBuilder::new().text(text, "my.toml").unwrap();
+        assert!(builder.warnings().is_empty(), "{:?}", builder.warnings());
+        assert_eq!(
+            builder.build().unwrap(),
+            Recipe {
+                train: Train { label_smoothing: 0.0, ..Train::default() },
+                ..Recipe::default()
+            }
+        );
+    }
+
+    #[test]
+    fn plans_of_older_versions_read_without_a_word() {
+        let text = Recipe::default().to_toml();
+        let old = text
+            .replace("rms_decay", "alpha")
+            .replace("\"none\"", "0")
+            .replace("clip_norm = 0", "clip_norm = 0.0")
+            .replace("init = 0", "init = \"\"")
+            .replace("run = 0", "run = \"\"")
+            .replace("auto_augment = 0", "auto_augment = \"\"");
+        assert_eq!(toml::from_str::<Recipe>(&old).unwrap(), Recipe::default());
     }
 
     #[test]

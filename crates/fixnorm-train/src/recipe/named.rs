@@ -1,4 +1,4 @@
-//! The recipes that come with the program: the files of the folder `recipes`.
+//! The built-in recipes: the files of the folder `recipes`.
 
 /// A recipe by name.
 #[derive(Clone, Copy, Debug)]
@@ -45,14 +45,14 @@ impl NamedRecipe {
         RECIPES.iter().find(|recipe| recipe.name == name)
     }
 
-    /// The name most like `name`.
+    /// The name most similar to `name`.
     pub fn nearest(name: &str) -> &'static str {
         let alike = |recipe: &&NamedRecipe| strsim::jaro_winkler(name, recipe.name);
         let best = RECIPES.iter().max_by(|a, b| alike(a).total_cmp(&alike(b)));
         best.map_or("", |recipe| recipe.name)
     }
 
-    /// What it trains: the first line of its text.
+    /// The first line of its text, which summarizes it.
     pub fn summary(&self) -> &'static str {
         self.text.lines().next().unwrap_or_default().trim_start_matches('#').trim()
     }
@@ -64,11 +64,11 @@ mod tests {
     use crate::RecipeBuilder;
 
     #[test]
-    fn every_recipe_is_valid_and_says_what_it_trains() {
+    fn every_recipe_is_valid_and_has_a_summary() {
         for recipe in RECIPES {
-            let built =
-                RecipeBuilder::new().text(recipe.text, recipe.name).unwrap().build().unwrap();
-            built.resolved().validate().unwrap();
+            let builder = RecipeBuilder::new().text(recipe.text, recipe.name).unwrap();
+            assert!(builder.warnings().is_empty(), "{:?}", builder.warnings());
+            builder.build().unwrap().resolved().validate().unwrap();
             assert!(recipe.summary().len() > 20, "{}", recipe.name);
             assert!(NamedRecipe::find(recipe.name).is_some());
         }

@@ -1,4 +1,4 @@
-//! What a recipe's keys come to in the library's terms, and which values they may have.
+//! From a recipe's keys to the library's types, and the values that keys may have.
 //! Not here: the keys themselves and their defaults (`mod.rs`).
 
 use fixnorm::base::{AdamW, RmsProp};
@@ -7,16 +7,13 @@ use fixnorm::{
     ScheduleShape, SetupError, StepRule, UpdateRule, WeightDecay,
 };
 use fixnorm_analysis::Equilibrium;
-use fixnorm_data::{Crop, Interpolation, Transform};
-use fixnorm_nn::{Criterion, ModelSpec};
+use fixnorm_data::{Crop, Interpolation, Resize, Transform};
+use fixnorm_nn::Criterion;
 
-use crate::recipe::{
-    Base, CropName, Follow, HeadMode, InterpolationName, LossName, Recipe, ShapeName, Train,
-};
-use crate::weights::pretrained;
+use crate::recipe::{Base, Follow, HeadMode, Loss, Recipe, ShapeName, Train};
 
 impl Train {
-    /// Pictures a step.
+    /// Images of a step.
     pub fn step_size(&self) -> usize {
         self.batch_size.saturating_mul(self.accumulate)
     }
@@ -25,72 +22,52 @@ impl Train {
     pub fn criterion(&self) -> Criterion {
         let label_smoothing = self.label_smoothing;
         match self.loss {
-            LossName::CrossEntropy => Criterion::CrossEntropy { label_smoothing },
-            LossName::Bce => Criterion::BinaryCrossEntropy {
-                label_smoothing,
-                threshold: (self.bce_threshold > 0.0).then_some(self.bce_threshold),
-            },
+            Loss::CrossEntropy => Criterion::CrossEntropy { label_smoothing },
+            Loss::Bce => {
+                let threshold = self.bce_threshold;
+                Criterion::BinaryCrossEntropy { label_smoothing, threshold }
+            }
         }
     }
 }
 
 impl Recipe {
-    /// With the values that depend on other values put in.
+    /// Fills in the values that follow from other values.
     pub fn resolved(mut self) -> Self {
-        if self.optimizer.epsilon == 0.0 {
-            self.optimizer.epsilon = match self.optimizer.base {
-                Base::Adamw => 1e-8,
-                Base::Rmsprop | Base::Sgd | Base::Nesterov => 1e-3,
-            };
-        }
+        self.optimizer.epsilon.get_or_insert(match self.optimizer.base {
+            Base::Adamw => 1e-8,
+            Base::Rmsprop | Base::Sgd | Base::Nesterov => 1e-3,
+        });
         self
     }
 
-    /// With what depends on the model and on whether pictures have the shape that it is trained in.
-    pub(crate) fn with_pictures(mut self, spec: &ModelSpec, as_they_are: bool) -> Self {
-        let own = pretrained::resize(spec);
-        if self.augment.crop == CropName::Auto {
-            self.augment.crop = match as_they_are {
-                true => CropName::Padded,
-                false => CropName::RandomResized,
-            };
-        }
-        if self.augment.interpolation == InterpolationName::Auto {
-            self.augment.interpolation = match own.interpolation {
-                Interpolation::Bilinear => InterpolationName::Bilinear,
-                Interpolation::Bicubic => InterpolationName::Bicubic,
-            };
-        }
-        if self.eval.crop_ratio == 0.0 {
-            self.eval.crop_ratio = own.crop_ratio;
-        }
+    /// Fills in the values that follow from the model's own way to resize images, `own`, and from whether images have the
+    /// shape that it is trained in.
+    pub(crate) fn with_images(mut self, own: Resize, has_shape: bool) -> Self {
+        let crop = if has_shape { Crop::Padded } else { Crop::RandomResized };
+        self.augment.crop.get_or_insert(crop);
+        self.augment.interpolation.get_or_insert(own.interpolation);
+        self.eval.crop_ratio.get_or_insert(own.crop_ratio);
         self
     }
 
-    /// How training pictures are made. Call it with what a plan has resolved.
+    /// The transform of training images. For a recipe that a plan has resolved.
     pub fn transform(&self) -> Transform {
         let augment = &self.augment;
         Transform {
-            crop: match augment.crop {
-                CropName::Auto | CropName::Padded => Crop::Padded,
-                CropName::RandomResized => Crop::RandomResized,
-                CropName::Center => Crop::Center,
-            },
+            crop: augment.crop.unwrap_or(Crop::Padded),
             crop_padding: augment.crop_padding,
-            crop_ratio: self.eval.crop_ratio,
+            crop_ratio: self.eval.crop_ratio.unwrap_or(0.0),
             scale: augment.scale,
             ratio: augment.ratio,
-            interpolation: match augment.interpolation {
-                InterpolationName::Auto | InterpolationName::Bilinear => Interpolation::Bilinear,
-                InterpolationName::Bicubic => Interpolation::Bicubic,
-            },
+            interpolation: augment.interpolation.unwrap_or(Interpolation::Bilinear),
             hflip: augment.hflip,
             color_jitter: augment.color_jitter,
-            auto_augment: augment.auto_augment.clone(),
+            auto_augment: augment.auto_augment.clone().unwrap_or_default(),
             random_erasing: augment.random_erasing,
             erasing: augment.erasing,
-            mixup: augment.mixup,
-            cutmix: augment.cutmix,
+            mixup: augment.mixup.unwrap_or(0.0),
+            cutmix: augment.cutmix.unwrap_or(0.0),
             repeats: augment.repeats,
         }
     }
@@ -99,19 +76,16 @@ impl Recipe {
     pub fn optimizer_config(&self) -> FixNormConfig {
         let optimizer = &self.optimizer;
         let momentum = optimizer.momentum;
+        let epsilon = optimizer.epsilon.unwrap_or(0.0);
         let base = match optimizer.base {
             Base::Sgd => BaseUpdate::sgd(momentum),
             Base::Nesterov => BaseUpdate::nesterov(momentum),
-            Base::Rmsprop => BaseUpdate::RmsProp(RmsProp {
-                decay: optimizer.alpha,
-                momentum,
-                epsilon: optimizer.epsilon,
-            }),
-            Base::Adamw => BaseUpdate::AdamW(AdamW {
-                beta1: optimizer.beta1,
-                beta2: optimizer.beta2,
-                epsilon: optimizer.epsilon,
-            }),
+            Base::Rmsprop => {
+                BaseUpdate::RmsProp(RmsProp { decay: optimizer.rms_decay, momentum, epsilon })
+            }
+            Base::Adamw => {
+                BaseUpdate::AdamW(AdamW { beta1: optimizer.beta1, beta2: optimizer.beta2, epsilon })
+            }
         };
         let trust = optimizer.step_rule == StepRule::TrustRatio;
         let held = UpdateRule::free()
@@ -144,8 +118,8 @@ impl Recipe {
             .with_weight_decay(weight_decay)
     }
 
-    /// Where decay brings a weight of this role at this learning rate, if there is decay on it and theory has
-    /// something to say.
+    /// The equilibrium that weight decay brings a weight of this role to at this learning rate, if it decays and theory
+    /// knows one.
     pub fn equilibrium(&self, param: &ParamRole, lr: f64) -> Option<Equilibrium> {
         let config = self.optimizer_config();
         if param.role != Role::ScaleInvariant || config.rule(param).constraint != Constraint::Free {
@@ -158,10 +132,11 @@ impl Recipe {
     /// The learning rate of every step.
     pub fn lr_schedule(&self, steps_per_epoch: usize) -> LrSchedule {
         let epochs = self.train.epochs as f64;
-        let every = self.schedule.decay_epochs;
-        let milestones = match every > 0.0 {
-            true => (1..).map(|i| f64::from(i) * every).take_while(|&at| at < epochs).collect(),
-            false => self.schedule.milestones.clone(),
+        let milestones = match self.schedule.decay_epochs {
+            Some(every) => {
+                (1..).map(|i| f64::from(i) * every).take_while(|&at| at < epochs).collect()
+            }
+            None => self.schedule.milestones.clone(),
         };
         let shape = match self.schedule.shape {
             ShapeName::Constant => ScheduleShape::Constant,
@@ -175,90 +150,83 @@ impl Recipe {
         let schedule = LrSchedule::new(self.optimizer.lr, shape, epochs, steps_per_epoch)
             .with_warmup(self.schedule.warmup_epochs)
             .with_final_factor(self.schedule.final_factor);
-        match self.schedule.per_epoch {
-            true => schedule.per_epoch(),
-            false => schedule,
-        }
+        if self.schedule.per_epoch { schedule.per_epoch() } else { schedule }
     }
 
-    /// The probe that finds the roles, with the roles set by hand.
+    /// The probe that finds the roles, with the roles that the user sets.
     pub fn probe(&self) -> Probe {
-        let probe = match self.head.path.as_str() {
-            "" => Probe::new(),
-            path => Probe::new().with_head(path),
+        let probe = match &self.head.path {
+            Some(path) => Probe::new().with_head(path),
+            None => Probe::new(),
         };
         let overrides = self.roles.iter();
         overrides.fold(probe, |probe, (pattern, role)| probe.with_role(pattern, *role))
     }
 
-    /// Checks the values that no other part checks.
+    /// Checks the values that no other part of the program checks.
     ///
     /// # Errors
     /// [`SetupError::OutOfRange`] names the key.
     pub fn validate(&self) -> Result<(), SetupError> {
-        let check = |fine: bool, name, expected, value| match fine {
-            true => Ok(()),
-            false => Err(SetupError::OutOfRange { name, expected, value }),
-        };
-        let (train, schedule) = (&self.train, &self.schedule);
-        let lr = self.optimizer.lr;
+        self.validate_training()?;
+        self.validate_schedule()?;
+        self.validate_images()?;
+        self.validate_records()
+    }
+
+    fn validate_training(&self) -> Result<(), SetupError> {
+        let (train, lr) = (&self.train, self.optimizer.lr);
         check(train.epochs > 0, "train.epochs", "at least 1", 0.0)?;
-        check(
-            train.batch_size > 1,
-            "train.batch_size",
-            "at least 2 (batch norm needs them)",
-            train.batch_size as f64,
-        )?;
-        let ratio = self.eval.crop_ratio;
-        check((0.0..=1.0).contains(&ratio), "eval.crop_ratio", "between 0 and 1", ratio)?;
-        for (name, side) in [
-            ("train.resolution", train.resolution),
-            ("train.start_resolution", train.start_resolution),
-            ("eval.resolution", self.eval.resolution),
-        ] {
-            check(side <= 4096, name, "at most 4096", side as f64)?;
-        }
+        let size = train.batch_size;
+        check(size > 1, "train.batch_size", "at least 2 (batch norm needs them)", size as f64)?;
         check(train.accumulate > 0, "train.accumulate", "at least 1", 0.0)?;
-        let clip = self.optimizer.clip_norm;
-        check(
-            clip >= 0.0 && clip.is_finite(),
-            "optimizer.clip_norm",
-            "at least 0 and finite",
-            clip,
-        )?;
+        let clip = self.optimizer.clip_norm.unwrap_or(1.0);
+        let is_norm = clip > 0.0 && clip.is_finite();
+        check(is_norm, "optimizer.clip_norm", "above 0 and finite, or none", clip)?;
         for (name, share) in [
             ("train.label_smoothing", train.label_smoothing),
-            ("train.bce_threshold", train.bce_threshold),
+            ("train.bce_threshold", train.bce_threshold.unwrap_or(0.0)),
             ("train.dropout", train.dropout),
             ("train.drop_path", train.drop_path),
-            ("train.ema_decay", train.ema_decay),
+            ("train.ema_decay", train.ema_decay.unwrap_or(0.0)),
         ] {
             check((0.0..1.0).contains(&share), name, "at least 0 and below 1", share)?;
         }
-        check(lr > 0.0 && lr.is_finite(), "optimizer.lr", "above 0 and finite", lr)?;
-        let warmup = schedule.warmup_epochs;
-        check(
-            (0.0..=train.epochs as f64).contains(&warmup),
-            "schedule.warmup_epochs",
-            "between 0 and train.epochs",
-            warmup,
-        )?;
+        check(lr > 0.0 && lr.is_finite(), "optimizer.lr", "above 0 and finite", lr)
+    }
+
+    fn validate_schedule(&self) -> Result<(), SetupError> {
+        let (schedule, epochs) = (&self.schedule, self.train.epochs as f64);
+        let (warmup, range) = (schedule.warmup_epochs, "between 0 and train.epochs");
+        check((0.0..=epochs).contains(&warmup), "schedule.warmup_epochs", range, warmup)?;
         let end = schedule.final_factor;
         check((0.0..=1.0).contains(&end), "schedule.final_factor", "between 0 and 1", end)?;
-        let every = schedule.decay_epochs;
-        let few = every == 0.0 || train.epochs as f64 / every <= 1e6;
-        check(
-            every >= 0.0 && few,
-            "schedule.decay_epochs",
-            "0, or at least a millionth of train.epochs",
-            every,
-        )?;
-        check(schedule.gamma > 0.0, "schedule.gamma", "above 0", schedule.gamma)?;
+        let every = schedule.decay_epochs.unwrap_or(epochs);
+        let (fine, range) =
+            (every > 0.0 && epochs / every <= 1e6, "at least a millionth of train.epochs");
+        check(fine, "schedule.decay_epochs", range, every)?;
+        check(schedule.gamma > 0.0, "schedule.gamma", "above 0", schedule.gamma)
+    }
+
+    fn validate_images(&self) -> Result<(), SetupError> {
+        let ratio = self.eval.crop_ratio.unwrap_or(1.0);
+        check((0.0..=1.0).contains(&ratio), "eval.crop_ratio", "between 0 and 1", ratio)?;
+        for (name, side) in [
+            ("train.resolution", self.train.resolution),
+            ("train.start_resolution", self.train.start_resolution),
+            ("eval.resolution", self.eval.resolution),
+        ] {
+            let side = side.unwrap_or(0);
+            check(side <= 4096, name, "at most 4096", side as f64)?;
+        }
         let max_bad = self.loader.max_bad;
-        check((0.0..=1.0).contains(&max_bad), "loader.max_bad", "between 0 and 1", max_bad)?;
+        check((0.0..=1.0).contains(&max_bad), "loader.max_bad", "between 0 and 1", max_bad)
+    }
+
+    fn validate_records(&self) -> Result<(), SetupError> {
         check(self.log.every_steps > 0, "log.every_steps", "at least 1", 0.0)?;
         check(self.log.risk_pictures > 0, "log.risk_pictures", "at least 1", 0.0)?;
-        let per_layer = !self.replay.run.is_empty() && self.replay.follow == Follow::EffectiveLr;
+        let per_layer = self.replay.run.is_some() && self.replay.follow == Follow::EffectiveLr;
         check(
             !(self.log.trajectory && per_layer),
             "log.trajectory",
@@ -267,6 +235,15 @@ impl Recipe {
         )?;
         check(self.checkpoint.keep_last > 0, "checkpoint.keep_last", "at least 1", 0.0)
     }
+}
+
+fn check(
+    fine: bool,
+    name: &'static str,
+    expected: &'static str,
+    value: f64,
+) -> Result<(), SetupError> {
+    if fine { Ok(()) } else { Err(SetupError::OutOfRange { name, expected, value }) }
 }
 
 #[cfg(test)]

@@ -96,7 +96,7 @@ fn bytes(plan: &Plan) -> u64 {
         Base::Sgd | Base::Nesterov => 1,
         Base::Rmsprop | Base::Adamw => 2,
     };
-    let averages = u64::from(recipe.train.ema_decay > 0.0);
+    let averages = u64::from(recipe.train.ema_decay.is_some());
     let weights = 4 * plan.derived.params as u64;
     // The last ones and the best, and the result.
     weights * (1 + states + averages) * (recipe.checkpoint.keep_last as u64 + 1) + weights

@@ -55,16 +55,14 @@ impl Follower {
     /// The follower that a plan asks for, checked against its weights and steps.
     pub(crate) fn open(plan: &Plan, roles: &Roles) -> Result<Option<Self>, TrainError> {
         let replay = &plan.recipe.replay;
-        if replay.run.is_empty() {
-            return Ok(None);
-        }
-        let record = trajectory::read(Path::new(&replay.run))?;
+        let Some(run) = &replay.run else { return Ok(None) };
+        let record = trajectory::read(Path::new(run))?;
         let with = |role| roles.params.iter().filter(move |p| p.role == role && p.is_weight());
         let layers: Vec<String> = with(Role::ScaleInvariant).map(|p| p.path.clone()).collect();
         let head = with(Role::Head).map(|p| p.path.clone()).next().filter(|_| replay.head);
         if plan.derived.steps > record.steps() {
             return Err(TrainError::ReplayTooShort {
-                run: replay.run.clone(),
+                run: run.clone(),
                 recorded: record.steps(),
                 steps: plan.derived.steps,
             });

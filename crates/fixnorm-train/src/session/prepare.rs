@@ -43,8 +43,8 @@ pub fn prepare(plan: &Plan, data: &DataSet) -> Result<Prepared, TrainError> {
     let recipe = &plan.recipe;
     let mut model = fresh(plan, &device)?;
     let mut initialized = None;
-    if !recipe.init.is_empty() {
-        let (with_weights, report) = initialize(plan, model)?;
+    if let Some(init) = &recipe.init {
+        let (with_weights, report) = initialize(plan, Path::new(init), model)?;
         (model, initialized) = (with_weights, Some(report));
     }
     let roles = probe(plan, data, &model)?;
@@ -52,9 +52,13 @@ pub fn prepare(plan: &Plan, data: &DataSet) -> Result<Prepared, TrainError> {
 }
 
 /// Loads the weights that the plan starts from into `model`.
-fn initialize(plan: &Plan, model: Classifier) -> Result<(Classifier, Initialized), TrainError> {
+fn initialize(
+    plan: &Plan,
+    init: &Path,
+    model: Classifier,
+) -> Result<(Classifier, Initialized), TrainError> {
     let spec = plan.spec()?;
-    let bundle = Bundle::read(Path::new(&plan.recipe.init))?;
+    let bundle = Bundle::read(init)?;
     bundle.spec(Some(spec.name))?;
     let fit = if plan.recipe.allow_partial { Fit::Partial } else { Fit::OtherHead };
     let Loaded { model, left } = bundle.load_into(model, spec, fit)?;
@@ -73,7 +77,7 @@ pub(super) fn fresh(plan: &Plan, device: &Device) -> Result<Classifier, TrainErr
     let train = &plan.recipe.train;
     let config = plan.spec()?.config(plan.input());
     let config = config.with_dropout(train.dropout).with_drop_path(train.drop_path);
-    Ok(config.init(train.seed, device).with_precision(train.precision.into()))
+    Ok(config.init(train.seed, device).with_precision(train.precision))
 }
 
 /// Finds the role of each parameter on the first few training images.

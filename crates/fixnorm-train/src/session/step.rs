@@ -21,8 +21,8 @@ pub(crate) struct Learner {
     pub(crate) model: Classifier,
     pub(crate) optimizer: ModuleOptimizer,
     pub(crate) criterion: Criterion,
-    /// Largest norm of a gradient; 0 for any.
-    pub(crate) clip_norm: f64,
+    /// Largest norm of a gradient.
+    pub(crate) clip_norm: Option<f64>,
     /// Decides, with the step, what dropout and drop path leave out.
     pub(crate) seed: u64,
     /// The first device, with autodiff.
@@ -101,8 +101,8 @@ impl Learner {
 
     fn update(mut self, grads: GradientsParams, lr: impl Into<ModuleLearningRate>) -> Self {
         let grads = match self.clip_norm {
-            0.0 => grads,
-            max_norm => clip_grad_norm(&self.model, grads, max_norm).0,
+            None => grads,
+            Some(max_norm) => clip_grad_norm(&self.model, grads, max_norm).0,
         };
         self.model = self.optimizer.step(lr, self.model, grads);
         self
@@ -118,7 +118,7 @@ mod tests {
 
     const CLASSES: usize = 3;
 
-    fn learner(clip_norm: f64) -> Learner {
+    fn learner(clip_norm: Option<f64>) -> Learner {
         let device = Device::flex().autodiff();
         let recipe = crate::Recipe::default();
         let spec = ModelSpec::find("resnet8").unwrap();
@@ -178,7 +178,7 @@ mod tests {
     fn four_parts_are_one_batch() {
         let whole = joined((0..4).map(part));
         let step = |batches| {
-            let (learner, stepped) = learner(0.0).step(batches, 0, 0.5, None);
+            let (learner, stepped) = learner(None).step(batches, 0, 0.5, None);
             (weights(&learner), stepped.loss(), StepMetrics::read(&[&stepped])[0])
         };
         let (in_parts, loss, totals) = step((0..4).map(part).collect());
@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn steps_are_read_in_their_order() {
-        let (first, one) = learner(0.0).step(vec![part(0), part(1)], 0, 0.5, None);
+        let (first, one) = learner(None).step(vec![part(0), part(1)], 0, 0.5, None);
         let (_, other) = first.step(vec![part(2)], 1, 0.5, None);
         let both = StepMetrics::read(&[&one, &other]);
         assert_eq!(both, [StepMetrics::read(&[&one])[0], StepMetrics::read(&[&other])[0]]);
@@ -203,7 +203,7 @@ mod tests {
     }
 
     fn shared(devices: usize, together: bool) -> Learner {
-        let mut learner = learner(0.0);
+        let mut learner = learner(None);
         let further = vec![Device::flex(); devices - 1];
         learner.replicas = Replicas::new(further, learner.criterion, together);
         learner
@@ -337,7 +337,7 @@ mod tests {
             after.iter().zip(&before).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>().sqrt()
         };
         // The first step is the gradient, and the head's is turned back onto its sphere.
-        assert!(moved(0.01) <= 0.01 + 1e-6, "{}", moved(0.01));
-        assert!(moved(0.0) > 0.1 && (moved(1e6) - moved(0.0)).abs() < 1e-9);
+        assert!(moved(Some(0.01)) <= 0.01 + 1e-6, "{}", moved(Some(0.01)));
+        assert!(moved(None) > 0.1 && (moved(Some(1e6)) - moved(None)).abs() < 1e-9);
     }
 }

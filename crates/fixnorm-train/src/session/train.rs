@@ -83,7 +83,7 @@ impl<'a> Session<'a> {
         let mut progress = Progress::default();
         let recipe = &plan.recipe;
         let Train { ema_decay, ema_warmup, .. } = recipe.train;
-        let mut ema = (ema_decay > 0.0).then(|| Ema::new(&learner.model, ema_decay, ema_warmup));
+        let mut ema = ema_decay.map(|decay| Ema::new(&learner.model, decay, ema_warmup));
         if let Some(path) = from {
             (learner.model, learner.optimizer, progress) =
                 Checkpoints::load(&path, learner.model, learner.optimizer)?;
@@ -224,7 +224,7 @@ impl<'a> Session<'a> {
             self.step(batches, observer)?;
             training += since.elapsed();
             self.progress.seconds = before + start.elapsed().as_secs_f64();
-            let wanted = every > 0 && self.progress.step.is_multiple_of(every);
+            let wanted = every.is_some_and(|every| self.progress.step.is_multiple_of(every));
             let stopped = stop.load(Ordering::Relaxed) != 0;
             if wanted || stopped {
                 self.save(observer)?;
@@ -259,8 +259,8 @@ impl<'a> Session<'a> {
         let rates = self.before_step(step)?;
         let lr = rates.base;
         let log = &self.plan.recipe.log;
-        let due = |every: usize| every > 0 && step.is_multiple_of(every);
-        let (measured, logged) = (due(log.measure_every_steps), due(log.every_steps));
+        let due = |every: usize| step.is_multiple_of(every);
+        let (measured, logged) = (log.measure_every_steps.is_some_and(due), due(log.every_steps));
         let before = measured.then(|| WeightSnapshot::take(self.model(), &self.roles));
         let learner = self.learner.take().expect("a step returns the learner");
         let at_once = learner.is_read_at_once();
@@ -371,8 +371,9 @@ impl<'a> Session<'a> {
             data_wait: speed.data_wait,
         };
         self.emit(Event::Epoch(record), observer)?;
-        let (every, done) = (self.plan.recipe.log.risk_every_epochs, epoch + 1);
-        if every > 0 && (done.is_multiple_of(every) || done == self.plan.recipe.train.epochs) {
+        let (done, epochs) = (epoch + 1, self.plan.recipe.train.epochs);
+        let every = self.plan.recipe.log.risk_every_epochs;
+        if every.is_some_and(|every| done.is_multiple_of(every) || done == epochs) {
             self.measure_risk(epoch, observer)?;
         }
         Ok(())

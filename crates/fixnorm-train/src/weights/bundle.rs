@@ -1,5 +1,5 @@
 //! A weights file with what is needed to use it: model, classes, and how pictures are made ready, from
-//! the file itself or, for weights of others, from `pretrained.rs`.
+//! the file itself or, for weights of others, from `plan/pretrained.rs`.
 //! Not here: what it is used for (`predict.rs`, `export.rs`, `analysis/inspect.rs`, `session`), the tensors' names
 //! (`fixnorm-nn`).
 
@@ -14,8 +14,9 @@ use serde::{Deserialize, Serialize};
 use crate::evaluate::evaluate;
 use crate::evaluate::loader::{Order, loader};
 use crate::files::write_atomic;
+use crate::plan::pretrained;
 use crate::run_dir::RunFiles;
-use crate::weights::{BundleError, pretrained};
+use crate::weights::BundleError;
 use crate::{DeviceName, Evaluation, Plan, TrainError, recipe};
 
 /// A weights file.

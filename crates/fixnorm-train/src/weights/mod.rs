@@ -3,7 +3,6 @@
 //!
 //! ```text
 //! a weights file with its metadata             bundle.rs
-//! defaults for weights that others trained     pretrained.rs
 //! prediction                                   predict.rs
 //! export to safetensors and ONNX               export.rs
 //! ```
@@ -12,7 +11,6 @@ pub mod bundle;
 mod error;
 pub mod export;
 pub mod predict;
-pub(crate) mod pretrained;
 
 pub use bundle::Bundle;
 pub use error::BundleError;

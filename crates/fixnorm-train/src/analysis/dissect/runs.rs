@@ -161,7 +161,7 @@ impl Dissect {
         let mut builder = RecipeBuilder::new().text(&self.recipe.to_toml(), "recipe")?;
         let epochs = self.recipe.train.epochs as i64;
         builder = builder.set("train.seed", seed as i64)?;
-        if self.recipe.log.risk_every_epochs == 0 {
+        if self.recipe.log.risk_every_epochs.is_none() {
             builder = builder.set("log.risk_every_epochs", epochs)?;
         }
         for (key, value) in &arm.changes {

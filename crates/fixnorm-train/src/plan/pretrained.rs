@@ -1,8 +1,7 @@
-//! What foreign weights do not say about themselves: how their pictures are made ready, and the names of
-//! their classes. Not here: weights that fixnorm wrote, which say it (`bundle.rs`).
+//! What the weights of others do not contain: their preprocessing, and the names of their classes.
+//! Not here: weights that fixnorm wrote, which contain both (`weights/bundle.rs`).
 //!
-//! Preprocessing is what timm 1.0 (torchvision for ShuffleNet) evaluates the pretrained weights with that
-//! it takes by default for a model.
+//! Preprocessing is that of timm 1.0 (torchvision for ShuffleNet) for a model's default pretrained weights.
 
 use fixnorm_data::imagenet::STATISTICS as IMAGENET;
 use fixnorm_data::{Interpolation, Normalization, Preprocessing, Resize};
@@ -11,7 +10,7 @@ use fixnorm_nn::ModelSpec;
 /// Pixels from −1 to 1, as TensorFlow's models have them.
 const INCEPTION: ([f32; 3], [f32; 3]) = ([0.5; 3], [0.5; 3]);
 
-/// How pictures are made ready for weights of colour pictures that others trained.
+/// The preprocessing of weights for color images that others trained.
 pub(crate) fn preprocessing(spec: &ModelSpec) -> Preprocessing {
     use Interpolation::{Bicubic, Bilinear};
     let (crop_ratio, interpolation, (mean, std)) = match spec.name {
@@ -28,14 +27,13 @@ pub(crate) fn preprocessing(spec: &ModelSpec) -> Preprocessing {
     }
 }
 
-/// How pictures of any size come to the model's resolution, the same for our training as for weights of
-/// others.
+/// The resizing of images of any size to the model's resolution, the same for training as for weights of others.
 pub(crate) fn resize(spec: &ModelSpec) -> Resize {
     let Preprocessing { crop_ratio, interpolation, .. } = preprocessing(spec);
     Resize { crop_ratio, interpolation }
 }
 
-/// Names of the classes of weights that others trained: ImageNet-1k's for 1,000, else their numbers.
+/// Class names of weights that others trained: ImageNet-1k's for 1,000 classes, else their indices.
 pub(crate) fn class_names(classes: usize) -> Vec<String> {
     match classes {
         1000 => fixnorm_data::imagenet::class_names().map(str::to_owned).collect(),

@@ -1,0 +1,202 @@
+//! Keys that may be off or derived: an `Option` that is written as a word, since TOML has no null.
+//!
+//! `none` is written for a key that is off and `auto` for one that follows from model and data; both are read as either.
+//! Before there were words, 0 and the empty text meant the same; they still read as none.
+
+use std::fmt;
+use std::marker::PhantomData;
+
+use fixnorm_data::{Crop, Interpolation, Policy};
+use serde::de::{self, Deserializer, IntoDeserializer, Visitor};
+use serde::{Deserialize, Serialize, Serializer};
+
+/// The type of a value that may be absent.
+pub(super) trait Value: Serialize + for<'de> Deserialize<'de> {
+    /// What the value is, for errors.
+    const EXPECTED: &'static str;
+
+    /// Whether it is how none was written before there were words for it.
+    fn is_old_none(&self) -> bool {
+        false
+    }
+}
+
+impl Value for f64 {
+    const EXPECTED: &'static str = "a number";
+
+    fn is_old_none(&self) -> bool {
+        *self == 0.0
+    }
+}
+
+impl Value for usize {
+    const EXPECTED: &'static str = "a whole number";
+
+    fn is_old_none(&self) -> bool {
+        *self == 0
+    }
+}
+
+impl Value for String {
+    const EXPECTED: &'static str = "a text";
+
+    fn is_old_none(&self) -> bool {
+        self.is_empty()
+    }
+}
+
+impl Value for Policy {
+    const EXPECTED: &'static str = "an augmentation policy";
+
+    fn is_old_none(&self) -> bool {
+        *self == Policy::default()
+    }
+}
+
+impl Value for Crop {
+    const EXPECTED: &'static str = "a crop";
+}
+
+impl Value for Interpolation {
+    const EXPECTED: &'static str = "an interpolation";
+}
+
+/// An optional value whose absence is written `none`.
+pub(super) mod none {
+    use super::*;
+
+    pub(in super::super) fn serialize<S: Serializer, T: Value>(
+        value: &Option<T>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        write(value, "none", serializer)
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>, T: Value>(
+        deserializer: D,
+    ) -> Result<Option<T>, D::Error> {
+        deserializer.deserialize_any(Optional("none", PhantomData))
+    }
+}
+
+/// An optional value whose absence is written `auto`.
+pub(super) mod auto {
+    use super::*;
+
+    pub(in super::super) fn serialize<S: Serializer, T: Value>(
+        value: &Option<T>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        write(value, "auto", serializer)
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>, T: Value>(
+        deserializer: D,
+    ) -> Result<Option<T>, D::Error> {
+        deserializer.deserialize_any(Optional("auto", PhantomData))
+    }
+}
+
+fn write<S: Serializer, T: Value>(
+    value: &Option<T>,
+    word: &str,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => value.serialize(serializer),
+        None => serializer.serialize_str(word),
+    }
+}
+
+/// Reads a value or a word for none.
+struct Optional<T>(&'static str, PhantomData<T>);
+
+impl<T: Value> Optional<T> {
+    fn read<'de, E: de::Error>(
+        &self,
+        given: impl IntoDeserializer<'de, E>,
+    ) -> Result<Option<T>, E> {
+        Ok(Some(T::deserialize(given.into_deserializer())?).filter(|value| !value.is_old_none()))
+    }
+}
+
+impl<T: Value> Visitor<'_> for Optional<T> {
+    type Value = Option<T>;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} or \"{}\"", T::EXPECTED, self.0)
+    }
+
+    fn visit_i64<E: de::Error>(self, given: i64) -> Result<Self::Value, E> {
+        self.read(given)
+    }
+
+    fn visit_u64<E: de::Error>(self, given: u64) -> Result<Self::Value, E> {
+        self.read(given)
+    }
+
+    fn visit_f64<E: de::Error>(self, given: f64) -> Result<Self::Value, E> {
+        self.read(given)
+    }
+
+    fn visit_str<E: de::Error>(self, given: &str) -> Result<Self::Value, E> {
+        match given {
+            "none" | "auto" => Ok(None),
+            given => self.read(given),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, PartialEq, Serialize, Deserialize)]
+    struct Keys {
+        #[serde(with = "none")]
+        number: Option<f64>,
+        #[serde(with = "auto")]
+        count: Option<usize>,
+        #[serde(with = "none")]
+        text: Option<String>,
+        #[serde(with = "auto")]
+        crop: Option<Crop>,
+    }
+
+    fn read(text: &str) -> Result<Keys, String> {
+        toml::from_str(text).map_err(|error: toml::de::Error| error.to_string())
+    }
+
+    #[test]
+    fn words_and_values_survive_a_round_trip() {
+        let none = Keys { number: None, count: None, text: None, crop: None };
+        let text = "number = \"none\"\ncount = \"auto\"\ntext = \"none\"\ncrop = \"auto\"\n";
+        assert_eq!(toml::to_string(&none).unwrap(), text);
+        assert_eq!(read(text).unwrap(), none);
+        assert_eq!(read(&text.replace("none", "auto")).unwrap(), none);
+        let text = "number = 0.5\ncount = 3\ntext = \"a\"\ncrop = \"center\"\n";
+        let some = read(text).unwrap();
+        assert_eq!((some.number, some.count, some.crop), (Some(0.5), Some(3), Some(Crop::Center)));
+        assert_eq!(toml::to_string(&some).unwrap(), text);
+    }
+
+    #[test]
+    fn zero_and_empty_text_still_mean_none() {
+        let old = read("number = 0.0\ncount = 0\ntext = \"\"\ncrop = \"auto\"\n").unwrap();
+        assert_eq!(old, Keys { number: None, count: None, text: None, crop: None });
+    }
+
+    #[test]
+    fn other_values_are_refused_by_what_is_expected() {
+        let with = |line: &str| {
+            let key = line.split(' ').next().unwrap();
+            let lines = ["number = 1", "count = 1", "text = \"a\"", "crop = \"center\""];
+            let others = lines.into_iter().filter(|other| !other.starts_with(key));
+            read(&others.chain([line]).collect::<Vec<_>>().join("\n")).unwrap_err()
+        };
+        assert!(with("number = true").contains("a number or \"none\""));
+        assert!(with("count = -1").contains("-1"));
+        assert!(with("count = \"many\"").contains("many"));
+        assert!(with("crop = \"round\"").contains("unknown variant `round`"));
+    }
+}
