@@ -7,14 +7,17 @@
 //! | [`config`], [`optim`] | the whole optimizer, and its step |
 //! | [`schedule`] | learning rate over time |
 //! | [`clip_grad_norm`] | gradient clipping by the norm over all parameters |
+//! | [`Ema`], [`average`] | moving average of a model, interpolation between two |
 //! | [`params`] | paths and shapes of a model's parameters |
 //!
 //! Measurement, theory of weight decay, replay and cross-boundary risk are in the crate `fixnorm-analysis`.
 
+pub mod average;
 pub mod base;
 mod clip;
 pub mod config;
 pub mod decay;
+mod ema;
 mod error;
 pub mod optim;
 pub mod params;
@@ -27,6 +30,7 @@ pub use base::BaseUpdate;
 pub use clip::clip_grad_norm;
 pub use config::FixNormConfig;
 pub use decay::{DecayKind, DecayTarget, WeightDecay};
+pub use ema::Ema;
 pub use error::SetupError;
 pub use params::ParamInfo;
 pub use probe::Probe;

@@ -10,14 +10,11 @@
 //! one step, on one device or several                step.rs, gradient.rs, replicas.rs
 //! loss and accuracy of steps                        metrics.rs
 //! rates and norms from another run's record         follow.rs
-//! moving averages of models                         ema.rs, average.rs
 //! checkpoints                                       checkpoint.rs
 //! time and disk space of a planned run              estimate.rs
 //! ```
 
-mod average;
 mod checkpoint;
-mod ema;
 pub mod estimate;
 mod follow;
 pub(crate) mod gradient;

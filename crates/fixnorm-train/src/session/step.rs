@@ -6,12 +6,12 @@ use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use burn::module::Module;
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Int, Tensor};
+use fixnorm::average::{Averaged, interpolate};
 use fixnorm::{Roles, clip_grad_norm};
 use fixnorm_analysis::measure::gradient_norms;
 use fixnorm_data::Batch;
 use fixnorm_nn::{Classifier, Criterion, StepRng};
 
-use crate::session::average::{Of, toward};
 use crate::session::gradient::{Gradient, Share, gradients, is_read_at_once};
 use crate::session::metrics::StepMetrics;
 use crate::session::replicas::Replicas;
@@ -57,7 +57,8 @@ impl Learner {
             gradient = gradient.add(others, &self.model, device);
             // The mean of the running statistics, as if each copy had seen all images.
             let model = self.model.valid().train();
-            self.model = toward(model, &copy, 1.0 / f64::from(joined + 1), Of::Statistics);
+            self.model =
+                interpolate(model, &copy, 1.0 / f64::from(joined + 1), Averaged::Statistics);
         }
         let Gradient { batches, grads } = gradient;
         let Some(grads) = grads else {

@@ -7,7 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
-use fixnorm::{LrSchedule, Role, Roles};
+use fixnorm::{Ema, LrSchedule, Role, Roles};
 use fixnorm_analysis::WeightSnapshot;
 use fixnorm_analysis::measure::weight_norms;
 use fixnorm_analysis::replay::with_norms;
@@ -25,7 +25,6 @@ use crate::run_dir::logs::Logs;
 use crate::run_dir::trajectory::TrajectoryLog;
 use crate::run_dir::{RunDir, Split, Summary};
 use crate::session::checkpoint::{Checkpoints, EpochResult, Progress};
-use crate::session::ema::Ema;
 use crate::session::follow::{Follower, Rates};
 use crate::session::images::Images;
 use crate::session::metrics::StepMetrics;
@@ -50,7 +49,7 @@ pub(crate) struct Session<'a> {
     roles: Roles,
     initialized: Option<Initialized>,
     learner: Option<Learner>,
-    ema: Option<Ema>,
+    ema: Option<Ema<Classifier>>,
     progress: Progress,
     schedule: LrSchedule,
     images: Images,

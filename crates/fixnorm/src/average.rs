@@ -1,60 +1,62 @@
-//! One model brought nearer to another: what averages of models are made of.
+//! Interpolation between two models, which averages of models are built on.
 
 use std::collections::VecDeque;
 
 use burn::module::{Module, ModuleMapper, ModuleVisitor, Param};
 use burn::tensor::Tensor;
-use fixnorm_nn::Classifier;
 
-/// What is averaged of a model.
+/// The tensors of a model that an average takes in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Of {
+pub enum Averaged {
     /// Weights and running statistics.
     All,
-    /// What is not learned: the running statistics.
+    /// Running statistics: what is not learned.
     Statistics,
 }
 
-impl Of {
-    fn takes<const D: usize>(self, param: &Param<Tensor<D>>) -> bool {
+impl Averaged {
+    fn includes<const D: usize>(self, param: &Param<Tensor<D>>) -> bool {
         self == Self::All || !param.is_require_grad()
     }
 }
 
-/// `model + share·(other − model)`, where `model` is, with autodiff if it has it. Models alike stay as they are.
-pub(crate) fn toward(model: Classifier, other: &Classifier, share: f64, of: Of) -> Classifier {
-    let mut values = Values { of, values: VecDeque::new() };
-    // `valid` brings the running statistics up to date: Burn keeps the last update aside. `train` says again what is learned.
+/// `model + share·(other − model)` for these tensors, on the device of `model`. Equal models stay as they are.
+///
+/// # Panics
+/// If the models have other fields or shapes.
+pub fn interpolate<M: Module>(model: M, other: &M, share: f64, tensors: Averaged) -> M {
+    let mut values = Values { tensors, values: VecDeque::new() };
+    // `valid` brings the running statistics up to date: Burn keeps the last update aside. `train` marks again what is learned.
     other.valid().train().visit(&mut values);
-    let mut average = Average { of, values: values.values, share };
+    let mut average = Average { tensors, values: values.values, share };
     let model = model.map(&mut average);
     debug_assert!(average.values.is_empty());
     model
 }
 
-/// A model's numbers, in the order of its fields.
+/// A model's values, in the order of its fields.
 struct Values {
-    of: Of,
+    tensors: Averaged,
     values: VecDeque<Tensor<1>>,
 }
 
 impl ModuleVisitor for Values {
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        if self.of.takes(param) {
+        if self.tensors.includes(param) {
             self.values.push_back(param.val().inner().flatten(0, D - 1));
         }
     }
 }
 
 struct Average {
-    of: Of,
+    tensors: Averaged,
     values: VecDeque<Tensor<1>>,
     share: f64,
 }
 
 impl ModuleMapper for Average {
     fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
-        if !self.of.takes(&param) {
+        if !self.tensors.includes(&param) {
             return param;
         }
         let value = self.values.pop_front().expect("both models have the same fields");
