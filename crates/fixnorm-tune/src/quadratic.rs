@@ -48,15 +48,24 @@ impl Quadratic {
     /// Fits the trials that are known, in a space of which the slope counts. `noise` is the standard deviation between
     /// seeds, above 0. None without a single score.
     pub fn fit(space: &Space, history: &[Told], noise: f64) -> Option<Self> {
-        let values = finite_scores(history);
-        let (origin, best) = best_of(history)?;
-        let mut losses: Vec<f64> =
-            history.iter().filter_map(|told| Some(best - told.outcome.score()?)).collect();
-        losses.retain(|&loss| loss > 0.0);
-        losses.sort_by(f64::total_cmp);
-        let median = losses.get(losses.len() / 2).copied().unwrap_or(0.0);
-        let scale = median.max(3.0 * noise).max(f64::MIN_POSITIVE.sqrt());
+        // A bound says nothing where the fit is below it anyway, and counts as a score of that size otherwise.
+        let is_bound = |told: &Told| matches!(told.outcome, Outcome::Bound { .. });
+        let mut used: Vec<&Told> = history.iter().filter(|told| !is_bound(told)).collect();
+        let mut fit = Self::fit_to(space, history, &used, noise)?;
+        for told in history.iter().filter(|told| is_bound(told)) {
+            if let Outcome::Bound { at_most } = told.outcome
+                && fit.at(told.point).mean > at_most
+            {
+                used.push(told);
+                fit = Self::fit_to(space, history, &used, noise)?;
+            }
+        }
+        Some(fit)
+    }
 
+    fn fit_to(space: &Space, history: &[Told], used: &[&Told], noise: f64) -> Option<Self> {
+        let (origin, best) = best_of(history)?;
+        let scale = scale(history, best, noise);
         let prior = prior(scale);
         let mut normal = [[0.0; TERMS]; TERMS];
         let mut right = [0.0; TERMS];
@@ -64,7 +73,8 @@ impl Quadratic {
             normal[i][i] = std.powi(-2);
             right[i] = mean * std.powi(-2);
         }
-        for (told, value) in history.iter().zip(values) {
+        let used: Vec<Told> = used.iter().map(|&told| told.clone()).collect();
+        for (told, value) in used.iter().zip(finite_scores(&used)) {
             let Some(value) = value else { continue };
             let seeds = match told.outcome {
                 Outcome::Scored { seeds, .. } => seeds as f64,
@@ -155,6 +165,16 @@ impl Quadratic {
             false => self.best + soft,
         }
     }
+}
+
+/// The median loss against the best trial, D of the file's head.
+fn scale(history: &[Told], best: f64, noise: f64) -> f64 {
+    let scores = history.iter().filter_map(|told| told.outcome.score());
+    let mut losses: Vec<f64> =
+        scores.map(|score| best - score).filter(|&loss| loss > 0.0).collect();
+    losses.sort_by(f64::total_cmp);
+    let median = losses.get(losses.len() / 2).copied().unwrap_or(0.0);
+    median.max(3.0 * noise).max(f64::MIN_POSITIVE.sqrt())
 }
 
 /// Mean and standard deviation of each coefficient before any trial is known.
@@ -301,6 +321,20 @@ mod tests {
             told.outcome = Outcome::Scored { score, std: Some(0.01), seeds: 4 };
         }
         assert!(std(&with_seeds) < std(&history));
+    }
+
+    #[test]
+    fn a_bound_counts_only_where_the_fit_is_above_it() {
+        let mut history = told(&CROSS, |[x, y]| 0.9 - 0.01 * (x * x + y * y));
+        let without = Quadratic::fit(&space(), &history, 1e-3).unwrap().at([2.0, 0.0]).mean;
+        let mut with = |at_most| {
+            history.push(Told { point: [2.0, 0.0], outcome: Outcome::Bound { at_most } });
+            let fit = Quadratic::fit(&space(), &history, 1e-3).unwrap();
+            history.pop();
+            fit.at([2.0, 0.0]).mean
+        };
+        assert_eq!(with(0.89), without);
+        assert!(with(0.80) < without - 0.005, "{} against {without}", with(0.80));
     }
 
     #[test]

@@ -71,6 +71,7 @@ impl Tuned {
             let (state, std) = match told {
                 Outcome::Pending => ("running", None),
                 Outcome::Failed => ("failed", None),
+                Outcome::Bound { .. } => ("pruned", None),
                 Outcome::Scored { std, .. } => ("complete", std),
             };
             row.insert("trial".to_owned(), json!(trial.number));

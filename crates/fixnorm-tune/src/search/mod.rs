@@ -36,8 +36,13 @@ pub struct Told {
 pub enum Outcome {
     /// Still running.
     Pending,
-    /// Diverged, was killed, ran out of memory, or was stopped as hopeless: worse than any score.
+    /// Diverged, was killed or ran out of memory: worse than any score.
     Failed,
+    /// Stopped early as hopeless. Its score is not known, but it would hardly have been larger than this.
+    Bound {
+        /// The bound.
+        at_most: f64,
+    },
     /// Finished.
     Scored {
         /// Mean over seeds.
@@ -173,8 +178,8 @@ fn uniform(rng: &mut ChaCha8Rng) -> [f64; 2] {
     [StandardUniform.sample(rng), StandardUniform.sample(rng)]
 }
 
-/// Scores with failures as the worst score less the spread of all, so that models can take them; none for
-/// trials that still run. Without any score there is nothing to compare with.
+/// Scores for models that need one for every finished trial: a failure counts as the worst score less the spread of
+/// all, a bound as itself; none for trials that still run. Without any score there is nothing to compare with.
 pub(crate) fn finite_scores(history: &[Told]) -> Vec<Option<f64>> {
     let scores = || history.iter().filter_map(|told| told.outcome.score());
     let (worst, best) =
@@ -186,6 +191,7 @@ pub(crate) fn finite_scores(history: &[Told]) -> Vec<Option<f64>> {
     let value = |told: &Told| match told.outcome {
         Outcome::Pending => None,
         Outcome::Failed => Some(failed),
+        Outcome::Bound { at_most } => Some(at_most),
         Outcome::Scored { score, .. } => Some(score),
     };
     history.iter().map(value).collect()
@@ -217,5 +223,7 @@ mod tests {
             [Outcome::of(0.4), Outcome::Failed, Outcome::Pending, Outcome::of(0.5)].map(told);
         let values = finite_scores(&history);
         assert!((values[1].unwrap() - 0.3).abs() < 1e-12 && values[2].is_none());
+        let bound = [Outcome::of(0.4), Outcome::Bound { at_most: 0.35 }].map(told);
+        assert_eq!(finite_scores(&bound)[1], Some(0.35));
     }
 }

@@ -54,6 +54,7 @@ impl Tpe {
             let loss = match told.outcome {
                 Outcome::Scored { score, .. } => -score,
                 // Also what still runs, so that several workers do not try the same.
+                Outcome::Bound { at_most } => -at_most,
                 Outcome::Failed | Outcome::Pending => f64::INFINITY,
             };
             model.tell(share, loss).ok()?;

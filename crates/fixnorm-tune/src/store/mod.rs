@@ -193,16 +193,44 @@ pub struct TrialRow {
     pub number: usize,
     /// Its setting, in log2.
     pub point: Point,
-    /// One a seed.
+    /// One per seed.
     pub jobs: Vec<JobRow>,
+    /// Of a trial that was stopped as hopeless: the score that it would hardly have exceeded, see [`bound_pruned`].
+    pub bound: Option<f64>,
+}
+
+/// Sets the bounds of the trials that were stopped as hopeless: the lowest final score among the finished runs that
+/// were ahead of it when it was stopped. Where none is known to have been ahead, its own best score so far: no more is
+/// known of it.
+pub fn bound_pruned(trials: &mut [TrialRow]) {
+    let best = |curve: &[Epoch]| curve.iter().map(|epoch| epoch.val_top1).fold(f64::NAN, f64::max);
+    let finished: Vec<(Vec<Epoch>, f64)> = trials
+        .iter()
+        .flat_map(|trial| &trial.jobs)
+        .filter(|job| job.state == State::Complete)
+        .filter_map(|job| Some((job.curve.clone(), job.val_top1?)))
+        .collect();
+    for trial in trials {
+        let Some(job) = trial.jobs.iter().find(|job| job.state == State::Pruned) else { continue };
+        let (own, done) = (best(&job.curve), job.curve.len());
+        let ahead = finished
+            .iter()
+            .filter(|(curve, _)| curve.get(..done).is_some_and(|curve| best(curve) > own));
+        let lowest = ahead.map(|(_, score)| *score).fold(f64::INFINITY, f64::min);
+        let bound = if lowest.is_finite() { lowest.max(own) } else { own };
+        trial.bound = Some(bound).filter(|bound| bound.is_finite());
+    }
 }
 
 impl TrialRow {
-    /// What a searcher is told of it. One failed seed fails the trial, whatever the others still do.
+    /// The trial as a searcher sees it. One failed seed fails the trial and one that was stopped bounds it, whatever
+    /// the others still do.
     pub fn told(&self) -> Told {
         let any = |wanted: fn(State) -> bool| self.jobs.iter().any(|job| wanted(job.state));
-        let outcome = if any(|state| matches!(state, State::Failed | State::Pruned)) {
+        let outcome = if any(|state| state == State::Failed) {
             Outcome::Failed
+        } else if any(|state| state == State::Pruned) {
+            self.bound.map_or(Outcome::Failed, |at_most| Outcome::Bound { at_most })
         } else if any(State::is_open) {
             Outcome::Pending
         } else {

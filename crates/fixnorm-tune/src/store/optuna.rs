@@ -49,7 +49,7 @@ fn write_trial(transaction: &Transaction, study: &Study, trial: &TrialRow) -> ru
         Outcome::Scored { .. } => "COMPLETE",
         Outcome::Pending => "RUNNING",
         Outcome::Failed if trial.jobs.iter().any(|job| job.state == super::State::Failed) => "FAIL",
-        Outcome::Failed => "PRUNED",
+        Outcome::Failed | Outcome::Bound { .. } => "PRUNED",
     };
     let start = trial.jobs.iter().filter_map(|job| job.started_ms).min();
     let end = match outcome {

@@ -1,19 +1,22 @@
 //! A study in one SQLite file, shared by the processes of one machine.
 //!
 //! rusqlite rather than sqlx or diesel: SQLite comes bundled and needs a C compiler alone, there is no async runtime
-//! and no code generation, and the statements are a dozen. PostgreSQL would be a second implementation of
-//! [`Store`] on a blocking client of its own; what the two share is the trait, not a dialect.
+//! and no code generation, and there are a dozen statements. PostgreSQL would be a second implementation of
+//! [`Store`] on a blocking client of its own; the two share the trait, not a dialect.
 //!
 //! In WAL mode readers never wait for the writer. A WAL needs shared memory: keep the file on a local disk.
+//! Not here: reading where nothing may be written (`sqlite/read_only.rs`).
 
 use std::path::{Path, PathBuf};
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{
     Connection, ErrorCode, OpenFlags, OptionalExtension, Transaction, TransactionBehavior, params,
 };
 
-use super::{Claim, End, Epoch, Job, JobRow, State, Store, StoreError, Study, TrialRow};
+use super::{
+    Claim, End, Epoch, Job, JobRow, State, Store, StoreError, Study, TrialRow, bound_pruned,
+};
 use crate::search::{Ask, Searcher, Told};
 
 /// Every schema is made from the one before it; a new one is one more entry.
@@ -31,15 +34,40 @@ pub struct Sqlite {
     connection: Connection,
     path: PathBuf,
     study: Study,
+    /// What is read in place of a file that cannot be read where it is.
+    _copy: Option<read_only::Copy>,
+}
+
+/// Repeats `open` as long as another process is in the way. SQLite's own patience (`busy_timeout`) does not cover all
+/// of it: the change to a WAL, its recovery, and the last process that removes it return at once.
+fn patiently<T>(
+    patience: Duration,
+    open: impl Fn() -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let began = Instant::now();
+    loop {
+        match open() {
+            Err(StoreError::Locked { .. }) if began.elapsed() < patience => {
+                std::thread::sleep(Duration::from_millis(10));
+            }
+            result => return result,
+        }
+    }
 }
 
 impl Sqlite {
-    /// Opens the study in `path`, or makes it as `study` says. An existing one must be of the same plan, search and
-    /// seeds; its number of trials becomes the one of `study`. True where it is new.
+    /// Opens the study in `path`, or creates it from `study`. An existing one must have the same plan, search and
+    /// seeds; its number of trials becomes the one of `study`. True if it is new.
+    ///
+    /// Any number of processes may call this at once on one file.
     ///
     /// # Errors
     /// A file that is damaged, of another program, version or study, or that cannot be written.
     pub fn create_or_open(path: &Path, study: &Study) -> Result<(Self, bool), StoreError> {
+        patiently(PATIENCE, || Self::create_once(path, study))
+    }
+
+    fn create_once(path: &Path, study: &Study) -> Result<(Self, bool), StoreError> {
         let mut connection = connect(path, OpenFlags::SQLITE_OPEN_CREATE, PATIENCE)?;
         let wrap = |error| wrap(path, PATIENCE, error);
         let transaction =
@@ -68,14 +96,18 @@ impl Sqlite {
         transaction.commit().map_err(wrap)?;
         let is_new = saved.is_none();
         let study = Study { trials: study.trials, ..saved.unwrap_or_else(|| study.clone()) };
-        Ok((Self { connection, path: path.to_owned(), study }, is_new))
+        Ok((Self::new(connection, path, study), is_new))
     }
 
-    /// Opens an existing study.
+    /// Opens an existing study to work on it.
     ///
     /// # Errors
     /// As [`create_or_open`](Self::create_or_open), or no study there.
     pub fn open(path: &Path) -> Result<Self, StoreError> {
+        patiently(PATIENCE, || Self::open_once(path))
+    }
+
+    fn open_once(path: &Path) -> Result<Self, StoreError> {
         let mut connection = connect(path, OpenFlags::empty(), PATIENCE)?;
         let wrap = |error| wrap(path, PATIENCE, error);
         let transaction =
@@ -87,7 +119,50 @@ impl Sqlite {
         migrate(&transaction, path, MIGRATIONS)?;
         let study = load(&transaction, path)?.ok_or(empty)?;
         transaction.commit().map_err(wrap)?;
-        Ok(Self { connection, path: path.to_owned(), study })
+        Ok(Self::new(connection, path, study))
+    }
+
+    /// Opens an existing study to look at it. Nothing is written, so a read-only file in a read-only directory will
+    /// do; [`Store::claim`] and the other methods that write return [`StoreError::ReadOnly`].
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but for the missing permission to write.
+    pub fn open_read_only(path: &Path) -> Result<Self, StoreError> {
+        patiently(PATIENCE, || read_only::open(path))
+    }
+
+    /// Checks that [`create_or_open`](Self::create_or_open) will find a study or a place for one at `path`, before
+    /// anything expensive is done for it. Missing directories are created; the study is not.
+    ///
+    /// # Errors
+    /// A directory that cannot be created or written, a file that is read-only, damaged, of another program or of a
+    /// later version.
+    pub fn probe(path: &Path) -> Result<(), StoreError> {
+        let open = |error: &std::io::Error| StoreError::Open {
+            path: path.to_owned(),
+            message: error.to_string(),
+        };
+        if path.exists() {
+            let known = MIGRATIONS.len() as i64;
+            let connection = patiently(PATIENCE, || connect(path, OpenFlags::empty(), PATIENCE))?;
+            let found = version(&connection).map_err(|error| wrap(path, PATIENCE, error))?;
+            return match found > known {
+                true => Err(StoreError::Newer { path: path.to_owned(), found, known }),
+                false => Ok(()),
+            };
+        }
+        if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            std::fs::create_dir_all(parent).map_err(|error| open(&error))?;
+        }
+        // Not `path` itself: removing it again could take it from a process that has just created its study there.
+        let mut beside = path.as_os_str().to_owned();
+        beside.push(format!(".probe-{}-{}", std::process::id(), now_ms()));
+        std::fs::write(&beside, []).map_err(|error| open(&error))?;
+        std::fs::remove_file(&beside).map_err(|error| open(&error))
+    }
+
+    fn new(connection: Connection, path: &Path, study: Study) -> Self {
+        Self { connection, path: path.to_owned(), study, _copy: None }
     }
 
     fn wrap(&self) -> impl Fn(rusqlite::Error) -> StoreError + use<> {
@@ -106,23 +181,35 @@ fn connect(path: &Path, create: OpenFlags, patience: Duration) -> Result<Connect
         return Err(StoreError::ReadOnly(path.to_owned()));
     }
     // Before anything is written to what may be another program's.
-    let id = pragma(&connection, "application_id").map_err(wrap)?;
-    let foreign = id != APPLICATION_ID && (id != 0 || !is_empty(&connection).map_err(wrap)?);
-    if foreign {
-        let reason = "it is another program's database".to_owned();
-        return Err(StoreError::NotAStudy { path: path.to_owned(), reason });
-    }
-    let check: String =
-        connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(wrap)?;
-    if check != "ok" {
-        return Err(StoreError::Damaged { path: path.to_owned(), message: check });
-    }
+    check_file(&connection, path, patience)?;
     // WAL stays with the file. Every commit is on the disk before it counts.
-    connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).map_err(wrap)?;
+    let mode: String =
+        connection.query_row("PRAGMA journal_mode", [], |row| row.get(0)).map_err(wrap)?;
+    if mode != "wal" {
+        connection.query_row("PRAGMA journal_mode = WAL", [], |_| Ok(())).map_err(wrap)?;
+    }
     connection
         .execute_batch("PRAGMA synchronous = FULL; PRAGMA foreign_keys = ON;")
         .map_err(wrap)?;
     Ok(connection)
+}
+
+/// Refuses what is not a study, or damaged.
+fn check_file(connection: &Connection, path: &Path, patience: Duration) -> Result<(), StoreError> {
+    let wrap = |error| wrap(path, patience, error);
+    // One snapshot: between two reads another process may create the study.
+    let snapshot = connection.unchecked_transaction().map_err(wrap)?;
+    let id = pragma(&snapshot, "application_id").map_err(wrap)?;
+    if id != APPLICATION_ID && (id != 0 || !is_empty(&snapshot).map_err(wrap)?) {
+        let reason = "it is another program's database".to_owned();
+        return Err(StoreError::NotAStudy { path: path.to_owned(), reason });
+    }
+    let check: String =
+        snapshot.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(wrap)?;
+    if check != "ok" {
+        return Err(StoreError::Damaged { path: path.to_owned(), message: check });
+    }
+    Ok(())
 }
 
 fn pragma(connection: &Connection, name: &str) -> rusqlite::Result<i64> {
@@ -200,9 +287,11 @@ fn wrap(path: &Path, patience: Duration, error: rusqlite::Error) -> StoreError {
     match error.sqlite_error_code() {
         Some(ErrorCode::ReadOnly) => StoreError::ReadOnly(path),
         Some(ErrorCode::DiskFull) => StoreError::Full(path),
-        Some(ErrorCode::DatabaseBusy | ErrorCode::DatabaseLocked) => {
-            StoreError::Locked { path, seconds: patience.as_secs() }
-        }
+        Some(
+            ErrorCode::DatabaseBusy
+            | ErrorCode::DatabaseLocked
+            | ErrorCode::FileLockingProtocolFailed,
+        ) => StoreError::Locked { path, seconds: patience.as_secs() },
         Some(ErrorCode::NotADatabase) => {
             StoreError::NotAStudy { path, reason: "it is no database".to_owned() }
         }
@@ -419,7 +508,7 @@ fn trials(connection: &Connection, epochs: usize) -> rusqlite::Result<Vec<TrialR
         .prepare("SELECT number, first, second FROM trial ORDER BY number")?
         .query_map([], |row| {
             let number = row.get::<_, i64>(0)? as usize;
-            Ok(TrialRow { number, point: [row.get(1)?, row.get(2)?], jobs: vec![] })
+            Ok(TrialRow { number, point: [row.get(1)?, row.get(2)?], jobs: vec![], bound: None })
         })?
         .collect::<rusqlite::Result<_>>()?;
     let mut curves = connection.prepare(
@@ -466,8 +555,10 @@ fn trials(connection: &Connection, epochs: usize) -> rusqlite::Result<Vec<TrialR
             row.jobs.push(job);
         }
     }
+    bound_pruned(&mut rows);
     Ok(rows)
 }
 
+mod read_only;
 #[cfg(test)]
 mod tests;

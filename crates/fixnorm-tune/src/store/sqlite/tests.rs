@@ -150,6 +150,108 @@ fn curves_are_kept_and_a_failed_seed_skips_the_rest_unless_a_table_is_made() {
 }
 
 #[test]
+fn a_trial_stopped_as_hopeless_is_a_bound() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut store = open(&dir, &study(4, &[0]));
+    let curve = |scores: &[f64]| -> Vec<Epoch> {
+        let epoch = |(epoch, &val_top1)| Epoch { epoch, train_loss: 1.0, val_loss: 1.0, val_top1 };
+        scores.iter().enumerate().map(epoch).collect()
+    };
+    let curves = [&[0.5, 0.6, 0.7, 0.75][..], &[0.3, 0.5, 0.6, 0.70], &[0.1, 0.2, 0.3, 0.4]];
+    for scores in curves {
+        let job = job(&mut store, LEASE);
+        store.renew(&job, LEASE, &curve(scores)).unwrap();
+        store.finish(&job, &complete(scores[3])).unwrap();
+    }
+    let stopped = job(&mut store, LEASE);
+    store.renew(&stopped, LEASE, &curve(&[0.2, 0.3])).unwrap();
+    store.finish(&stopped, &End::Pruned).unwrap();
+    // Two were ahead after two epochs; the worse of them ended at 0.70.
+    let outcome = store.trials().unwrap()[3].told().outcome;
+    assert_eq!(outcome, crate::Outcome::Bound { at_most: 0.70 });
+}
+
+#[test]
+fn many_starts_at_once_all_open_the_study() {
+    for _ in 0..20 {
+        let dir = tempfile::tempdir().unwrap();
+        let study = study(1, &[0]);
+        std::thread::scope(|scope| {
+            for number in 0..8 {
+                let (dir, study) = (&dir, &study);
+                scope.spawn(move || {
+                    let path = dir.path().join("s.study");
+                    match number % 4 {
+                        // One that only looks may come too early.
+                        3 => match Sqlite::open_read_only(&path) {
+                            Err(StoreError::Empty(_) | StoreError::Open { .. }) => {}
+                            other => drop(other.unwrap()),
+                        },
+                        2 => Sqlite::probe(&path).unwrap(),
+                        _ => {
+                            Sqlite::create_or_open(&path, study).unwrap();
+                            // The last process that closes the file removes its WAL.
+                            Sqlite::open(&path).unwrap();
+                        }
+                    }
+                });
+            }
+        });
+    }
+}
+
+#[test]
+fn a_probe_tells_before_the_work_whether_a_study_can_be_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("new/s.study");
+    Sqlite::probe(&path).unwrap();
+    assert_eq!(std::fs::read_dir(dir.path().join("new")).unwrap().count(), 0);
+    Sqlite::create_or_open(&path, &study(1, &[0])).unwrap();
+    Sqlite::probe(&path).unwrap();
+    for (name, content) in [("text", "model = 1\n"), ("text/s.study", "")] {
+        let path = dir.path().join(name);
+        if !content.is_empty() {
+            std::fs::write(&path, content.repeat(300)).unwrap();
+        }
+        let error = Sqlite::probe(&path).unwrap_err().to_string();
+        assert!(error.contains(name), "{error}");
+    }
+    Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 99").unwrap();
+    assert!(matches!(Sqlite::probe(&path), Err(StoreError::Newer { .. })));
+}
+
+#[test]
+fn a_study_is_read_without_writing() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.study");
+    let mut store = open(&dir, &study(2, &[0]));
+    work(&mut store);
+    let mut reader = Sqlite::open_read_only(&path).unwrap();
+    assert_eq!(reader.trials().unwrap(), store.trials().unwrap());
+    assert!(matches!(reader.claim("w", LEASE), Err(StoreError::ReadOnly(_))));
+    let missing = Sqlite::open_read_only(&dir.path().join("missing")).unwrap_err();
+    assert!(matches!(missing, StoreError::Open { .. }), "{missing}");
+}
+
+/// The superuser may write whatever the mode says, which makes this test pass without testing anything.
+#[cfg(unix)]
+#[test]
+fn a_study_is_read_in_a_read_only_directory() {
+    use std::os::unix::fs::PermissionsExt;
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.study");
+    work(&mut open(&dir, &study(2, &[0])));
+    let mode = |path: &Path, mode| {
+        std::fs::set_permissions(path, std::fs::Permissions::from_mode(mode)).unwrap();
+    };
+    mode(&path, 0o444);
+    mode(dir.path(), 0o555);
+    let found = Sqlite::open_read_only(&path).map(|store| store.trials().unwrap().len());
+    mode(dir.path(), 0o755);
+    assert_eq!(found.unwrap(), 2);
+}
+
+#[test]
 fn another_plan_or_search_is_refused_and_more_trials_are_not() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("s.study");
