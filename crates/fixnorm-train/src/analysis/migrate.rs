@@ -5,6 +5,7 @@ use std::path::Path;
 
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
+use fixnorm::base::BaseName;
 use fixnorm::{Constraint, ParamRole, Role, Roles};
 use fixnorm_analysis::Equilibrium;
 use fixnorm_analysis::measure::{gradient_norms, weight_norms};
@@ -15,7 +16,7 @@ use serde::Serialize;
 use crate::analysis::MigrateError;
 use crate::analysis::inspect::Inspection;
 use crate::evaluate::batch::images;
-use crate::recipe::{Base, HeadMode, Recipe, ShapeName};
+use crate::recipe::{HeadMode, Recipe, ShapeName};
 use crate::run_dir::History;
 use crate::session::gradient::targets;
 use crate::session::prepare::{prepare, train_config};
@@ -266,7 +267,7 @@ pub fn from_recipe(plan: &Plan, data: &DataSet) -> Result<Migration, TrainError>
 
 /// The recipe of a run with SGD and L2 decay on all weights.
 pub fn decayed(mut recipe: Recipe, lr: f64, weight_decay: f64, momentum: f64) -> Recipe {
-    recipe.optimizer.base = Base::Sgd;
+    recipe.optimizer.base = BaseName::Sgd;
     recipe.optimizer.lr = lr;
     recipe.optimizer.weight_decay = weight_decay;
     recipe.optimizer.momentum = momentum;

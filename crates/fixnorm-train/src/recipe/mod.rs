@@ -20,6 +20,7 @@ mod train;
 
 use std::collections::BTreeMap;
 
+use fixnorm::base::BaseName;
 use fixnorm::{Constraint, DecayKind, DecayTarget, Radius, Role, Scope, StepRule};
 use serde::{Deserialize, Serialize};
 
@@ -65,26 +66,12 @@ pub struct Recipe {
     pub roles: BTreeMap<String, Role>,
 }
 
-/// The base update by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Base {
-    /// SGD with momentum.
-    Sgd,
-    /// SGD with Nesterov momentum.
-    Nesterov,
-    /// RMSProp in TensorFlow's form.
-    Rmsprop,
-    /// Adam; with decoupled decay AdamW.
-    Adamw,
-}
-
 /// Update, norms of scale-invariant weights, decay.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Optimizer {
     /// How a gradient becomes a direction.
-    pub base: Base,
+    pub base: BaseName,
     /// Peak learning rate; with a held norm the effective learning rate is `lr`/ρ².
     pub lr: f64,
     /// For `sgd`, `nesterov` and `rmsprop`.
@@ -181,7 +168,7 @@ impl Default for Recipe {
 impl Default for Optimizer {
     fn default() -> Self {
         Self {
-            base: Base::Sgd,
+            base: BaseName::Sgd,
             lr: 0.2,
             momentum: 0.9,
             rms_decay: 0.9,

@@ -1,7 +1,7 @@
 //! From a recipe's keys to the library's types, and the values that keys may have.
 //! Not here: the keys themselves and their defaults (`mod.rs`).
 
-use fixnorm::base::{AdamW, RmsProp};
+use fixnorm::base::Coefficients;
 use fixnorm::{
     BaseUpdate, Constraint, DecayTarget, FixNormConfig, LrSchedule, ParamRole, Probe, Role,
     ScheduleShape, SetupError, StepRule, UpdateRule, WeightDecay,
@@ -10,7 +10,7 @@ use fixnorm_analysis::Equilibrium;
 use fixnorm_data::{Crop, Interpolation, Resize, Transform};
 use fixnorm_nn::Criterion;
 
-use crate::recipe::{Base, Follow, HeadMode, Loss, Recipe, ShapeName, Train};
+use crate::recipe::{Follow, HeadMode, Loss, Recipe, ShapeName, Train};
 
 impl Train {
     /// Images of a step.
@@ -34,11 +34,20 @@ impl Train {
 impl Recipe {
     /// Fills in the values that follow from other values.
     pub fn resolved(mut self) -> Self {
-        self.optimizer.epsilon.get_or_insert(match self.optimizer.base {
-            Base::Adamw => 1e-8,
-            Base::Rmsprop | Base::Sgd | Base::Nesterov => 1e-3,
-        });
+        self.optimizer.epsilon = self.base_update().epsilon();
         self
+    }
+
+    /// The base update with the recipe's coefficients.
+    fn base_update(&self) -> BaseUpdate {
+        let optimizer = &self.optimizer;
+        optimizer.base.with(&Coefficients {
+            momentum: optimizer.momentum,
+            rms_decay: optimizer.rms_decay,
+            beta1: optimizer.beta1,
+            beta2: optimizer.beta2,
+            epsilon: optimizer.epsilon,
+        })
     }
 
     /// Fills in the values that follow from the model's own way to resize images, `own`, and from whether images have the
@@ -75,18 +84,6 @@ impl Recipe {
     /// The optimizer's configuration.
     pub fn optimizer_config(&self) -> FixNormConfig {
         let optimizer = &self.optimizer;
-        let momentum = optimizer.momentum;
-        let epsilon = optimizer.epsilon.unwrap_or(0.0);
-        let base = match optimizer.base {
-            Base::Sgd => BaseUpdate::sgd(momentum),
-            Base::Nesterov => BaseUpdate::nesterov(momentum),
-            Base::Rmsprop => {
-                BaseUpdate::RmsProp(RmsProp { decay: optimizer.rms_decay, momentum, epsilon })
-            }
-            Base::Adamw => {
-                BaseUpdate::AdamW(AdamW { beta1: optimizer.beta1, beta2: optimizer.beta2, epsilon })
-            }
-        };
         let trust = optimizer.step_rule == StepRule::TrustRatio;
         let held = UpdateRule::free()
             .with_step(optimizer.step_rule)
@@ -110,7 +107,7 @@ impl Recipe {
         if self.head.control == HeadMode::Decayed {
             weight_decay.push(decay(self.head.weight_decay, DecayTarget::Head));
         }
-        FixNormConfig::new(base)
+        FixNormConfig::new(self.base_update())
             .with_scale_invariant(held)
             .with_head(head.with_step(head_step).with_lr_scale(self.head.lr_scale))
             .with_free(free.with_step(free_step))

@@ -9,7 +9,6 @@ use serde::Serialize;
 
 use crate::evaluate::batch::images;
 use crate::evaluate::loader::{Order, loader};
-use crate::recipe::Base;
 use crate::session::prepare::{Prepared, train_config};
 use crate::{Plan, TrainError};
 
@@ -92,10 +91,7 @@ pub fn estimate(plan: &Plan, data: &DataSet, prepared: Prepared) -> Result<Estim
 
 fn bytes(plan: &Plan) -> u64 {
     let recipe = &plan.recipe;
-    let states = match recipe.optimizer.base {
-        Base::Sgd | Base::Nesterov => 1,
-        Base::Rmsprop | Base::Adamw => 2,
-    };
+    let states = recipe.optimizer_config().base.states() as u64;
     let averages = u64::from(recipe.train.ema_decay.is_some());
     let weights = 4 * plan.derived.params as u64;
     // The last ones and the best, and the result.

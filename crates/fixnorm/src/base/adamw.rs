@@ -48,6 +48,10 @@ impl Base for AdamW {
         }
     }
 
+    fn epsilon(&self) -> Option<f64> {
+        Some(self.epsilon)
+    }
+
     fn second_start(&self) -> Option<f32> {
         Some(0.0)
     }

@@ -2,7 +2,7 @@
 //! Not here: norms and step length (`rule.rs`), decay (`decay.rs`), the loops (`fixnorm-kernels`, `optim/`).
 //!
 //! Each base update is one file that gives the coefficients of its step in the common form of
-//! [`BaseStep`]. A new one is its file, its test, and a variant of [`BaseUpdate`] here.
+//! [`BaseStep`]. A new one is its file, its test, and its variants here.
 
 mod adamw;
 mod rms_prop;
@@ -30,6 +30,55 @@ pub enum BaseUpdate {
     AdamW(AdamW),
 }
 
+/// A base update by its name in a recipe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum BaseName {
+    /// SGD with momentum.
+    Sgd,
+    /// SGD with Nesterov momentum.
+    Nesterov,
+    /// RMSProp with TensorFlow's ε and start.
+    Rmsprop,
+    /// Adam; with decoupled decay AdamW.
+    Adamw,
+}
+
+/// The coefficients of all base updates, as a recipe has them; each base update takes its own.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Coefficients {
+    /// μ of SGD, Nesterov and RMSProp.
+    pub momentum: f64,
+    /// Decay of RMSProp's average of squared gradients.
+    pub rms_decay: f64,
+    /// Adam's β₁.
+    pub beta1: f64,
+    /// Adam's β₂.
+    pub beta2: f64,
+    /// ε of RMSProp and Adam; none for the default of the base update.
+    pub epsilon: Option<f64>,
+}
+
+impl BaseName {
+    /// The base update with those of the coefficients that it has.
+    pub fn with(self, given: &Coefficients) -> BaseUpdate {
+        let Coefficients { momentum, rms_decay: decay, beta1, beta2, epsilon } = *given;
+        match self {
+            BaseName::Sgd => BaseUpdate::sgd(momentum),
+            BaseName::Nesterov => BaseUpdate::nesterov(momentum),
+            BaseName::Rmsprop => {
+                let epsilon = epsilon.unwrap_or(RmsProp::default().epsilon);
+                BaseUpdate::RmsProp(RmsProp { decay, momentum, epsilon })
+            }
+            BaseName::Adamw => {
+                let epsilon = epsilon.unwrap_or(AdamW::default().epsilon);
+                BaseUpdate::AdamW(AdamW { beta1, beta2, epsilon })
+            }
+        }
+    }
+}
+
 /// One base update.
 pub(crate) trait Base {
     /// Checks every coefficient.
@@ -37,6 +86,11 @@ pub(crate) trait Base {
 
     /// The coefficients of step number `step`, counted from 1.
     fn step(&self, step: usize) -> BaseStep;
+
+    /// ε, where the update has one.
+    fn epsilon(&self) -> Option<f64> {
+        None
+    }
 
     /// The initial value of the average of squared gradients; none where the update has no such state.
     fn second_start(&self) -> Option<f32> {
@@ -71,6 +125,16 @@ impl BaseUpdate {
     /// Adam with β = (0.9, 0.999) and ε = 1e-8.
     pub fn adamw() -> Self {
         BaseUpdate::AdamW(AdamW::default())
+    }
+
+    /// ε, where the update has one.
+    pub fn epsilon(&self) -> Option<f64> {
+        self.base().epsilon()
+    }
+
+    /// Number of tensors of the parameter's size that the update keeps.
+    pub fn states(&self) -> usize {
+        1 + usize::from(self.second_start().is_some())
     }
 
     pub(crate) fn validate(&self) -> Result<(), SetupError> {

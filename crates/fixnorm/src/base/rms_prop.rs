@@ -44,6 +44,10 @@ impl Base for RmsProp {
         }
     }
 
+    fn epsilon(&self) -> Option<f64> {
+        Some(self.epsilon)
+    }
+
     fn second_start(&self) -> Option<f32> {
         Some(1.0)
     }

@@ -90,7 +90,7 @@ fn advance<N: Size>(
     }
     let mut inflow = g * Vector::<f32, N>::new(scalars.gain);
     if comptime!(base.divisor == Divisor::Gradient) {
-        inflow = inflow / (next + Vector::<f32, N>::new(scalars.epsilon)).sqrt();
+        inflow /= (next + Vector::<f32, N>::new(scalars.epsilon)).sqrt();
     }
     let first = first * Vector::<f32, N>::new(scalars.momentum) + inflow;
     let direction = direction::<N>(w, grad, first, next, scalars, base);
@@ -109,11 +109,11 @@ fn direction<N: Size>(
 ) -> Vector<f32, N> {
     let mut d = first * Vector::<f32, N>::new(scalars.output);
     if comptime!(base.lookahead) {
-        d = d + decayed::<N>(w, grad, scalars) * Vector::<f32, N>::new(scalars.lookahead);
+        d += decayed::<N>(w, grad, scalars) * Vector::<f32, N>::new(scalars.lookahead);
     }
     if comptime!(base.divisor == Divisor::Direction) {
         let root = second.sqrt() * Vector::<f32, N>::new(scalars.root);
-        d = d / (root + Vector::<f32, N>::new(scalars.epsilon));
+        d /= root + Vector::<f32, N>::new(scalars.epsilon);
     }
     d
 }
