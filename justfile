@@ -33,7 +33,7 @@ ci:
 # Kernels, gradients, models and the command on a GPU, by default software that acts as one (Debian: chromium, libvulkan1).
 gpu-check icd="/usr/lib/chromium/vk_swiftshader_icd.json":
     VK_DRIVER_FILES={{ icd }} BURN_DEVICE=wgpu CUBECL_AUTOTUNE_LEVEL=minimal cargo test --release -p fixnorm -p fixnorm-nn -p fixnorm-cli \
-        --features fixnorm-cli/wgpu --target-dir target/gpu --lib --test gradients --test gpu --test models -- --test-threads=1 \
+        --features fixnorm-cli/wgpu --target-dir target/gpu --lib --test all --test gpu -- --test-threads=1 \
         gpu:: a_gpu_and gradients_are steps_are sixteen_bits resnet8 resnet20
 
 python := "python3"

@@ -1,8 +1,8 @@
-"""Small PyTorch checkpoints of every kind, for crates/fixnorm-nn/tests/checkpoints.rs.
+"""Small PyTorch checkpoints of every kind, for crates/fixnorm-nn/tests/all/checkpoints.rs.
 
     python benches/peers/checkpoint_fixture.py
 
-writes crates/fixnorm-nn/tests/fixtures/*.pth. Values come from a formula that the test has too. The two
+writes crates/fixnorm-nn/tests/fixtures/*.pth and *.ckpt. Values come from a formula that the test has too. The two
 `code_*.pth` would create a file `fixnorm-ran-code` in the working directory if anybody unpickled them.
 
 Needs torch.
@@ -38,6 +38,11 @@ def state(prefix: str = "") -> OrderedDict:
     return OrderedDict((prefix + name, tensor) for name, tensor in tensors.items())
 
 
+def averaged() -> OrderedDict:
+    """The entries of `torch.optim.swa_utils.AveragedModel.state_dict`."""
+    return OrderedDict({"n_averaged": torch.tensor(3)}) | state("module.")
+
+
 class RunsCode:
     def __reduce__(self):
         return os.system, ("touch fixnorm-ran-code",)
@@ -54,17 +59,44 @@ def main() -> None:
             "optimizer": momentum,
             "state_dict": state("module."),
         },
+        "swa": averaged(),
+        "torchvision_ema": {
+            "epoch": 3,
+            "model": {"other": values(2)},
+            "model_ema": averaged(),
+            "optimizer": momentum,
+            "classes": ["cat", "dog"],
+        },
+        "compiled": state("_orig_mod.module."),
         "averaged": {"model": {"other": values(2)}, "state_dict_ema": state("module.")},
         "code_root": RunsCode(),
         "code_beside": {"state_dict": state(), "hook": [RunsCode()]},
     }
     for name, document in documents.items():
         torch.save(document, OUT / f"{name}.pth")
+    # The entries of a Lightning checkpoint.
+    lightning = {
+        "epoch": 3,
+        "global_step": 120,
+        "pytorch-lightning_version": "2.5.0",
+        "state_dict": state("model.")
+        | {
+            "criterion.weight": values(2),
+            "train_accuracy.tp": torch.zeros(2, dtype=torch.long),
+        },
+        "loops": {"fit_loop": {"state_dict": {}}},
+        "callbacks": {"ModelCheckpoint{'monitor': 'val_loss'}": {"best_model_score": torch.tensor(0.5)}},
+        "optimizer_states": [momentum],
+        "lr_schedulers": [{"base_lrs": [0.1], "last_epoch": 3}],
+        "hparams_name": "kwargs",
+        "hyper_parameters": {"lr": 0.1, "class_to_idx": {"dog": 1, "cat": 0}},
+    }
+    torch.save(lightning, OUT / "lightning.ckpt")
     # As PyTorch wrote before 1.6.
     torch.save(state(), OUT / "legacy.pth", _use_new_zipfile_serialization=False)
     # A view of one number that claims to be a hundred million.
     torch.save({"small": values(1), "huge": values(1).expand(100_000_000)}, OUT / "repeated.pth")
-    for path in sorted(OUT.glob("*.pth")):
+    for path in sorted([*OUT.glob("*.pth"), *OUT.glob("*.ckpt")]):
         print(f"{path}: {path.stat().st_size} bytes")
 
 

@@ -2,7 +2,7 @@
 #![no_main]
 
 use burn::tensor::Device;
-use fixnorm_nn::weights::load::input;
+use fixnorm_nn::weights::input;
 use fixnorm_nn::weights::{Fit, WeightsFile, load};
 use fixnorm_nn::{Input, ModelSpec};
 use libfuzzer_sys::fuzz_target;

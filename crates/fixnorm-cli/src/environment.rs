@@ -5,16 +5,30 @@ use std::env::{self, VarError};
 
 use anyhow::Context;
 use fixnorm_kernels::Isa;
+use fixnorm_train::BlockExecution;
 
-/// Applies `FIXNORM_ISA`, the instruction set of the CPU kernels, if it is set.
+/// Applies `FIXNORM_ISA`, the instruction set of the CPU kernels, and `FIXNORM_BLOCKS`, the operations that blocks run
+/// on, where they are set.
 ///
 /// # Errors
-/// A name that this processor has no instruction set for; the message lists those that it has.
+/// A name that is not one of the values; the message lists them.
 pub(crate) fn apply() -> anyhow::Result<()> {
-    let name = match env::var("FIXNORM_ISA") {
-        Ok(name) => name,
-        Err(VarError::NotPresent) => return Ok(()),
-        Err(VarError::NotUnicode(name)) => name.to_string_lossy().into_owned(),
-    };
-    Isa::from_name(&name).and_then(Isa::set_current).context("environment variable FIXNORM_ISA")
+    if let Some(name) = variable("FIXNORM_ISA") {
+        let set = Isa::from_name(&name).and_then(Isa::set_current);
+        set.context("environment variable FIXNORM_ISA")?;
+    }
+    if let Some(name) = variable("FIXNORM_BLOCKS") {
+        let execution: BlockExecution =
+            name.parse().context("environment variable FIXNORM_BLOCKS")?;
+        execution.set_default().expect("no model is built yet");
+    }
+    Ok(())
+}
+
+fn variable(key: &str) -> Option<String> {
+    match env::var(key) {
+        Ok(value) => Some(value),
+        Err(VarError::NotPresent) => None,
+        Err(VarError::NotUnicode(value)) => Some(value.to_string_lossy().into_owned()),
+    }
 }

@@ -54,6 +54,11 @@ fn unknown_kernels_are_refused() {
         assert!(expected.iter().all(|text| said.stderr.contains(text)), "{said:?}");
         assert!(!dir.path().join("out").exists());
     }
+    let mut command = fixnorm(dir.path(), &small_run("out", &[]));
+    let said = Said::from(command.env("FIXNORM_BLOCKS", "fast").output().unwrap());
+    assert_eq!(said.code, Some(2), "{said:?}");
+    let expected = ["FIXNORM_BLOCKS", "`fast`", "`fused`", "`composed`"];
+    assert!(expected.iter().all(|text| said.stderr.contains(text)), "{said:?}");
 }
 
 #[test]

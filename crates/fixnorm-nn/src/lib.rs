@@ -1,62 +1,35 @@
 //! Blocks, models and weights of fixnorm.
 //!
 //! Activations are NHWC, `[n, h, w, c]`, between blocks; weights are Burn's, which are PyTorch's
-//! NCHW. Models carry timm's ids where timm has them, and files hold timm's tensor names.
+//! NCHW. Models have timm's ids where timm has them, and files have timm's tensor names.
 //!
-//! | module | what |
+//! | folder | contents |
 //! |---|---|
-//! | [`block`] | convolution, batch norm and activation as one block |
-//! | [`inverted`] | inverted residual blocks |
-//! | [`blocks`] | the block kinds a stage can be made of |
-//! | [`squeeze`] | squeeze-and-excitation |
-//! | [`residual`] | residual blocks made of it |
-//! | [`shuffle`] | units that interleave channels |
-//! | [`classifier`] | stem, stages and head: the shape of every model |
-//! | [`config`] | what a model is built with besides its architecture |
-//! | [`sync`] | batch norm over the pictures of several devices |
-//! | [`random`] | dropout and drop path, from seed and step |
-//! | [`criterion`] | the training loss, of mixed pictures too |
-//! | [`loss`] | softmax cross-entropy |
-//! | [`registry`] | one row a model |
-//! | [`init`] | seeded initialization |
-//! | [`onnx`] | a model as an ONNX file |
+//! | `models` | the registry of models, their architectures, initialization |
+//! | [`blocks`] | the blocks that models are made of |
+//! | `loss` | training losses |
 //! | [`weights`] | safetensors in and out, PyTorch checkpoints in |
+//! | [`onnx`] | a model as an ONNX file |
+//! | `ops` | the operations of blocks and models, on a CPU our own, elsewhere composed of Burn's |
+//! | `gpu` | kernels for GPUs |
+//!
+//! Arrows point one way: {weights, onnx} → models → blocks → ops, gpu.
 
-pub mod block;
 pub mod blocks;
-mod chain;
-pub mod classifier;
-pub mod config;
-pub mod criterion;
-mod fused;
 #[cfg(feature = "gpu")]
 mod gpu;
-pub mod init;
-pub mod inverted;
-pub mod loss;
-mod mobile;
-mod mobile_v3;
+mod loss;
+mod models;
+mod module_path;
 pub mod onnx;
-mod path;
-mod pool;
-pub mod random;
-pub mod registry;
-pub mod residual;
-mod resnet;
-pub mod shuffle;
-mod shufflenet;
-pub mod squeeze;
-pub mod sync;
+mod ops;
 pub mod weights;
 
-pub use block::{Activation, ConvBnAct, ConvBnActConfig, ConvStyle, Padding};
-pub use blocks::Block;
-pub use classifier::{Classifier, Input, Precision};
-pub use config::ModelConfig;
-pub use criterion::{Criterion, Targets};
 #[cfg(feature = "gpu")]
 pub use gpu::pixels::normalize_bytes;
-pub use random::StepRng;
-pub use registry::{ModelSpec, UnknownModel};
-pub use sync::Peer;
-pub use weights::WeightsError;
+pub use loss::{Criterion, Targets, cross_entropy};
+pub use models::{
+    Classifier, Input, ModelConfig, ModelSpec, Precision, StepRng, UnknownModel, models,
+};
+pub use ops::pass::{BlockExecution, UnknownExecution};
+pub use ops::peer::Peer;

@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 
 use fixnorm::SetupError;
 use fixnorm_data::DataError;
-use fixnorm_nn::{UnknownModel, WeightsError};
+use fixnorm_nn::UnknownModel;
+use fixnorm_nn::weights::WeightsError;
 use fixnorm_tune::store::StoreError;
 
 use crate::analysis::MigrateError;

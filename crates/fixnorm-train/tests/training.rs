@@ -6,9 +6,8 @@ use burn::tensor::{Device, Int, Tensor, TensorData, s};
 use fixnorm::{
     BaseUpdate, DecayKind, DecayTarget, FixNormConfig, Probe, Role, Roles, UpdateRule, WeightDecay,
 };
-use fixnorm_nn::loss::cross_entropy;
 use fixnorm_nn::weights::{self, Fit, Metadata, WeightsFile};
-use fixnorm_nn::{Classifier, Input, ModelSpec};
+use fixnorm_nn::{Classifier, Input, ModelSpec, cross_entropy};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::Value;
 

@@ -2,8 +2,8 @@
 
 use std::process::ExitCode;
 
+use fixnorm_train::ModelSpec;
 use fixnorm_train::bench::{self, DataBench, OptimBench, StepBench, StepReport, use_threads};
-use fixnorm_train::registry::ModelSpec;
 
 use crate::args::{BenchDataArgs, BenchOptimArgs, BenchStepArgs, Format};
 use crate::output;

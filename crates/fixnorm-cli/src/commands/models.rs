@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-use fixnorm_train::registry::models;
+use fixnorm_train::models;
 use serde_json::json;
 
 use crate::args::Format;

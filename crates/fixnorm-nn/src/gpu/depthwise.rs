@@ -1,5 +1,5 @@
-//! Depthwise convolution of NHWC pictures: Burn's on the way forward, of our own on the way back, for which Burn has a
-//! convolution by a filter as large as the picture.
+//! Depthwise convolution of NHWC images: Burn's in the forward pass, our own in the backward pass, which Burn computes as
+//! a convolution with a filter as large as the image.
 //! Not here: the kernels (`depthwise_kernels.rs`).
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
@@ -13,7 +13,7 @@ use burn::tensor::ops::ConvOptions;
 use burn::tensor::{DType, Tensor};
 use fixnorm_kernels::conv::ConvShape;
 
-/// A convolution of each channel by itself, in the precision of `x`.
+/// A depthwise convolution, in the precision of `x`.
 ///
 /// # Shapes
 /// `x`: `[n, h, w, c]` to `[n, h_out, w_out, c]`; `weight`: `[c, 1, k, k]`, in `f32`.
@@ -27,7 +27,7 @@ pub(crate) fn depthwise(
     Tensor::from_dispatch(Dispatch::depthwise(x, weight, shape, options))
 }
 
-/// Backends that convolve NHWC pictures channel by channel.
+/// Backends with a depthwise convolution of NHWC images.
 #[backend_extension(Cube, Fusion, Autodiff)]
 pub(crate) trait DepthwiseBackend: Backend {
     /// As [`depthwise`](self::depthwise).
@@ -47,11 +47,11 @@ pub(crate) trait DepthwiseBackend: Backend {
     }
 }
 
-/// Backends that go the way back. Weights are `[k·k, c]`, in `f32`.
+/// Backends with its backward pass. Weights are `[k·k, c]`, in `f32`.
 #[backend_extension(Cube, Fusion)]
 pub(crate) trait DepthwiseGradBackend: Backend {
-    /// The gradient of the pictures.
-    #[fusion(meta = |dout, _weight, shape| pictures(dout, shape))]
+    /// The gradient of the images.
+    #[fusion(meta = |dout, _weight, shape| images(dout, shape))]
     fn depthwise_dx(
         dout: FloatTensor<Self>,
         weight: FloatTensor<Self>,
@@ -67,7 +67,7 @@ pub(crate) trait DepthwiseGradBackend: Backend {
     ) -> FloatTensor<Self>;
 }
 
-fn pictures(dout: &TensorSpec, shape: &ConvShape) -> TensorSpec {
+fn images(dout: &TensorSpec, shape: &ConvShape) -> TensorSpec {
     TensorSpec::new([shape.n, shape.h, shape.w, shape.c_in].into(), dout.dtype)
 }
 
@@ -97,7 +97,7 @@ impl<B: DepthwiseBackend + DepthwiseGradBackend, C: CheckpointStrategy> Depthwis
 struct DepthwiseBackward;
 
 impl<B: DepthwiseGradBackend> Backward<B, 2> for DepthwiseBackward {
-    /// Pictures and weight.
+    /// Images and weight.
     type State = (FloatTensor<B>, FloatTensor<B>, ConvShape);
 
     fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
@@ -120,14 +120,14 @@ impl<B: DepthwiseGradBackend> Backward<B, 2> for DepthwiseBackward {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::block::{to_nchw, to_nhwc};
+    use crate::ops::composed::{to_nchw, to_nhwc};
     use burn::tensor::{Device, Distribution, module};
 
     fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
         tensor.cast(DType::F32).into_data().iter().collect()
     }
 
-    /// Result, and gradients of pictures and weight, by our way back on the default device or by Burn's on the CPU.
+    /// The result and the gradients of images and weight, by our operation on the default device or by Burn's on the CPU.
     fn run(x: &Tensor<4>, weight: &Tensor<4>, shape: ConvShape, own: bool) -> [Vec<f32>; 3] {
         let device = if own { Device::default() } else { Device::flex() }.autodiff();
         let on = |t: &Tensor<4>| Tensor::<4>::from_data(t.to_data(), &device).require_grad();
@@ -140,9 +140,10 @@ mod tests {
             (shape.left, end(shape.w_out, shape.w, shape.left)),
         ];
         let options = ConvOptions::new_with_padding([shape.stride; 2], padding, [1; 2], shape.c_in);
-        let y = match own {
-            true => depthwise(x.clone(), weight.clone(), shape, options),
-            false => to_nhwc(module::conv2d(to_nchw(x.clone()), weight.clone(), None, options)),
+        let y = if own {
+            depthwise(x.clone(), weight.clone(), shape, options)
+        } else {
+            to_nhwc(module::conv2d(to_nchw(x.clone()), weight.clone(), None, options))
         };
         let len = y.dims().iter().product::<usize>();
         let factors: Vec<f32> = (0..len).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
@@ -153,7 +154,7 @@ mod tests {
     }
 
     #[test]
-    fn both_ways_are_burns_on_the_cpu() {
+    fn forward_and_backward_pass_are_burns_on_the_cpu() {
         let device = Device::flex();
         for (i, (kernel, stride)) in
             [(3, 1), (3, 2), (5, 1), (5, 2), (1, 1)].into_iter().enumerate()
@@ -162,7 +163,7 @@ mod tests {
                 let [n, h, w] = [[1, 1, 1], [2, 5, 8], [3, 14, 11]][(i + j) % 3];
                 let mut shape = ConvShape::symmetric([n, h, w, c], c, kernel, stride, c);
                 if (i + j) % 2 == 1 && stride == 2 {
-                    // As TensorFlow pads.
+                    // TensorFlow's padding.
                     let before = |size: usize, out: usize| {
                         ((out - 1) * stride + kernel).saturating_sub(size) / 2
                     };
@@ -179,7 +180,7 @@ mod tests {
                     let scale = expected.iter().fold(1e-2f32, |most, v| most.max(v.abs()));
                     for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
                         let off = (found - expected).abs();
-                        // This way round, a NaN fails.
+                        // Written so that a NaN fails.
                         assert!(
                             off <= 2e-4 * scale,
                             "{shape:?} {what} [{at}]: {found}, Burn has {expected}"

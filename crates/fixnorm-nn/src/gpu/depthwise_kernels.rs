@@ -1,4 +1,4 @@
-//! The way back through a depthwise convolution, in CubeCL. Products are of `f32`, whatever pictures are stored in.
+//! Kernels of the backward pass of a depthwise convolution. Products are in `f32`, whatever the precision of the images.
 
 use burn::backend::tensor::FloatTensor;
 use burn_cubecl::cubecl::prelude::*;
@@ -12,7 +12,7 @@ use super::rows::{
     CUBES, ROWS, Rows, UNITS, add_up, elem, finishing, floats, high, over_cubes, small,
 };
 
-/// Numbers that a unit adds up: more would not fit its registers.
+/// Sums that a unit keeps: more would not fit its registers.
 const SUMS: usize = 100;
 
 impl DepthwiseBackend for CubeBackend {}
@@ -29,7 +29,7 @@ impl DepthwiseGradBackend for CubeBackend {
         let dtype = dout.tensor.dtype;
         let dx = empty_device_contiguous_dtype(client.clone(), device, [n, h, w, c].into(), dtype);
         let dx = Rows::new(dx);
-        // Each takes a pixel at a time: as many cubes as there are.
+        // One pixel a unit: as many cubes as possible.
         let (count, dim) = dx.cubes(1, u32::from(u16::MAX));
         spread::launch(
             &client,
@@ -63,10 +63,10 @@ impl DepthwiseGradBackend for CubeBackend {
         let taps = shape.kernel * shape.kernel;
         let [x, dout] = [x, dout].map(|tensor| Rows::new(tensor).narrow((SUMS / taps).max(1)));
         let client = x.tensor.client.clone();
-        let numbers = taps * shape.c_in;
+        let values = taps * shape.c_in;
         let (count, dim) = dout.cubes(ROWS, CUBES);
         let cubes = high(&count);
-        let partial = floats(&x.tensor, [cubes as usize, numbers]);
+        let partial = floats(&x.tensor, [cubes as usize, values]);
         sum_products::launch(
             &client,
             count,
@@ -90,21 +90,22 @@ impl DepthwiseGradBackend for CubeBackend {
             elem(&x.tensor),
         );
         let dweight = floats(&x.tensor, [taps, shape.c_in]);
-        let (count, dim) = finishing(numbers);
+        let (count, dim) = finishing(values);
         finish_sums::launch(
             &client,
             count,
             dim,
             partial.into_buffer_arg(),
             dweight.clone().into_buffer_arg(),
-            small(numbers),
+            small(values),
             cubes,
         );
         dweight
     }
 }
 
-/// Of each pixel that went in the products of the weights with the gradients of all pixels that it went into.
+/// The gradient of each input pixel: the sum of products of weights with the gradients of the output pixels that it
+/// contributes to.
 #[cube(launch)]
 fn spread<E: Float, N: Size>(
     dout: &[Vector<E, N>],
@@ -129,15 +130,15 @@ fn spread<E: Float, N: Size>(
         while row < rows {
             let down = (row / w) % h + top;
             let along = row % w + left;
-            let picture = row / (w * h);
+            let image = row / (w * h);
             let mut sum = Vector::<f32, N>::new(0.0f32);
             #[unroll]
             for i in 0..kernel {
                 let i = i as u32;
-                // Where the filter stood when its row i was on this pixel, if it ever was.
+                // The position of the filter when its row i was on this pixel, if there is one.
                 let y = (down - i) / stride;
                 if down >= i && y * stride + i == down && y < h_out {
-                    let line = picture * h_out + y;
+                    let line = image * h_out + y;
                     #[unroll]
                     for j in 0..kernel {
                         let j = j as u32;
@@ -157,7 +158,8 @@ fn spread<E: Float, N: Size>(
     }
 }
 
-/// Of each channel and place of the filter the products of what was there with the gradient, over these cubes' pixels.
+/// Partial gradients of the weights: for each channel and position of the filter the sum of products of input pixels with
+/// output gradients, over the pixels of this cube.
 #[cube(launch)]
 fn sum_products<E: Float, N: Size>(
     x: &[Vector<E, N>],
@@ -184,13 +186,13 @@ fn sum_products<E: Float, N: Size>(
         while row < rows {
             let down = ((row / w_out) % h_out) * stride;
             let along = (row % w_out) * stride;
-            let picture = row / (w_out * h_out);
+            let image = row / (w_out * h_out);
             let dy = Vector::<f32, N>::cast_from(dout[(row * dout_pitch + column) as usize]);
             #[unroll]
             for i in 0..kernel {
                 let y = down + i as u32;
                 if y >= top && y - top < h {
-                    let line = picture * h + y - top;
+                    let line = image * h + y - top;
                     #[unroll]
                     for j in 0..kernel {
                         let z = along + j as u32;
@@ -218,7 +220,7 @@ fn sum_products<E: Float, N: Size>(
     }
 }
 
-/// The cubes' sums, added up.
+/// Adds up the sums of all cubes.
 #[cube(launch)]
 fn finish_sums(partial: &[f32], sums: &mut [f32], numbers: u32, cubes: u32) {
     let number = CUBE_POS_X * CUBE_DIM_X + UNIT_POS_X;

@@ -1,5 +1,12 @@
-//! Operations of our own on the GPUs that Burn reaches, in CubeCL: what its operations take several passes for, or have no fast
-//! way back from. Convolutions that are not depthwise are Burn's.
+//! Operations on the GPUs that Burn reaches, in CubeCL: those for which Burn needs several passes over memory or has a
+//! slow backward pass. Convolutions other than depthwise ones are Burn's.
+//!
+//! | file | contents |
+//! |---|---|
+//! | `norm.rs`, `norm_kernels.rs` | batch norm with activation |
+//! | `depthwise.rs`, `depthwise_kernels.rs` | depthwise convolution |
+//! | `pixels.rs` | bytes to normalized floats |
+//! | `rows.rs` | images as rows of channels, and launch sizes |
 
 pub(crate) mod depthwise;
 mod depthwise_kernels;
@@ -7,13 +14,3 @@ pub(crate) mod norm;
 mod norm_kernels;
 pub(crate) mod pixels;
 mod rows;
-
-use burn::backend::DispatchDevice;
-use burn::tensor::Tensor;
-
-use crate::chain::blocks_are_fused;
-
-/// Whether operations of our own take `x`.
-pub(crate) fn takes(x: &Tensor<4>) -> bool {
-    blocks_are_fused() && matches!(x.device().inner().as_dispatch(), DispatchDevice::Cube(_))
-}

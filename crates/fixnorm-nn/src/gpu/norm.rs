@@ -1,6 +1,6 @@
-//! Batch norm by the batch's own statistics, and the activation behind it, as one operation of a GPU. For the way back it
-//! keeps the pictures that came in and their moments, and nothing that went out.
-//! Not here: the kernels (`norm_kernels.rs`), the same composed of Burn's operations (`block.rs`).
+//! Batch norm by the batch's own statistics, followed by an activation, as one operation of a GPU. For the backward pass it
+//! keeps the input and its moments, and not the output.
+//! Not here: the kernels (`norm_kernels.rs`), the same composed of Burn's operations (`blocks/conv_bn_act.rs`).
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
@@ -12,16 +12,17 @@ use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata, backend_extensi
 use burn::tensor::{DType, Tensor, s};
 use fixnorm_kernels::Activation;
 
-/// What a normalization is made with, besides tensors.
+/// Configuration of a normalization.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NormSpec {
     /// Added to the variance.
     pub(crate) epsilon: f32,
-    /// What follows.
+    /// Activation after the normalization.
     pub(crate) activation: Activation,
 }
 
-/// The normalized pictures behind the activation, in the precision of `x`; mean and biased variance of each channel.
+/// Normalizes `x` and applies the activation, in the precision of `x`; returns also mean and biased variance of each
+/// channel.
 ///
 /// # Shapes
 /// `x`: `[n, h, w, c]`, same on return; `gamma`, `beta` and the moments: `[c]`, in `f32`.
@@ -39,7 +40,7 @@ pub(crate) fn norm_act(
     (Tensor::from_dispatch(out), moments)
 }
 
-/// Backends that normalize NHWC pictures themselves.
+/// Backends with a normalization of NHWC images.
 #[backend_extension(Cube, Fusion, Autodiff)]
 pub(crate) trait NormBackend: Backend {
     /// As [`norm_act`](self::norm_act), with the moments in one tensor, `[2, c]`.
@@ -52,10 +53,10 @@ pub(crate) trait NormBackend: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 }
 
-/// Backends that go the way back.
+/// Backends with its backward pass.
 #[backend_extension(Cube, Fusion)]
 pub(crate) trait NormGradBackend: Backend {
-    /// Gradients for the pictures, and for `gamma` and `beta` in one tensor, `[2, c]`.
+    /// Gradients of the images, and of `gamma` and `beta` in one tensor, `[2, c]`.
     #[fusion(meta = |x, gamma, _beta, _moments, _dout, _spec| (x.clone(), pair(gamma)))]
     fn norm_act_grad(
         x: FloatTensor<Self>,
@@ -67,7 +68,7 @@ pub(crate) trait NormGradBackend: Backend {
     ) -> (FloatTensor<Self>, FloatTensor<Self>);
 }
 
-/// Two numbers a channel.
+/// Two values a channel.
 fn pair(gamma: &TensorSpec) -> TensorSpec {
     TensorSpec::new([2, gamma.shape[0]].into(), DType::F32)
 }
@@ -95,7 +96,7 @@ impl<B: NormBackend + NormGradBackend, C: CheckpointStrategy> NormBackend for Au
 struct NormActBackward;
 
 impl<B: NormGradBackend> Backward<B, 3> for NormActBackward {
-    /// Pictures, gain, bias, moments.
+    /// Images, gain, bias, moments.
     type State = (FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, FloatTensor<B>, NormSpec);
 
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
@@ -118,10 +119,10 @@ impl<B: NormGradBackend> Backward<B, 3> for NormActBackward {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::block::{apply, to_nchw, to_nhwc};
+    use crate::ops::composed::{apply, to_nchw, to_nhwc};
     use burn::tensor::{Device, Distribution, module};
 
-    /// Result, gradients of pictures, gain and bias, and moments.
+    /// Result, gradients of images, gain and bias, and moments.
     type Found = [Vec<f32>; 6];
 
     fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
@@ -131,27 +132,26 @@ mod tests {
     fn run(x: &Tensor<4>, params: &[Tensor<1>; 2], spec: NormSpec, own: bool) -> Found {
         let x = x.clone().require_grad();
         let [gamma, beta] = params.clone().map(Tensor::require_grad);
-        let (y, [mean, var]) = match own {
-            true => norm_act(x.clone(), gamma.clone(), beta.clone(), spec),
-            false => {
-                let wide = to_nchw(x.clone().cast(DType::F32));
-                let epsilon = f64::from(spec.epsilon);
-                let found = module::batch_norm_train(wide, gamma.clone(), beta.clone(), epsilon);
-                let y = to_nhwc(apply(spec.activation, found.output)).cast(x.dtype());
-                (y, [found.mean, found.variance])
-            }
+        let (y, [mean, var]) = if own {
+            norm_act(x.clone(), gamma.clone(), beta.clone(), spec)
+        } else {
+            let wide = to_nchw(x.clone().cast(DType::F32));
+            let epsilon = f64::from(spec.epsilon);
+            let found = module::batch_norm_train(wide, gamma.clone(), beta.clone(), epsilon);
+            let y = to_nhwc(apply(spec.activation, found.output)).cast(x.dtype());
+            (y, [found.mean, found.variance])
         };
-        // Not the sum: behind a normalization its gradient is zero.
+        // Not the sum: through a normalization its gradient is zero.
         let len = y.dims().iter().product::<usize>();
         let weights: Vec<f32> = (0..len).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
         let weights = Tensor::<1>::from_floats(&weights[..], &y.device()).reshape(y.dims());
         let grads = (y.clone().cast(DType::F32) * weights).sum().backward();
-        let grad = |of: &Tensor<1>| floats(of.grad(&grads).expect("wanted"));
+        let grad = |tensor: &Tensor<1>| floats(tensor.grad(&grads).expect("wanted"));
         let dx = floats(x.grad(&grads).expect("wanted"));
         [floats(y), dx, grad(&gamma), grad(&beta), floats(mean), floats(var)]
     }
 
-    fn hold(what: &str, x: &Tensor<4>, spec: NormSpec, tolerance: f32) {
+    fn compare(what: &str, x: &Tensor<4>, spec: NormSpec, tolerance: f32) {
         let c = x.dims()[3];
         let params = [1.0, 0.3].map(|center| {
             let noise = Distribution::Normal(center, 0.2);
@@ -163,7 +163,7 @@ mod tests {
             let scale = burns.iter().fold(1e-2f32, |most, v| most.max(v.abs()));
             for (at, (own, burns)) in own.iter().zip(burns).enumerate() {
                 let off = (own - burns).abs();
-                // This way round, a NaN fails.
+                // Written so that a NaN fails.
                 assert!(
                     off <= tolerance * scale,
                     "{what} {spec:?} {i} [{at}]: {own}, Burn has {burns}"
@@ -172,7 +172,7 @@ mod tests {
         }
     }
 
-    fn pictures(shape: [usize; 4], center: f64) -> Tensor<4> {
+    fn images(shape: [usize; 4], center: f64) -> Tensor<4> {
         let device = Device::default().autodiff();
         Tensor::random(shape, Distribution::Normal(center, 1.0), &device)
     }
@@ -187,42 +187,42 @@ mod tests {
             for (j, c) in [1, 3, 4, 17, 24, 40, 264].into_iter().enumerate() {
                 // One pixel, one row of units, many.
                 let [n, h, w] = [[2, 1, 1], [3, 5, 7], [4, 23, 29]][(i + j) % 3];
-                let x = pictures([n, h, w, c], 0.3);
-                hold(&format!("{n}x{h}x{w}x{c}"), &x, spec(activation), 2e-4);
+                let x = images([n, h, w, c], 0.3);
+                compare(&format!("{n}x{h}x{w}x{c}"), &x, spec(activation), 2e-4);
             }
         }
     }
 
     #[test]
-    fn pictures_that_lie_otherwise_are_taken_too() {
-        let x = pictures([3, 12, 5, 7], 0.3);
-        hold("channels first", &x.permute([0, 2, 3, 1]), spec(Activation::Relu), 2e-4);
+    fn images_of_another_layout_are_normalized() {
+        let x = images([3, 12, 5, 7], 0.3);
+        compare("channels first", &x.permute([0, 2, 3, 1]), spec(Activation::Relu), 2e-4);
     }
 
     #[test]
-    fn a_large_mean_costs_no_digits() {
-        let x = pictures([4, 9, 9, 8], 1000.0);
-        hold("far off", &x, spec(Activation::Silu), 2e-3);
+    fn a_large_mean_loses_no_precision() {
+        let x = images([4, 9, 9, 8], 1000.0);
+        compare("large mean", &x, spec(Activation::Silu), 2e-3);
     }
 
     #[test]
-    fn sixteen_bits_are_summed_in_thirty_two() {
+    fn bf16_is_summed_in_f32() {
         let device = Device::default();
         if !device.supports_dtype(burn::tensor::FloatDType::BF16) {
             return;
         }
         for (c, activation) in [(24, Activation::Relu6), (5, Activation::Silu)] {
-            let x = pictures([4, 15, 11, c], 0.5).cast(DType::BF16);
-            hold("bf16", &x, spec(activation), 1e-2);
+            let x = images([4, 15, 11, c], 0.5).cast(DType::BF16);
+            compare("bf16", &x, spec(activation), 1e-2);
         }
     }
 
     #[test]
-    fn a_broken_number_is_passed_on() {
+    fn a_nan_stays_a_nan() {
         let device = Device::default().autodiff();
         let x = Tensor::<4>::from_floats([[[[f32::NAN, 1.0]], [[2.0, 3.0]]]], &device);
         let params = [1.0, 0.0].map(|v| Tensor::<1>::full([2], v, &device));
-        // Not behind a ReLU: Vulkan's compilers may take for granted that there is no NaN, and make it zero.
+        // Without a ReLU: Vulkan's compilers may assume that there is no NaN and return zero.
         let found = run(&x, &params, spec(Activation::Identity), true);
         assert!(found[0][0].is_nan() && found[0][2].is_nan(), "{:?}", found[0]);
         assert!(found[0][1].is_finite() && found[0][3].is_finite(), "{:?}", found[0]);

@@ -1,5 +1,5 @@
-//! Kernels of the normalization, in CubeCL: column sums over rows of pixels, and what is done to each pixel with them.
-//! Sums are of `f32`, and of differences to the first row: a large mean costs no digits.
+//! Kernels of the normalization, in CubeCL: column sums over rows of pixels, and the operations on each pixel that use
+//! them. Sums are in `f32`, of differences to the first row: a large mean loses no precision.
 
 use burn::backend::TensorMetadata;
 use burn::backend::tensor::FloatTensor;
@@ -170,7 +170,7 @@ fn activate(z: f32, #[comptime] activation: Activation) -> f32 {
     y
 }
 
-/// Its derivative.
+/// Derivative of the activation.
 #[cube]
 fn slope(z: f32, #[comptime] activation: Activation) -> f32 {
     let mut d = 1.0f32;
@@ -208,7 +208,7 @@ fn hard_sigmoid_slope(z: f32) -> f32 {
     select(z > -3.0f32 && z < 3.0f32, 1.0f32 / 6.0f32, 0.0f32)
 }
 
-/// Of each channel the sum of the differences to the first row, and of their squares.
+/// For each channel the sum of the differences to the first row, and of their squares.
 #[cube(launch)]
 fn sum_moments<E: Float, N: Size>(
     x: &[Vector<E, N>],
@@ -234,7 +234,7 @@ fn sum_moments<E: Float, N: Size>(
     leave::<N>(sum, squares, partial, column, columns);
 }
 
-/// Adds up what the units of a cube hold and leaves it behind.
+/// Adds up the sums of a cube's units and stores the result.
 #[cube]
 fn leave<N: Size>(
     first: Vector<f32, N>,
@@ -279,7 +279,7 @@ fn finish_moments<E: Float>(
     }
 }
 
-/// (x − mean)/deviation·gamma + beta, behind the activation.
+/// The activation of (x − mean)/deviation·gamma + beta.
 #[cube(launch)]
 fn normalize<E: Float, N: Size>(
     x: &[Vector<E, N>],
@@ -314,7 +314,7 @@ fn normalize<E: Float, N: Size>(
     }
 }
 
-/// The gradient before the activation.
+/// The gradient of the activation's input.
 #[cube]
 fn before_activation<N: Size>(
     dout: Vector<f32, N>,
@@ -329,7 +329,7 @@ fn before_activation<N: Size>(
     dz
 }
 
-/// Of each channel the sum of the gradients before the activation, and of their products with x − mean.
+/// For each channel the sum of the gradients of the activation's input, and of their products with x − mean.
 #[cube(launch)]
 fn sum_gradients<E: Float, N: Size>(
     x: &[Vector<E, N>],
@@ -388,7 +388,7 @@ fn finish_gradients(
     }
 }
 
-/// The gradient of the pictures.
+/// The gradient of the images.
 #[cube(launch)]
 fn normalize_gradient<E: Float, N: Size>(
     x: &[Vector<E, N>],

@@ -1,4 +1,4 @@
-//! Pictures of bytes, made a model's numbers on a GPU: a quarter of what the numbers would be is brought there.
+//! Normalizes images of bytes on a GPU: copying bytes there takes a quarter of the time of copying floats.
 
 use burn::backend::fusion::custom::TensorSpec;
 use burn::backend::tensor::{FloatTensor, IntTensor};
@@ -10,7 +10,7 @@ use burn_cubecl::{CubeBackend, cubecl};
 
 use super::rows::{UNITS, floats, small};
 
-/// Bytes of a word: graphics interfaces have none smaller.
+/// Bytes of a word: graphics interfaces have no smaller type.
 const WORD: usize = size_of::<u32>();
 
 /// `pixel · scale − offset` of every pixel, with a scale and an offset for each channel.
@@ -19,7 +19,7 @@ const WORD: usize = size_of::<u32>();
 /// `bytes`: `shape`, which is `[n, h, w, c]`, as is the result; `scales`: `[c]`.
 ///
 /// # Panics
-/// If the numbers of bytes or channels are others, or on a device that is no GPU.
+/// If the number of bytes or channels does not match the shape, or the device is no GPU.
 pub fn normalize_bytes(
     mut bytes: Vec<u8>,
     shape: [usize; 4],
@@ -39,10 +39,10 @@ pub fn normalize_bytes(
     if device.is_autodiff() { Tensor::from_inner(out) } else { out }
 }
 
-/// Backends that make numbers of bytes.
+/// Backends that normalize bytes.
 #[backend_extension(Cube, Fusion)]
 pub(crate) trait BytesBackend: Backend {
-    /// As [`normalize_bytes`](self::normalize_bytes), of words of four bytes, with all scales and then all offsets.
+    /// As [`normalize_bytes`](self::normalize_bytes), for words of four bytes, with all scales and then all offsets.
     #[fusion(meta = |_words, _scales, shape| TensorSpec::new((*shape).into(), DType::F32))]
     fn normalize_bytes(
         words: IntTensor<Self>,
@@ -58,8 +58,8 @@ impl BytesBackend for CubeBackend {
         shape: [usize; 4],
     ) -> FloatTensor<Self> {
         let (words, scales) = (into_contiguous(words), into_contiguous(scales));
-        let numbers = small(shape.iter().product());
-        let cubes = numbers.div_ceil(UNITS).min(u32::from(u16::MAX));
+        let values = small(shape.iter().product());
+        let cubes = values.div_ceil(UNITS).min(u32::from(u16::MAX));
         let out = floats(&words, shape);
         normalize::launch(
             &words.client.clone(),
@@ -68,7 +68,7 @@ impl BytesBackend for CubeBackend {
             words.into_buffer_arg(),
             scales.into_buffer_arg(),
             out.clone().into_buffer_arg(),
-            numbers,
+            values,
             small(shape[3]),
         );
         out
@@ -76,9 +76,9 @@ impl BytesBackend for CubeBackend {
 }
 
 #[cube(launch)]
-fn normalize(words: &[u32], scales: &[f32], out: &mut [f32], numbers: u32, channels: u32) {
+fn normalize(words: &[u32], scales: &[f32], out: &mut [f32], values: u32, channels: u32) {
     let mut at = ABSOLUTE_POS as u32;
-    while at < numbers {
+    while at < values {
         // The first byte is the lowest.
         let byte = (words[(at / 4) as usize] >> (at % 4 * 8)) & 255;
         let channel = at % channels;
@@ -94,8 +94,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_byte_becomes_its_channels_number() {
-        // A number of bytes that fills no word, one picture of each value, more than all units take at once.
+    fn every_byte_is_normalized_by_its_channel() {
+        // Bytes that do not fill a word, an image of each value, more bytes than units.
         for shape in [[1, 1, 1, 1], [2, 3, 5, 3], [1, 16, 16, 1], [7, 2, 1, 5], [3, 2400, 800, 3]] {
             let len: usize = shape.iter().product();
             let bytes: Vec<u8> = (0..len).map(|i| (i * 37 % 256) as u8).collect();

@@ -1,6 +1,7 @@
-//! Pictures as rows of channels, and how units of a GPU share them.
+//! Images as rows of channels, and their distribution among the units of a GPU.
 //!
-//! A unit takes a vector of channels, in steps down the rows; a cube is as wide as the channels want and as high as is left.
+//! A unit processes a vector of channels in every n-th row; a cube has a column of units for each vector, and as many rows
+//! as the number of its units allows.
 
 use burn::backend::TensorMetadata;
 use burn::tensor::{DType, Shape};
@@ -12,12 +13,12 @@ use burn_cubecl::tensor::CubeTensor;
 
 /// Units of a cube.
 pub(super) const UNITS: u32 = 256;
-/// Cubes that sum; each leaves a partial sum, and a large GPU wants about a thousand.
+/// Largest number of cubes that sum. Each writes a partial sum; about a thousand fill a large GPU.
 pub(super) const CUBES: u32 = 1024;
-/// Rows that a unit takes at least.
+/// Smallest number of rows a unit.
 pub(super) const ROWS: u32 = 8;
 
-/// Pictures as rows of vectors.
+/// Images as rows of vectors.
 pub(super) struct Rows {
     pub(super) tensor: CubeTensor,
     pub(super) rows: u32,
@@ -30,7 +31,7 @@ pub(super) struct Rows {
 }
 
 impl Rows {
-    /// Of pictures `[n, h, w, c]`, copied if they do not lie that way.
+    /// Rows of images `[n, h, w, c]`, copied if they have another layout.
     pub(super) fn new(tensor: CubeTensor) -> Self {
         let shape: [usize; 4] = tensor.shape().dims();
         let c = shape[3];
@@ -51,7 +52,7 @@ impl Rows {
         Self { columns, pitch, lanes: self.lanes / times, ..self }
     }
 
-    /// New ones like these, of any content.
+    /// Uninitialized rows of the same shape.
     pub(super) fn empty_like(&self) -> Self {
         let tensor = &self.tensor;
         let (client, device) = (tensor.client.clone(), tensor.device.clone());
@@ -59,7 +60,7 @@ impl Rows {
         Self { tensor: fresh, pitch: self.columns, ..*self }
     }
 
-    /// A cube, and how many of them take at least `rows` rows a unit, `most` of them or fewer.
+    /// Number and size of cubes, at most `most` of them, with at least `rows` rows a unit.
     pub(super) fn cubes(&self, rows: u32, most: u32) -> (CubeCount, CubeDim) {
         let x = self.columns.next_power_of_two().min(32);
         let y = UNITS / x;
@@ -69,7 +70,7 @@ impl Rows {
     }
 }
 
-/// From a row of `[n, h, w, c]` to the next, if the rows follow each other evenly and channels lie side by side.
+/// Elements from a row of `[n, h, w, c]` to the next, if the rows are evenly spaced and the channels adjacent.
 fn pitch(shape: [usize; 4], strides: &[usize]) -> Option<usize> {
     let c = shape[3];
     if c > 1 && strides[3] != 1 {
@@ -77,7 +78,7 @@ fn pitch(shape: [usize; 4], strides: &[usize]) -> Option<usize> {
     }
     let (mut pitch, mut rows) = (None, 1);
     for axis in [2, 1, 0] {
-        // The stride of a single index says nothing.
+        // The stride of an axis of length 1 has no meaning.
         if shape[axis] > 1 {
             if *pitch.get_or_insert(strides[axis]) * rows != strides[axis] {
                 return None;
@@ -88,17 +89,17 @@ fn pitch(shape: [usize; 4], strides: &[usize]) -> Option<usize> {
     Some(pitch.unwrap_or(c))
 }
 
-/// As many channels as fit 16 bytes and divide them.
+/// The largest number of channels that fits in 16 bytes and divides `channels`.
 fn vector_of(channels: usize, dtype: DType) -> usize {
     let most = 16 / dtype.size();
     [8, 4, 2, 1].into_iter().find(|&n| n <= most && channels.is_multiple_of(n)).unwrap_or(1)
 }
 
 pub(super) fn small(size: usize) -> u32 {
-    u32::try_from(size).expect("a GPU holds no tensor of more numbers")
+    u32::try_from(size).expect("a GPU holds no larger tensor")
 }
 
-/// Floats beside `tensor`.
+/// An uninitialized `f32` tensor on the device of `tensor`.
 pub(super) fn floats(tensor: &CubeTensor, shape: impl Into<Shape>) -> CubeTensor {
     let (client, device) = (tensor.client.clone(), tensor.device.clone());
     empty_device_contiguous_dtype(client, device, shape.into(), DType::F32)
@@ -108,20 +109,20 @@ pub(super) fn elem(tensor: &CubeTensor) -> cubecl::ir::ElemType {
     burn::backend::cubecl::dtype_to_storage_type(tensor.dtype)
 }
 
-/// Partial sums that these cubes leave.
+/// Number of partial sums that these cubes write.
 pub(super) fn high(count: &CubeCount) -> u32 {
     match count {
         CubeCount::Static(_, high, _) => *high,
-        CubeCount::Dynamic(_) => unreachable!("made static"),
+        CubeCount::Dynamic(_) => unreachable!("all counts are static"),
     }
 }
 
-/// A unit for each number and eighth of the partial sums.
-pub(super) fn finishing(numbers: usize) -> (CubeCount, CubeDim) {
-    (CubeCount::Static(small(numbers).div_ceil(32), 1, 1), CubeDim::new_2d(32, UNITS / 32))
+/// Number and size of cubes with a unit for each value and eighth of the partial sums.
+pub(super) fn finishing(values: usize) -> (CubeCount, CubeDim) {
+    (CubeCount::Static(small(values).div_ceil(32), 1, 1), CubeDim::new_2d(32, UNITS / 32))
 }
 
-/// Adds up what the units of a column hold; the first row of units then has the sums.
+/// Adds up the values of each column of units; the first row of units then has the sums.
 #[cube]
 pub(super) fn add_up<N: Size>(values: &mut Shared<[Vector<f32, N>]>) {
     sync_cube();
@@ -136,7 +137,7 @@ pub(super) fn add_up<N: Size>(values: &mut Shared<[Vector<f32, N>]>) {
     }
 }
 
-/// One of the numbers that each cube left, `[cubes, numbers]`, added up over the cubes, to the first row of units.
+/// The sum over cubes of one of the values that each cube wrote, `[cubes, numbers]`, in the first row of units.
 #[cube]
 pub(super) fn over_cubes(partial: &[f32], numbers: u32, cubes: u32, number: u32) -> f32 {
     let mut sum = 0.0f32;
@@ -158,7 +159,7 @@ mod tests {
     use super::pitch;
 
     #[test]
-    fn rows_are_told_by_their_strides() {
+    fn strides_decide_whether_images_are_rows() {
         assert_eq!(pitch([2, 3, 5, 7], &[105, 35, 7, 1]), Some(7));
         // Padded to eight channels.
         assert_eq!(pitch([2, 3, 5, 7], &[120, 40, 8, 1]), Some(8));

@@ -1,4 +1,4 @@
-//! A graph that grows by whole operations: each takes values and gives a new one.
+//! A graph that grows by whole operations: each takes values and returns a new one.
 //! Not here: which operations a block is (`emit.rs`), the messages (`proto.rs`).
 
 use std::ops::Range;
@@ -15,11 +15,11 @@ use super::proto::{
 const FLOAT: i32 = 1;
 const INT64: i32 = 7;
 
-/// The pictures, `[n, c, h, w]`, or what became of them, of one picture `[1, h, w, c]`.
+/// The images or an activation, `[n, c, h, w]` in the file.
 #[derive(Clone, Debug)]
 pub(crate) struct Value {
     name: String,
-    /// As our own code counts it: the channels last.
+    /// `[1, h, w, c]`, as in our own code.
     pub(crate) shape: [usize; 4],
 }
 
@@ -53,7 +53,7 @@ impl Graph {
         let dims = [shape.c_out, shape.c_in / shape.groups, side, side];
         let weight = self.floats(&dims, weight);
         let bias = self.floats(&[shape.c_out], bias);
-        // What is read beyond the picture below and to the right.
+        // Padding below and to the right.
         let after = |size: usize, out: usize, before: usize| {
             ((out - 1) * shape.stride + side).saturating_sub(size + before)
         };
@@ -101,7 +101,7 @@ impl Graph {
         self.node("Mul", &[&a.name, &b.name], vec![], a.shape)
     }
 
-    /// The mean over the picture, as a picture of one pixel.
+    /// The mean over the pixels, as an image of one pixel.
     pub(crate) fn global_average(&mut self, x: &Value) -> Value {
         self.node("GlobalAveragePool", &[&x.name], vec![], [1, 1, 1, x.shape[3]])
     }
@@ -145,11 +145,11 @@ impl Graph {
         self.node("Slice", &[&x.name, &starts, &ends, &axes], vec![], shape)
     }
 
-    /// Channels of `a` and `b`, as many of each, in turns.
+    /// Channels of `a` and `b`, which have equally many, in turns.
     pub(crate) fn interleave(&mut self, a: &Value, b: &Value) -> Value {
         let [_, h, w, c] = a.shape;
         let shape = [1, h, w, 2 * c];
-        // The number of pictures is open: a zero stands for what it was.
+        // The batch size is open: a zero keeps it.
         let [pairs, flat] = [&[0, 2, c, h, w][..], &[0, 2 * c, h, w][..]].map(|sizes| {
             let sizes: Vec<i64> = sizes.iter().map(|&size| size as i64).collect();
             self.integers(&sizes)
@@ -169,7 +169,7 @@ impl Graph {
         self.conv(x, &shape, weight, bias)
     }
 
-    /// A linear layer of what is a single pixel. `weight` is `[c_in, c_out]`.
+    /// A linear layer of a single pixel. `weight` is `[c_in, c_out]`.
     pub(crate) fn linear(&mut self, x: &Value, weight: Tensor<2>, bias: Tensor<1>) -> Value {
         let [c_in, c_out] = weight.dims();
         let flat = self.node("Flatten", &[&x.name], vec![int("axis", 1)], x.shape);
@@ -240,7 +240,7 @@ fn ints(name: &str, values: &[usize]) -> Attribute {
     Attribute { name: name.to_owned(), ints, kind: 7, ..Default::default() }
 }
 
-/// A value of any number of rows of these sizes.
+/// A value with an open batch size and these sizes.
 fn described(name: &str, sizes: &[usize]) -> ValueInfo {
     let open = Extent::Name("batch".to_owned());
     let extents = std::iter::once(open).chain(sizes.iter().map(|&size| Extent::Value(size as i64)));

@@ -1,17 +1,16 @@
-//! A trained model as an ONNX file (opset 17), made from the model's own structure: stages, blocks and
-//! classifier each add their nodes to a graph, so whatever is built of them can be exported.
+//! A trained model as an ONNX file (opset 17).
 //!
-//! | file | what |
+//! | file | contents |
 //! |---|---|
 //! | `graph.rs` | a graph that grows by whole operations |
-//! | `emit.rs` | stages, squeezes and chains as operations |
+//! | `emit.rs` | blocks and classifiers as operations |
 //! | `proto.rs` | the messages of the format |
 //!
 //! Not here: reading ONNX.
 //!
-//! Batch norms are folded into the convolutions before them, in `f64`: a file for inference has no use
-//! for them, every runtime would do it anyway, and the graph has a third of the nodes. The number of
-//! pictures is open; their size is fixed, since TensorFlow's padding depends on it.
+//! Batch norms are folded into the convolutions before them, in `f64`: inference needs no batch norm, every runtime would
+//! fold it, and the graph has a third of the nodes. The batch size is open; the size of an image is fixed, since
+//! TensorFlow's padding depends on it.
 
 mod emit;
 mod graph;
@@ -22,9 +21,9 @@ mod tests;
 use burn::module::Module;
 use prost::Message;
 
-pub(crate) use graph::{Graph, Value};
+use graph::{Graph, Value};
 
-use crate::classifier::Classifier;
+use crate::Classifier;
 use crate::weights::Metadata;
 
 /// Version of the operators.
@@ -32,20 +31,19 @@ const OPSET: i64 = 17;
 /// Version of the format that came with that opset.
 const IR_VERSION: i64 = 8;
 
-/// The model, with its running statistics, as the bytes of an ONNX file for pictures of `[height, width,
-/// channels]`.
+/// The model, with its running statistics, as the bytes of an ONNX file for images of `[height, width, channels]`.
 ///
 /// # Shapes
 /// Input `pictures`: `[n, c, h, w]`, normalized; output `logits`: `[n, classes]`.
 ///
 /// # Panics
-/// If the shape does not have the model's channels, or no pixels.
+/// If the shape has other channels than the model, or no pixels.
 pub fn to_onnx(model: &Classifier, shape: [usize; 3], metadata: &Metadata) -> Vec<u8> {
     let [h, w, c] = shape;
-    // `valid` brings the running statistics up to date: Burn keeps the last update aside.
+    // `valid` applies the last update of the running statistics, which Burn keeps aside.
     let model = model.valid();
     let mut graph = Graph::default();
-    let logits = model.emit(&mut graph, Value::input(h, w, c));
+    let logits = emit::classifier(&model, &mut graph, Value::input(h, w, c));
     let graph = graph.finish(shape, &logits);
     let entry = |(key, value): (&String, &String)| proto::StringStringEntry {
         key: key.clone(),

@@ -1,5 +1,5 @@
-//! The messages of an ONNX file, as far as we write them.
-//! Not here: what they mean for a model (`graph.rs`).
+//! The messages of an ONNX file that we write.
+//! Not here: the graph of a model (`graph.rs`).
 //!
 //! Field numbers are those of the format's `onnx.proto`, so no schema compiler is needed.
 
@@ -70,7 +70,7 @@ pub(super) struct Node {
 pub(super) struct Attribute {
     #[prost(string, tag = "1")]
     pub(super) name: String,
-    // Optional: readers ask whether a number is there, and a plain one of 0 would not be.
+    // Optional: a plain field of 0 would not be written, and readers ask whether it is present.
     #[prost(float, optional, tag = "2")]
     pub(super) f: Option<f32>,
     #[prost(int64, optional, tag = "3")]
@@ -130,7 +130,7 @@ pub(super) struct Dimension {
     pub(super) extent: Option<Extent>,
 }
 
-/// A number, or the name of one that is open.
+/// A size, or the name of an open one.
 #[derive(Clone, PartialEq, Oneof)]
 pub(super) enum Extent {
     #[prost(int64, tag = "1")]

@@ -1,4 +1,4 @@
-//! The exported graph, run by a small interpreter of ONNX's operators, against the model itself.
+//! Runs exported graphs with a small interpreter of ONNX's operators and compares their logits with the model's.
 
 use std::collections::HashMap;
 
@@ -11,30 +11,30 @@ use prost::Message;
 
 use super::proto::{Extent, GraphProto, Model, Node, TensorProto, ValueInfo};
 use super::to_onnx;
-use crate::classifier::{Classifier, Input};
-use crate::registry::models;
 use crate::weights::Metadata;
+use crate::{Classifier, Input, models};
 
-/// Everything is kept as `[n, c, h, w]`; what has less dimensions has ones behind.
+/// All values have the shape `[n, c, h, w]`, with trailing ones where there are fewer dimensions.
 struct Run<'a> {
     values: HashMap<&'a str, Tensor<4>>,
     constants: HashMap<&'a str, &'a TensorProto>,
 }
 
-impl<'a> Run<'a> {
-    fn of(graph: &'a GraphProto, x: Tensor<4>) -> Tensor<4> {
-        let constants = graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor));
-        let mut run = Self {
-            values: HashMap::from([(graph.input[0].name.as_str(), x)]),
-            constants: constants.collect(),
-        };
-        for node in &graph.node {
-            let y = run.node(node);
-            assert!(run.values.insert(&node.output[0], y).is_none(), "{} twice", node.output[0]);
-        }
-        run.values.remove(graph.output[0].name.as_str()).expect("the output is made")
+/// The output of the graph for `x`.
+fn run(graph: &GraphProto, x: Tensor<4>) -> Tensor<4> {
+    let constants = graph.initializer.iter().map(|tensor| (tensor.name.as_str(), tensor));
+    let mut run = Run {
+        values: HashMap::from([(graph.input[0].name.as_str(), x)]),
+        constants: constants.collect(),
+    };
+    for node in &graph.node {
+        let y = run.node(node);
+        assert!(run.values.insert(&node.output[0], y).is_none(), "{} twice", node.output[0]);
     }
+    run.values.remove(graph.output[0].name.as_str()).expect("a node with the output")
+}
 
+impl Run<'_> {
     fn value(&self, node: &Node, index: usize) -> Tensor<4> {
         self.values[node.input[index].as_str()].clone()
     }
@@ -90,7 +90,7 @@ impl<'a> Run<'a> {
                 assert_eq!(attribute(node, "axis").i, Some(1));
                 Tensor::cat(vec![x(), self.value(node, 1)], 1)
             }
-            // Of five dimensions, the last two count as one here.
+            // Five dimensions are four here: the last two are one.
             "Reshape" => {
                 let n = x().dims()[0];
                 match self.integers(node, 1)[..] {
@@ -124,7 +124,7 @@ impl<'a> Run<'a> {
                 let [n, c] = y.dims();
                 y.reshape([n, c, 1, 1])
             }
-            other => panic!("the model has a node of kind {other}"),
+            other => panic!("unknown operator {other}"),
         }
     }
 
@@ -165,7 +165,7 @@ fn sizes(info: &ValueInfo) -> Vec<Option<i64>> {
     .collect()
 }
 
-/// A model whose running statistics are those of some batches.
+/// A model with running statistics of some batches.
 fn trained(spec: &'static crate::ModelSpec, input: Input) -> Classifier {
     let device = Device::flex().autodiff();
     let model = spec.init(input, 5, &device);
@@ -179,7 +179,7 @@ fn trained(spec: &'static crate::ModelSpec, input: Input) -> Classifier {
 #[test]
 fn the_graph_of_every_model_gives_the_models_logits() {
     let input = Input { channels: 3, classes: 7 };
-    // Odd, and not square: sizes that padding has to get right.
+    // Odd, and not square: sizes at which a wrong padding shows.
     let [h, w] = [45, 38];
     for spec in models() {
         let model = trained(spec, input);
@@ -194,9 +194,9 @@ fn the_graph_of_every_model_gives_the_models_logits() {
 
         let x = Tensor::<4>::random([2, h, w, 3], Distribution::Normal(0.0, 1.0), &Device::flex());
         let expected: Vec<f32> = model.valid().forward(x.clone()).into_data().iter().collect();
-        let found: Vec<f32> = Run::of(graph, x.permute([0, 3, 1, 2])).into_data().iter().collect();
+        let found: Vec<f32> = run(graph, x.permute([0, 3, 1, 2])).into_data().iter().collect();
         let scale = expected.iter().fold(0f32, |most, value| most.max(value.abs()));
-        assert!(scale > 1e-3, "{}: logits of nothing", spec.name);
+        assert!(scale > 1e-3, "{}: all logits are 0", spec.name);
         for (found, expected) in found.iter().zip(&expected) {
             let off = (found - expected).abs() / scale;
             assert!(off < 1e-4, "{}: {found}, {expected}", spec.name);

@@ -1,145 +1,123 @@
 //! A file of named tensors, whatever its format; values are read when they are asked for.
-//! Not here: which of them a model takes (`load.rs`), the checkpoint format (`pytorch.rs`).
+//! Not here: which of a checkpoint's entries are the state dict (`state_dict.rs`), the checkpoint format (`pytorch.rs`),
+//! which tensors a model takes (`fit.rs`).
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::Read;
-use std::ops::Range;
 use std::path::Path;
 use std::sync::Arc;
 
-use half::{bf16, f16};
 use safetensors::tensor::{Dtype, SafeTensors};
 
-use super::{Metadata, WeightsError, pytorch};
+use super::class_names;
+use super::error::WeightsError;
+use super::pytorch;
+use super::state_dict;
+use super::tensor::{Data, ElementType, StoredTensor};
+
+/// Entries of a file besides its tensors, by key.
+pub type Metadata = BTreeMap<String, String>;
 
 /// Named tensors of a safetensors file or a PyTorch checkpoint.
 ///
-/// Of a checkpoint, the state dict alone: where tensors lie under a key such as `state_dict`, those and
-/// no others; averaged ones (`state_dict_ema`) first, as timm prefers them. Prefixes that wrappers put
-/// before every name (`module.`) are gone.
+/// A checkpoint gives the tensors of its state dict alone: if there are tensors under a key such as `state_dict`, those
+/// and no others, and averaged ones (`state_dict_ema`) before others, as in timm. Names have no segments of wrappers
+/// (`module`, `_orig_mod`).
 #[derive(Clone, Debug)]
 pub struct WeightsFile {
-    tensors: BTreeMap<String, Stored>,
+    tensors: BTreeMap<String, StoredTensor>,
     metadata: Metadata,
-    wrapper: Option<&'static str>,
+    wrapper: Option<String>,
+    class_names: Option<Vec<String>>,
 }
-
-/// A tensor in a file.
-#[derive(Clone, Debug)]
-pub(super) struct Stored {
-    pub(super) shape: Vec<usize>,
-    pub(super) number: Number,
-    pub(super) data: Data,
-}
-
-/// Where a tensor's bytes are.
-#[derive(Clone, Debug)]
-pub(super) enum Data {
-    /// In memory.
-    Span(Arc<[u8]>, Range<usize>),
-    /// In a checkpoint.
-    Checkpoint(pytorch_reader::Tensor),
-}
-
-/// What a tensor is made of.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Number {
-    F64,
-    F32,
-    F16,
-    Bf16,
-    /// Nothing that weights are made of, by name.
-    Other(String),
-}
-
-/// Keys that a checkpoint keeps its state dict under, those of averaged weights first.
-const WRAPPERS: [&str; 6] =
-    ["state_dict_ema", "model_ema", "state_dict", "model_state_dict", "model", "net"];
-
-/// What wrappers around a model (data parallel, compiled, trainers) put before all its names.
-const PREFIXES: [&str; 3] = ["module.", "_orig_mod.", "model."];
 
 impl WeightsFile {
-    /// Opens a file, told apart by its content: safetensors opens with a JSON header.
+    /// Opens a file. Its content decides about its format: safetensors begins with a JSON header.
     ///
     /// # Errors
-    /// [`WeightsError::Read`] if it cannot be read, [`WeightsError::Format`] if it is of neither format
-    /// or torn, [`WeightsError::Code`] if it is a pickle made to run code.
+    /// [`WeightsError::Read`] if it cannot be read, [`WeightsError::Format`] if it has neither format, is cut short or
+    /// holds no tensors, [`WeightsError::Code`] if it is a pickle that calls functions.
     pub fn open(path: &Path) -> Result<Self, WeightsError> {
+        let empty = |message: &str| WeightsError::Format {
+            format: "weights file",
+            message: message.to_owned(),
+        };
         let mut start = Vec::new();
         File::open(path)?.take(9).read_to_end(&mut start)?;
         if start.is_empty() {
-            return Err(WeightsError::Format {
-                format: "weights file",
-                message: "it is empty".to_owned(),
-            });
+            return Err(empty("it is empty"));
         }
         let named = path.extension().is_some_and(|ending| ending == "safetensors");
-        match named || start.get(8) == Some(&b'{') {
-            true => Self::from_safetensors(std::fs::read(path)?),
-            false => Ok(Self::unwrapped(pytorch::read(path)?, Metadata::new())),
+        let file = if named || start.get(8) == Some(&b'{') {
+            Self::from_safetensors(std::fs::read(path)?)?
+        } else {
+            let pytorch::Checkpoint { tensors, class_names } = pytorch::read(path)?;
+            Self::new(tensors, Metadata::new(), class_names)
+        };
+        if file.tensors.is_empty() {
+            return Err(empty("it holds no tensors"));
         }
+        Ok(file)
     }
 
     /// The tensors of a safetensors file in memory.
     ///
     /// # Errors
-    /// [`WeightsError::Format`] if it is none or torn.
+    /// [`WeightsError::Format`] if it has another format or is cut short.
     pub fn from_safetensors(bytes: Vec<u8>) -> Result<Self, WeightsError> {
         let (header, infos) =
             SafeTensors::read_metadata(&bytes).map_err(WeightsError::safetensors)?;
-        let entry = infos.metadata().as_ref().and_then(|entries| entries.get(METADATA_KEY));
-        let metadata = match entry {
+        let entry = |key: &str| infos.metadata().as_ref().and_then(|entries| entries.get(key));
+        let metadata = match entry(METADATA_KEY) {
             None => Metadata::new(),
             Some(json) => serde_json::from_str(json).map_err(|error| {
                 WeightsError::safetensors(format!("its fixnorm metadata: {error}"))
             })?,
         };
-        // Behind the header and its length.
+        let class_names = class_names::from_strings(entry);
+        // The data follow the header and its length.
         let data = 8 + header;
         let bytes: Arc<[u8]> = bytes.into();
         let stored = infos.tensors().into_iter().map(|(name, info)| {
             let (start, end) = info.data_offsets;
-            let number = match info.dtype {
-                Dtype::F64 => Number::F64,
-                Dtype::F32 => Number::F32,
-                Dtype::F16 => Number::F16,
-                Dtype::BF16 => Number::Bf16,
-                other => Number::Other(format!("{other:?}")),
+            let element = match info.dtype {
+                Dtype::F64 => ElementType::F64,
+                Dtype::F32 => ElementType::F32,
+                Dtype::F16 => ElementType::F16,
+                Dtype::BF16 => ElementType::Bf16,
+                other => ElementType::Other(format!("{other:?}")),
             };
             let data = Data::Span(bytes.clone(), data + start..data + end);
-            (name, Stored { shape: info.shape.clone(), number, data })
+            (name, StoredTensor { shape: info.shape.clone(), element, data })
         });
-        Ok(Self::unwrapped(stored.collect(), metadata))
+        Ok(Self::new(stored.collect(), metadata, class_names))
     }
 
-    fn unwrapped(mut tensors: BTreeMap<String, Stored>, metadata: Metadata) -> Self {
-        let below = |name: &str, key: &str| {
-            name.strip_prefix(key).is_some_and(|rest| rest.starts_with('.'))
-        };
-        let wrapper = WRAPPERS.into_iter().find(|key| tensors.keys().any(|name| below(name, key)));
-        if let Some(key) = wrapper {
-            tensors.retain(|name, _| below(name, key));
-            tensors = stripped(tensors, key.len() + 1);
-        }
-        while let Some(prefix) =
-            PREFIXES.iter().find(|&&prefix| tensors.keys().all(|name| name.starts_with(prefix)))
-            && !tensors.is_empty()
-        {
-            tensors = stripped(tensors, prefix.len());
-        }
-        Self { tensors, metadata, wrapper }
+    fn new(
+        entries: BTreeMap<String, StoredTensor>,
+        metadata: Metadata,
+        class_names: Option<Vec<String>>,
+    ) -> Self {
+        let (tensors, wrapper) = state_dict::find(entries);
+        Self { tensors, metadata, wrapper, class_names }
     }
 
-    /// What fixnorm wrote into the file besides tensors; empty for files of others.
+    /// Entries that fixnorm wrote into the file besides tensors; empty for files of others.
     pub fn metadata(&self) -> &Metadata {
         &self.metadata
     }
 
-    /// The key of the checkpoint that the tensors were taken from.
-    pub fn wrapper(&self) -> Option<&'static str> {
-        self.wrapper
+    /// Names of the classes in the order of the logits, where a file of others has them: under `classes`,
+    /// `class_names`, `class_to_idx` or `id2label` in a safetensors file's metadata (as JSON), in a checkpoint or in
+    /// its `hyper_parameters`, `args` or `meta`.
+    pub fn class_names(&self) -> Option<&[String]> {
+        self.class_names.as_deref()
+    }
+
+    /// The keys that lead to the tensors in the checkpoint, joined by dots.
+    pub fn wrapper(&self) -> Option<&str> {
+        self.wrapper.as_deref()
     }
 
     /// All names, in alphabetical order.
@@ -155,51 +133,23 @@ impl WeightsFile {
     /// The values of a tensor, row-major, as `f32`.
     ///
     /// # Errors
-    /// A tensor that the file lacks or that is cut short, one of whole numbers, and one with a value that
+    /// A tensor that the file lacks or that is cut short, one of integers, and one with a value that
     /// is not finite (as `f32`).
     pub fn floats(&self, name: &str) -> Result<Vec<f32>, WeightsError> {
-        let broken = |message: String| WeightsError::Tensor { name: name.to_owned(), message };
-        let stored = self.tensors.get(name).ok_or_else(|| broken("not in the file".to_owned()))?;
-        if let Number::Other(found) = &stored.number {
-            return Err(WeightsError::Dtype { name: name.to_owned(), found: found.clone() });
-        }
-        let read;
-        let bytes = match &stored.data {
-            Data::Span(bytes, range) => &bytes[range.clone()],
-            Data::Checkpoint(tensor) => {
-                read = tensor.read().map_err(|error| broken(error.to_string()))?;
-                &read[..]
-            }
-        };
-        let values = stored.number.floats(bytes);
-        let count = values.iter().filter(|value| !value.is_finite()).count();
-        match count {
-            0 => Ok(values),
-            _ => Err(WeightsError::NotFinite { name: name.to_owned(), count, len: values.len() }),
-        }
+        let stored = self.tensors.get(name).ok_or_else(|| WeightsError::Tensor {
+            name: name.to_owned(),
+            message: "not in the file".to_owned(),
+        })?;
+        stored.floats(name)
     }
-}
 
-/// Every tensor under its name without the first `len` bytes.
-fn stripped(tensors: BTreeMap<String, Stored>, len: usize) -> BTreeMap<String, Stored> {
-    tensors.into_iter().map(|(name, stored)| (name[len..].to_owned(), stored)).collect()
-}
-
-impl Number {
-    /// Little-endian `bytes` of this kind of number.
-    fn floats(&self, bytes: &[u8]) -> Vec<f32> {
-        match self {
-            Number::F64 => each(bytes, |b| f64::from_le_bytes(b) as f32),
-            Number::F32 => each(bytes, f32::from_le_bytes),
-            Number::F16 => each(bytes, |b| f16::from_le_bytes(b).to_f32()),
-            Number::Bf16 => each(bytes, |b| bf16::from_le_bytes(b).to_f32()),
-            Number::Other(_) => vec![],
-        }
+    /// The tensors whose names begin with `prefix`, without it.
+    pub(super) fn below(&self, prefix: &str) -> Self {
+        let tensors = self.tensors.iter().filter_map(|(name, stored)| {
+            Some((name.strip_prefix(prefix)?.to_owned(), stored.clone()))
+        });
+        Self { tensors: tensors.collect(), ..self.clone() }
     }
-}
-
-fn each<const N: usize>(bytes: &[u8], number: impl Fn([u8; N]) -> f32) -> Vec<f32> {
-    bytes.as_chunks::<N>().0.iter().map(|bytes| number(*bytes)).collect()
 }
 
 /// The metadata entry that holds everything fixnorm writes.

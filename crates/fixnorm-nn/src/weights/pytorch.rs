@@ -1,20 +1,29 @@
-//! PyTorch checkpoints (`.pth`, `.pt`), read by `pytorch-reader`: zip, the older formats, whole pickled
-//! models.
+//! Reads PyTorch checkpoints (`.pth`, `.pt`) with `pytorch-reader`: zip, the older formats, whole pickled models.
+//! Not here: which of the entries are the state dict (`state_dict.rs`).
 //!
-//! A pickle is a program, and `pytorch-reader` is no interpreter of it: it knows the few calls that
-//! rebuild tensors and dictionaries, and keeps every other one as a name. So nothing of a file is ever
-//! run; refusing a pickle that was made to run something only says so.
+//! A pickle is a program, and `pytorch-reader` does not interpret it: it knows the few calls that rebuild tensors and
+//! dictionaries, and keeps every other one as a name. So nothing of a file is ever run; the error for a pickle that
+//! calls functions is a warning about its origin.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use pytorch_reader::{DType, PickleValue, PytorchReader};
 
-use super::WeightsError;
-use super::file::{Data, Number, Stored};
+use super::class_names;
+use super::error::WeightsError;
+use super::tensor::{Data, ElementType, StoredTensor};
 
-/// Every tensor of the checkpoint at `path`, its names joined by dots.
-pub(super) fn read(path: &Path) -> Result<BTreeMap<String, Stored>, WeightsError> {
+/// The contents of a checkpoint.
+pub(super) struct Checkpoint {
+    /// Every tensor under its path through the dictionaries, joined by dots.
+    pub(super) tensors: BTreeMap<String, StoredTensor>,
+    /// Class names beside them.
+    pub(super) class_names: Option<Vec<String>>,
+}
+
+/// Reads the checkpoint at `path`.
+pub(super) fn read(path: &Path) -> Result<Checkpoint, WeightsError> {
     let broken = |error: pytorch_reader::PytorchError| WeightsError::Format {
         format: "safetensors file or PyTorch checkpoint",
         message: error.to_string(),
@@ -33,16 +42,17 @@ pub(super) fn read(path: &Path) -> Result<BTreeMap<String, Stored>, WeightsError
         return Err(WeightsError::Tensor { name: tensor.name.clone(), message });
     }
     let stored = tensors.into_iter().map(|(name, tensor)| {
-        let number = match tensor.dtype() {
-            DType::F64 => Number::F64,
-            DType::F32 => Number::F32,
-            DType::F16 => Number::F16,
-            DType::BF16 => Number::Bf16,
-            other => Number::Other(format!("{other:?}")),
+        let element = match tensor.dtype() {
+            DType::F64 => ElementType::F64,
+            DType::F32 => ElementType::F32,
+            DType::F16 => ElementType::F16,
+            DType::BF16 => ElementType::Bf16,
+            other => ElementType::Other(format!("{other:?}")),
         };
-        (name, Stored { shape: tensor.shape().to_vec(), number, data: Data::Checkpoint(tensor) })
+        let shape = tensor.shape().to_vec();
+        (name, StoredTensor { shape, element, data: Data::Checkpoint(tensor) })
     });
-    Ok(stored.collect())
+    Ok(Checkpoint { tensors: stored.collect(), class_names: class_names::from_pickle(&pickle) })
 }
 
 /// The Python classes and functions that a pickle names.
@@ -57,8 +67,8 @@ fn collect<'a>(value: &'a PickleValue, named: &mut BTreeSet<&'a str>) {
     }
 }
 
-/// Whether no checkpoint has a reason to call this function. Not a complete list: safety does not rest
-/// on it.
+/// Returns whether this function is one that no checkpoint has a reason to call. Not a complete list: safety does not rest on
+/// it.
 fn runs_code(callable: &str) -> bool {
     const MODULES: [&str; 19] = [
         "_posixsubprocess",
@@ -95,7 +105,7 @@ mod tests {
     use super::runs_code;
 
     #[test]
-    fn calls_are_told_from_data() {
+    fn calls_are_distinguished_from_data() {
         for callable in ["posix.system", "os.path.join", "builtins.eval", "__builtin__.exec"] {
             assert!(runs_code(callable), "{callable}");
         }

@@ -7,11 +7,10 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::tensor::Tensor;
 use safetensors::tensor::{Dtype, TensorView};
 
-use super::file::METADATA_KEY;
-use super::{Metadata, WeightsError, is_transposed};
-use crate::classifier::Classifier;
-use crate::path::{ModulePath, follow_path};
-use crate::registry::ModelSpec;
+use super::error::WeightsError;
+use super::file::{METADATA_KEY, Metadata};
+use crate::module_path::{ModulePath, follow_path};
+use crate::{Classifier, ModelSpec};
 
 /// The file's bytes. The same weights and metadata give the same bytes.
 ///
@@ -59,10 +58,8 @@ impl ModuleVisitor for Tensors {
     follow_path!();
 
     fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
-        let tensor = match is_transposed::<D>(&self.path) {
-            true => param.val().swap_dims(0, 1),
-            false => param.val(),
-        };
+        let transposed = self.path.is_linear_weight::<D>();
+        let tensor = if transposed { param.val().swap_dims(0, 1) } else { param.val() };
         let data = tensor.into_data().convert::<f32>();
         let shape = data.shape().to_vec();
         let bytes = data.iter::<f32>().flat_map(f32::to_le_bytes).collect();

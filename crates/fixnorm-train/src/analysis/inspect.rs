@@ -6,9 +6,8 @@ use fixnorm_analysis::Risk;
 use fixnorm_analysis::measure::weight_norms;
 use fixnorm_analysis::migrate::alpha_of;
 use fixnorm_data::{DataSet, DataSpec};
-use fixnorm_nn::ModelSpec;
-use fixnorm_nn::loss::cross_entropy;
 use fixnorm_nn::weights::Fit;
+use fixnorm_nn::{ModelSpec, cross_entropy};
 use serde::Serialize;
 
 use crate::evaluate::loader::{Order, loader};

@@ -6,8 +6,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Device, Distribution, Tensor};
 use fixnorm_kernels::Isa;
-use fixnorm_nn::Precision;
-use fixnorm_nn::registry::ModelSpec;
+use fixnorm_nn::{ModelSpec, Precision};
 use serde::Serialize;
 
 use super::ceiling::Copy;

@@ -4,8 +4,7 @@ use std::time::Duration;
 
 use burn::tensor::{Device, Tensor};
 use fixnorm::Role;
-use fixnorm_nn::registry::ModelSpec;
-use fixnorm_nn::{Input, Precision};
+use fixnorm_nn::{Input, ModelSpec, Precision};
 
 use crate::TrainError;
 use crate::recipe::Recipe;

@@ -5,8 +5,7 @@ use std::time::{Duration, Instant};
 use burn::module::Module;
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use fixnorm_kernels::{Isa, bf16, profile};
-use fixnorm_nn::registry::ModelSpec;
-use fixnorm_nn::{Input, Precision};
+use fixnorm_nn::{Input, ModelSpec, Precision};
 use serde::Serialize;
 
 use super::ceiling::Ceiling;

@@ -45,9 +45,10 @@ impl Gradient {
         peer: Option<&Peer>,
     ) -> Self {
         let Some(peer) = peer else {
-            return Self::of_shares(model, criterion, shares, of, device);
+            return Self::of_shares(model, criterion, shares, of, device, None);
         };
-        let gradient = peer.run(|| Self::of_shares(model, criterion, shares, of, device));
+        let gradient =
+            peer.run(|| Self::of_shares(model, criterion, shares, of, device, Some(peer)));
         if gradient.grads.is_none() {
             // The others may be in their backward passes.
             peer.leave();
@@ -61,12 +62,13 @@ impl Gradient {
         shares: Vec<Share>,
         of: usize,
         device: &Device,
+        peer: Option<&Peer>,
     ) -> Self {
         let (mut sum, mut batches) = (GradientsAccumulator::new(), vec![]);
         for (mut batch, rng) in shares {
             let targets = targets(&batch, device);
             let x = images(&mut batch, device);
-            let (loss, logits, grads) = gradients(model, criterion, x, &targets, rng, of);
+            let (loss, logits, grads) = gradients(model, criterion, x, &targets, rng, of, peer);
             let labels = targets.labels.inner();
             let correct = label_rank(logits.inner(), labels).equal_scalar(1).int().sum().float();
             batches.push(BatchMetrics { loss: loss.inner(), correct, images: batch.labels.len() });
@@ -105,9 +107,10 @@ pub(crate) fn gradients(
     targets: &Targets,
     rng: StepRng,
     of: usize,
+    peer: Option<&Peer>,
 ) -> (Tensor<1>, Tensor<2>, Option<GradientsParams>) {
     let checked = is_read_at_once(&x.device());
-    let logits = model.forward_train(x, rng);
+    let logits = model.forward_train(x, rng, peer);
     let loss = criterion.forward(logits.clone(), targets);
     if checked && !loss.clone().into_scalar::<f64>().is_finite() {
         return (loss, logits, None);

@@ -61,7 +61,7 @@ fn initialize(
     let bundle = Bundle::read(init)?;
     bundle.spec(Some(spec.name))?;
     let fit = if plan.recipe.allow_partial { Fit::Partial } else { Fit::OtherHead };
-    let Loaded { model, left } = bundle.load_into(model, spec, fit)?;
+    let Loaded { model, left, .. } = bundle.load_into(model, spec, fit)?;
     let report = Initialized {
         weights: bundle.path().to_owned(),
         new_head: left.includes_head(spec),

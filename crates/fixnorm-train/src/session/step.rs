@@ -92,7 +92,8 @@ impl Learner {
         lr: f64,
     ) -> (Self, f64) {
         let rng = StepRng::new(self.seed, step);
-        let (loss, _, grads) = gradients(&self.model, self.criterion, x, &labels.into(), rng, 1);
+        let (loss, _, grads) =
+            gradients(&self.model, self.criterion, x, &labels.into(), rng, 1, None);
         let learner = match grads {
             Some(grads) => self.update(grads, lr),
             None => self,

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
 use fixnorm_data::{DataSet, DataSpec, Interpolation, Normalization, Preprocessing, Resize};
-use fixnorm_nn::weights::{self, Fit, Loaded, Metadata, Mismatch, WeightsFile};
-use fixnorm_nn::{Classifier, Input, ModelSpec, WeightsError};
+use fixnorm_nn::weights::{self, Fit, Loaded, Metadata, Mismatch, WeightsError, WeightsFile};
+use fixnorm_nn::{Classifier, Input, ModelSpec};
 use serde::{Deserialize, Serialize};
 
 use crate::evaluate::evaluate;
@@ -226,7 +226,7 @@ impl Bundle {
                 Err(BundleError::OtherModel { path: path(), own, named }.into())
             }
             (Some(name), _) | (None, Some(name)) => Ok(ModelSpec::find(name)?),
-            (None, None) => match weights::load::fitting_models(&self.file)[..] {
+            (None, None) => match weights::fitting_models(&self.file)[..] {
                 [spec] => Ok(spec),
                 [] => Err(BundleError::NoModelFits(path()).into()),
                 ref several => {
@@ -241,7 +241,7 @@ impl Bundle {
     pub fn input(&self, spec: &ModelSpec) -> Input {
         let own = self.about.as_ref().map(About::input);
         // Without a stem and a head in it, loading will say all that is missing.
-        own.or_else(|| weights::load::input(spec, &self.file)).unwrap_or(spec.input)
+        own.or_else(|| weights::input(spec, &self.file)).unwrap_or(spec.input)
     }
 
     /// How pictures are made ready for these weights and what the classes are called: as the file says,
