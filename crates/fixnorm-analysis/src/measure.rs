@@ -7,7 +7,7 @@ use burn::module::{Module, ModuleVisitor, Param};
 use burn::optim::GradientsParams;
 use burn::tensor::{Tensor, TensorData};
 use fixnorm_kernels::update::dot;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use fixnorm::follow_path;
 use fixnorm::params::Path;
@@ -21,10 +21,13 @@ pub struct LayerMeasure {
     /// Its role.
     pub role: Role,
     /// ‖w_t‖, before the step.
+    #[serde(deserialize_with = "nan_if_null")]
     pub norm: f64,
     /// lr/‖w_t‖².
+    #[serde(deserialize_with = "nan_if_null")]
     pub effective_lr: f64,
     /// The angle between w_t and w_{t+1}, in radians.
+    #[serde(deserialize_with = "nan_if_null")]
     pub angular_update: f64,
     /// ‖∇L(w_t)‖, where the gradient was at hand; ‖w_t‖ times it is the norm at ‖w‖ = 1 of a weight that is
     /// scale-invariant.
@@ -34,6 +37,11 @@ pub struct LayerMeasure {
     /// something about it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub equilibrium: Option<f64>,
+}
+
+/// JSON has no NaN: what is measured on a diverged run is written as `null`.
+fn nan_if_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
 
 /// Norms of the weights that `roles` lists, by path, in the order of the model's fields.
@@ -164,5 +172,22 @@ mod tests {
             assert!((found / expected - 1.0).abs() < 1e-6, "{found} against {expected}");
         }
         assert_eq!(angle(&[1.0, 2.0], &[1.0, 2.0]), 0.0);
+    }
+
+    #[test]
+    fn measurements_of_a_diverged_run_are_read_back_as_nan() {
+        let measure = LayerMeasure {
+            path: "conv.weight".to_owned(),
+            role: Role::ScaleInvariant,
+            norm: f64::NAN,
+            effective_lr: f64::INFINITY,
+            angular_update: 0.5,
+            gradient_norm: Some(f64::NAN),
+            equilibrium: None,
+        };
+        let text = serde_json::to_string(&measure).unwrap();
+        let read: LayerMeasure = serde_json::from_str(&text).unwrap();
+        assert!(read.norm.is_nan() && read.effective_lr.is_nan(), "{read:?}");
+        assert_eq!((read.angular_update, read.gradient_norm), (0.5, None));
     }
 }

@@ -18,6 +18,9 @@ pub enum MigrateError {
     /// A run whose measurements lack the head.
     #[error("{}: the last measurement has no head", .0.display())]
     NoMeasuredHead(PathBuf),
+    /// A run whose loss or weights became NaN or infinite.
+    #[error("{} diverged: its measurements do not show good settings", .0.display())]
+    Diverged(PathBuf),
     /// A run measured only where the learning rate was near zero.
     #[error("{} has no measurement before the end of its schedule", .0.display())]
     OnlyLateMeasurements(PathBuf),

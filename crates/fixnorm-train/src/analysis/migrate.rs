@@ -17,7 +17,7 @@ use crate::analysis::MigrateError;
 use crate::analysis::inspect::Inspection;
 use crate::evaluate::batch::images;
 use crate::recipe::{HeadMode, Recipe, ShapeName};
-use crate::run_dir::History;
+use crate::run_dir::{FailureKind, History};
 use crate::session::gradient::targets;
 use crate::session::prepare::{prepare, train_config};
 use crate::{Plan, TrainError};
@@ -96,9 +96,12 @@ fn held(recipe: &Recipe, param: &ParamRole, norm: f64) -> f64 {
 /// ratios of numbers near zero mean nothing.
 ///
 /// # Errors
-/// No finished measurement in the run, or none at all.
+/// No finished measurement in the run, none at all, or a run that diverged.
 pub fn from_run(dir: &Path) -> Result<Migration, TrainError> {
     let history = History::read(dir)?;
+    if history.failure.as_ref().is_some_and(|failure| failure.kind == FailureKind::Diverged) {
+        return Err(MigrateError::Diverged(dir.to_owned()).into());
+    }
     let roles = history.roles()?;
     let recipe = &history.plan.recipe;
     let last = history.measures.last();

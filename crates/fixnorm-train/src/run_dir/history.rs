@@ -9,7 +9,7 @@ use fixnorm_analysis::Risk;
 pub use crate::run_dir::event::{EpochRecord, MeasureRecord, RiskRecord, StepRecord};
 use crate::run_dir::event::{Event, Split};
 use crate::run_dir::layout::RunFiles;
-use crate::run_dir::result::Summary;
+use crate::run_dir::result::{Failure, Summary};
 use crate::{Plan, TrainError};
 
 /// A run, finished or not.
@@ -27,6 +27,8 @@ pub struct History {
     pub epochs: Vec<EpochRecord>,
     /// Cross-boundary risks.
     pub risks: Vec<RiskRecord>,
+    /// Why its last session failed, if it did.
+    pub failure: Option<Failure>,
     /// Its result, if it is finished.
     pub summary: Option<Summary>,
 }
@@ -45,6 +47,7 @@ impl History {
             measures: vec![],
             epochs: vec![],
             risks: vec![],
+            failure: files.failure()?,
             summary: files.result()?,
         };
         for event in files.events()? {
