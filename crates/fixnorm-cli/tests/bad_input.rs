@@ -166,6 +166,15 @@ fn divergence_names_step_and_norms() {
     assert!(!dir.join("out/model.safetensors").exists());
     // No checkpoint holds weights of a diverged run.
     assert!(fs::read_dir(dir.join("out/checkpoints")).map_or(0, Iterator::count) == 0);
+
+    // Its log can be read: a report shows it, and settings are not derived from it.
+    let step = error.split_once("diverged at step ").unwrap().1.split(':').next().unwrap();
+    let said = run(dir, &["report", "out", "-o", "page.html"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let page = fs::read_to_string(dir.join("page.html")).unwrap();
+    assert!(page.contains(&format!("diverged at step {step}: the loss is")), "{page}");
+    let said = run(dir, &["migrate", "--run", "out"]);
+    assert!(said.code == Some(1) && said.stderr.contains("diverged at step"), "{said:?}");
 }
 
 #[test]

@@ -276,11 +276,24 @@ fn dissection_is_resumed_and_reported() {
     assert_eq!(path["path"], "report.html");
     let page = fs::read_to_string(dir.join("report.html")).unwrap();
     assert!(page.matches("<svg").count() > 20 && page.contains("Risk against generalization gap"));
-    assert!(page.contains("Accuracy on test pictures against wd_all"));
-    assert!(page.contains("Loss of wn_conv, seed 0") && !page.contains("Loss of runs"));
+    assert!(page.contains("Accuracy on test images against wd_all"));
+    // The arms share a plot of each quantity; the layers of each have their own.
+    assert_eq!(page.matches("<b>Validation loss</b>").count(), 1);
+    assert!(page.contains("Gradient norm of wn_conv, seed 0") && !page.contains("norm of runs"));
     assert!(!page.contains("NaN") && !page.contains("src=") && !page.contains("href=\"http"));
     let plots = fs::read_dir(dir.join("plots")).unwrap().count();
     assert_eq!(plots, 2 * page.matches("<figure").count());
+    // Two runs: one section, what differs in a table, paths by what differs in them.
+    let runs = ["runs/dissect/wd_all/seed-0", "runs/dissect/fixnorm/seed-0"];
+    json(dir, &["report", runs[0], runs[1], "-o", "two.html"]);
+    let page = fs::read_to_string(dir.join("two.html")).unwrap();
+    assert_eq!(page.matches("<h2").count(), 1, "{page}");
+    assert!(page.contains("<th scope=\"col\">wd_all</th><th scope=\"col\">fixnorm</th>"));
+    assert!(page.contains("<td>optimizer.weight_decay</td><td>0.005</td><td>0.0</td>"));
+    assert!(!page.contains("<td>train.seed</td>"));
+    // A dissection that was moved still finds its runs.
+    fs::rename(dir.join("runs/dissect"), dir.join("moved")).unwrap();
+    json(dir, &["report", "moved", "-o", "moved.html"]);
     let said = run(dir, &["report", "data", "-o", "x.html"]);
     assert!(said.code == Some(1) && said.stderr.contains("holds no run"), "{said:?}");
     let said = run(dir, &["dissect", "--arms", "wd_al"]);

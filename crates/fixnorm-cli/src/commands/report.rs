@@ -10,9 +10,11 @@ use crate::output;
 
 pub(crate) fn run(args: &ReportArgs, format: Format) -> anyhow::Result<ExitCode> {
     report::write(&args.sources, &args.out, args.plots.as_deref())?;
+    // As text: JSON has no paths that are not UTF-8.
+    let path = args.out.display().to_string();
     match format {
-        Format::Json => output::json(&json!({"path": args.out}))?,
-        Format::Text => output::line(&args.out.display().to_string())?,
+        Format::Json => output::json(&json!({"path": path}))?,
+        Format::Text => output::line(&path)?,
     }
     Ok(ExitCode::SUCCESS)
 }

@@ -1,83 +1,88 @@
 //! Estimates with their intervals, a row each, about a line at zero.
 
-use std::fmt::Write;
-
-use super::page::escape;
-use super::plot::{Mark, RIGHT, Scale, TOP, WIDTH, cell, draw, open, series, shortened};
+use super::figure::{Drawing, Table};
+use super::frame::Frame;
+use super::marks::{Mark, draw, series};
+use super::names::shortened;
+use super::number::cell;
+use super::scale::Scale;
+use super::svg::{Anchor, Hover, Svg, grid_line, text, x_label};
 use crate::analysis::dissect::stats::Interval;
 
 /// A row for each estimate, from top to bottom.
 #[derive(Clone, Debug)]
-pub(crate) struct Forest {
-    pub(crate) title: String,
-    pub(crate) caption: String,
-    /// What the estimates are of.
-    pub(crate) x: String,
-    pub(crate) rows: Vec<(String, Interval)>,
+pub(super) struct Forest {
+    pub(super) title: String,
+    pub(super) caption: String,
+    /// The quantity that is estimated.
+    pub(super) x: String,
+    pub(super) rows: Vec<(String, Interval)>,
 }
 
-const ROW: f64 = 18.0;
-const NAMES: f64 = 170.0;
+const ROW: f64 = 20.0;
 
 impl Forest {
-    /// Whether there is anything to draw.
-    pub(crate) fn has_data(&self) -> bool {
-        self.scale().is_some()
-    }
-
-    fn scale(&self) -> Option<Scale> {
+    fn scale(&self, frame: &Frame) -> Option<Scale> {
         let ends = |(_, i): &(String, Interval)| [i.low, Some(i.estimate), i.high];
         let ends: Vec<f64> = self.rows.iter().flat_map(ends).flatten().collect();
-        let zero = (!ends.is_empty()).then_some(0.0);
-        Scale::of(ends.into_iter().chain(zero), NAMES, WIDTH - RIGHT, false)
+        let zero = ends.iter().any(|end| end.is_finite()).then_some(0.0);
+        Scale::of(ends.into_iter().chain(zero), frame.names, frame.width - frame.right, false)
+    }
+}
+
+impl Drawing for Forest {
+    fn title(&self) -> &str {
+        &self.title
     }
 
-    /// As an SVG element.
-    pub(crate) fn svg(&self) -> String {
-        let Some(x) = self.scale() else { return String::new() };
-        let bottom = TOP + ROW * self.rows.len() as f64;
-        let mut svg = open(&self.title, bottom + 40.0);
+    fn caption(&self) -> &str {
+        &self.caption
+    }
+
+    fn svg(&self, frame: &Frame) -> Option<Svg> {
+        let x = self.scale(frame)?;
+        let bottom = frame.top + ROW * self.rows.len() as f64;
+        let mut body = String::new();
         for (at, label) in x.ticks() {
-            let _ = write!(
-                svg,
-                "<line class=\"grid\" x1=\"{at:.1}\" y1=\"{TOP}\" x2=\"{at:.1}\" y2=\"{bottom}\"/><text class=\"middle\" x=\"{at:.1}\" y=\"{}\">{label}</text>",
-                bottom + 16.0
-            );
+            grid_line(&mut body, (at, frame.top), (at, bottom));
+            text(&mut body, Anchor::Middle, at, bottom + 17.0, &label);
         }
-        let y = Scale { from: 0.0, to: 1.0, low: TOP, high: bottom, log: false, whole: false };
-        draw(&mut svg, &series("", 6, Mark::Dashed, vec![(0.0, 0.0), (0.0, 1.0)]), &x, &y);
-        for (index, (name, interval)) in self.rows.iter().enumerate() {
+        let scales = [&x, &Scale::unit(frame.top, bottom)];
+        let zero = series("", 6, Mark::Dashed, vec![(0.0, 0.0), (0.0, 1.0)]);
+        draw(&mut body, (0, &zero), scales, 2);
+        let names: Vec<&str> = self.rows.iter().map(|row| row.0.as_str()).collect();
+        let names = shortened(&names, Frame::characters(frame.names - 12.0));
+        for (index, ((_, interval), name)) in self.rows.iter().zip(&names).enumerate() {
             let row = (index as f64 + 0.5) / self.rows.len() as f64;
             if let (Some(low), Some(high)) = (interval.low, interval.high) {
-                draw(&mut svg, &series("", 0, Mark::Line, vec![(low, row), (high, row)]), &x, &y);
+                let line = series("", 0, Mark::Line, vec![(low, row), (high, row)]);
+                draw(&mut body, (1, &line), scales, 2);
             }
-            draw(&mut svg, &series("", 0, Mark::Points, vec![(interval.estimate, row)]), &x, &y);
-            let _ = write!(
-                svg,
-                "<text class=\"end\" x=\"{}\" y=\"{:.1}\">{}</text>",
-                NAMES - 8.0,
-                TOP + ROW * (index as f64 + 0.5) + 4.0,
-                escape(&shortened(name, 26))
-            );
+            let estimate = series("", 0, Mark::Points, vec![(interval.estimate, row)]);
+            draw(&mut body, (2, &estimate), scales, 2);
+            let y = frame.top + ROW * (index as f64 + 0.5) + 4.0;
+            text(&mut body, Anchor::End, frame.names - 8.0, y, name);
         }
-        let _ = write!(
-            svg,
-            "<text class=\"middle\" x=\"{:.1}\" y=\"{:.1}\">{}</text></svg>",
-            (NAMES + WIDTH - RIGHT) / 2.0,
-            bottom + 34.0,
-            escape(&self.x)
-        );
-        svg
+        // Over the whole width: it says what the rows are compared with.
+        x_label(&mut body, 0.0, frame.width, bottom + 36.0, &self.x);
+        let height = bottom + 46.0;
+        Some(Svg {
+            title: self.title.clone(),
+            width: frame.width,
+            height,
+            full_height: height,
+            hover: Hover::Rows([frame.top, bottom]),
+            body,
+        })
     }
 
-    /// Head and rows.
-    pub(crate) fn table(&self) -> (Vec<String>, Vec<Vec<String>>) {
+    fn table(&self) -> Table {
         let head = ["", &self.x, "low", "high", "n"].map(str::to_owned).to_vec();
         let rows = self.rows.iter().map(|(name, i)| {
             let end = |end: Option<f64>| cell(end.unwrap_or(f64::NAN));
             vec![name.clone(), cell(i.estimate), end(i.low), end(i.high), i.n.to_string()]
         });
-        (head, rows.collect())
+        Table { head, rows: rows.collect() }
     }
 }
 
@@ -86,7 +91,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_row_has_its_point_its_interval_and_zero_in_sight() {
+    fn a_row_has_its_point_its_interval_and_zero_in_view() {
         let with = |estimate, low, high| Interval { estimate, low, high, n: 5 };
         let rows = vec![
             ("a".to_owned(), with(-0.02, Some(-0.03), Some(-0.01))),
@@ -94,16 +99,16 @@ mod tests {
         ];
         let text = |text: &str| text.to_owned();
         let mut forest = Forest { title: text("t"), caption: text("c"), x: text("d"), rows };
-        let svg = forest.svg();
+        let svg = forest.svg(&Frame::WIDE).unwrap().in_page("wide");
         // Zero's line and one interval; the largest value is zero itself.
         assert_eq!(svg.matches("<polyline").count(), 2);
-        assert!(svg.contains("points=\"708.0,12.0 708.0,48.0\""), "{svg}");
+        assert!(svg.contains("points=\"698.0,12.0 698.0,52.0\""), "{svg}");
         assert_eq!(svg.matches("class=\"point").count(), 2);
         assert_eq!(
-            forest.table().1,
+            forest.table().rows,
             [["a", "-0.02", "-0.03", "-0.01", "5"], ["b", "-0.01", "", "", "5"]]
         );
         forest.rows.clear();
-        assert!(!forest.has_data() && forest.svg().is_empty());
+        assert!(forest.svg(&Frame::WIDE).is_none());
     }
 }

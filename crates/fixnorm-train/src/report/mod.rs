@@ -1,18 +1,33 @@
-//! `fixnorm report`: what runs, dissections and studies came to, as one HTML page that needs no network.
+//! `fixnorm report`: runs, dissections and studies as one HTML page that needs no network.
 //!
 //! ```text
-//! plot       curves, points, bars and heat maps as SVG, each with its table    plot.rs
-//! forest     estimates with their intervals, a row each                        forest.rs
-//! page       the page around them, with its style and script                   page.rs
-//! sections   which plots a run and a dissection have                           sections.rs
-//! study      which plots a study of the tuner has                              study.rs
+//! sections  runs.rs (differences.rs, outcome.rs, curves.rs, layers.rs, distances.rs), dissection.rs, study.rs
+//! drawings  plot.rs, heat_map.rs, forest.rs, of marks.rs, legend.rs, scale.rs, frame.rs, svg.rs
+//! text      names.rs, number.rs
+//! page      page.rs, figure.rs, style.rs; page.css, plots.css, page.js
 //! ```
 
+mod curves;
+mod differences;
+mod dissection;
+mod distances;
+mod figure;
 mod forest;
+mod frame;
+mod heat_map;
+mod layers;
+mod legend;
+mod marks;
+mod names;
+mod number;
+mod outcome;
 mod page;
 mod plot;
-mod sections;
+mod runs;
+mod scale;
 mod study;
+mod style;
+mod svg;
 
 use std::path::{Path, PathBuf};
 
@@ -24,38 +39,71 @@ use crate::tune::Sqlite;
 
 use page::Page;
 
-/// Writes the report of run directories, of directories of dissections and of studies' files to `file`, and where
-/// `plots` is given every plot as SVG and CSV into it.
+/// Writes the report of `sources` to `file`, and where `plots` is given every figure as SVG and CSV into it. Sources
+/// are run directories, directories of dissections and files of studies; all runs share one section.
 ///
 /// # Errors
 /// Sources that are none of these, logs that do not parse, a file that cannot be written.
 pub fn write(sources: &[PathBuf], file: &Path, plots: Option<&Path>) -> Result<(), TrainError> {
     let mut page = Page::new();
-    let (mut runs, mut dissections) = (vec![], vec![]);
+    let (mut runs, mut dissections, mut studies) = (vec![], vec![], vec![]);
     for source in sources {
         if source.is_file() {
-            study::study(&mut page, source, &Sqlite::open(source)?)?;
-            continue;
+            studies.push((source, Sqlite::open(source)?));
+        } else if let Some(dissection) = Dissection::read(source)? {
+            dissections.push((source, dissection));
+        } else {
+            runs.push((source, History::read(source)?));
         }
-        match Dissection::read(source)? {
-            Some(dissection) => dissections.push(dissection),
-            None => runs.push(History::read(source)?),
-        }
     }
-    for dissection in &dissections {
-        sections::dissection(&mut page, dissection)?;
+    if !runs.is_empty() {
+        let paths: Vec<String> = runs.iter().map(|(source, _)| path_name(source)).collect();
+        let names = names::of_paths(&paths);
+        let heading = match &names[..] {
+            [name] => format!("Run {name}"),
+            names => format!("{} runs", names.len()),
+        };
+        page.heading(&heading);
+        let runs = names.into_iter().zip(runs.iter().map(|(_, run)| run));
+        runs::runs(&mut page, &runs.collect::<Vec<_>>());
     }
-    for run in &runs {
-        sections::run(&mut page, run, &run.root.display().to_string());
+    for (source, dissection) in &dissections {
+        dissection::dissection(&mut page, source, dissection)?;
     }
-    let names: Vec<String> = sources.iter().map(|source| source.display().to_string()).collect();
-    write_atomic(file, page.html(&format!("fixnorm: {}", names.join(", "))).as_bytes())?;
+    for (source, study) in &studies {
+        study::study(&mut page, source, study)?;
+    }
+    save_figures(&page, plots)?;
+    write_atomic(file, page.html(&title(sources)).as_bytes())
+}
+
+/// The path as text; that of `.` or `..` in full, since it has no name.
+fn path_name(path: &Path) -> String {
+    let full = path.file_name().is_none().then(|| path.canonicalize().ok()).flatten();
+    full.as_deref().unwrap_or(path).display().to_string()
+}
+
+/// Sources by their short names, as many as fit into a title.
+fn title(sources: &[PathBuf]) -> String {
+    const MOST: usize = 4;
+    let paths: Vec<String> = sources.iter().map(|source| path_name(source)).collect();
+    let names = names::of_paths(&paths);
+    let more = names.len().saturating_sub(MOST);
+    let named = names[..names.len().min(MOST)].join(", ");
+    if more == 0 {
+        format!("fixnorm: {named}")
+    } else {
+        format!("fixnorm: {named} and {more} more")
+    }
+}
+
+fn save_figures(page: &Page, plots: Option<&Path>) -> Result<(), TrainError> {
     let Some(plots) = plots else { return Ok(()) };
     std::fs::create_dir_all(plots).map_err(TrainError::io("create", plots))?;
-    for (number, figure) in page.figures().iter().enumerate() {
-        let name = format!("{:02}-{}", number + 1, figure.file_name());
-        write_atomic(&plots.join(format!("{name}.svg")), figure.svg_file().as_bytes())?;
-        write_atomic(&plots.join(format!("{name}.csv")), figure.csv().as_bytes())?;
+    for (number, figure) in page.saved().iter().enumerate() {
+        let name = format!("{:02}-{}", number + 1, figure.name);
+        write_atomic(&plots.join(format!("{name}.svg")), figure.svg.as_bytes())?;
+        write_atomic(&plots.join(format!("{name}.csv")), figure.csv.as_bytes())?;
     }
     Ok(())
 }

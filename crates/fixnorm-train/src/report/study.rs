@@ -1,18 +1,20 @@
-//! Which plots and tables a study of the tuner has.
-//! Not here: drawing them (`plot.rs`), runs and dissections (`sections.rs`).
+//! The section about a study of the tuner: its choice, its trials, the search and the fit.
 
 use std::path::Path;
 
 use fixnorm_tune::quadratic::{Estimate, Quadratic};
 use fixnorm_tune::search::Told;
 
-use super::page::{Figure, Page};
-use super::plot::{HeatMap, Mark, Series, number, series};
-use super::sections::plot;
+use super::figure::Table;
+use super::heat_map::HeatMap;
+use super::marks::{Mark, Series, series};
+use super::number::short;
+use super::page::Page;
+use super::plot::plot;
 use crate::TrainError;
 use crate::tune::{Choice, Knobs, Outcome, Search, Store, Study, TrialRow, Tuned};
 
-/// Trials whose curves are drawn, the best ones.
+/// Number of trials whose curves are drawn, the best ones.
 const CURVES: usize = 8;
 
 /// Octaves between the points at which the fit is drawn.
@@ -31,8 +33,8 @@ pub(super) fn study(page: &mut Page, path: &Path, store: &dyn Store) -> Result<(
     let finished = history.iter().filter(|told| told.outcome != Outcome::Pending).count();
     page.heading(&format!("Study {}", path.display()));
     page.text(&format!(
-        "{}: {finished} of {} trials by {}, {} seed(s) each. Accuracies are of validation pictures unless they are \
-         said to be of the test set, by which nothing is chosen.",
+        "{}: {finished} of {} trials by {}, {} seed(s) each. Accuracies are on validation images unless named \
+         otherwise; nothing is chosen by the test set.",
         study.name,
         study.trials,
         study.search.name(),
@@ -43,7 +45,7 @@ pub(super) fn study(page: &mut Page, path: &Path, store: &dyn Store) -> Result<(
         _ => page.text("No trial has a score yet."),
     }
     trials(page, names, &tuned);
-    path_of(page, names, &tuned, &history);
+    search_path(page, names, &tuned, &history);
     if let Some(choice) = &tuned.choice
         && let Some(fit) = Quadratic::fit(study.search.space(), &history, choice.noise)
     {
@@ -53,8 +55,8 @@ pub(super) fn study(page: &mut Page, path: &Path, store: &dyn Store) -> Result<(
         }
     }
     curves(page, names, &tuned);
-    page.folded("Plan", &study.plan);
-    page.folded("Provenance", &study.provenance);
+    page.folded_text("Plan", &study.plan);
+    page.folded_text("Provenance", &study.provenance);
     Ok(())
 }
 
@@ -69,11 +71,11 @@ fn chosen([first, second]: [&str; 2], choice: &Choice, values: [f64; 2]) -> Stri
         }
     };
     format!(
-        "Chosen: trial {} with {first} {} and {second} {}, worth {:.4} ± {:.4}. One seed differs from another by {:.4} \
-         ({noise}); {close} within that. Next: {}.",
+        "Chosen: trial {} with {first} {} and {second} {}, expected accuracy {:.4} ± {:.4}. Seeds differ by {:.4} \
+         ({noise}); {close} within that of the best. Next: {}.",
         choice.trial,
-        number(values[0]),
-        number(values[1]),
+        short(values[0]),
+        short(values[1]),
         choice.score.mean,
         choice.score.std,
         choice.noise,
@@ -83,7 +85,7 @@ fn chosen([first, second]: [&str; 2], choice: &Choice, values: [f64; 2]) -> Stri
 
 fn trials(page: &mut Page, [first, second]: [&str; 2], tuned: &Tuned) {
     let head =
-        ["trial", first, second, "val top-1", "std", "test top-1", "runs", "whole runs it cost"];
+        ["trial", first, second, "val top-1", "std", "test top-1", "runs", "cost in whole runs"];
     let share = |value: Option<f64>| value.map_or_else(|| "–".to_owned(), |v| format!("{v:.4}"));
     let row = |trial: &TrialRow| {
         let (score, std) = match trial.told().outcome {
@@ -91,23 +93,24 @@ fn trials(page: &mut Page, [first, second]: [&str; 2], tuned: &Tuned) {
             _ => (None, None),
         };
         let runs: Vec<&str> = trial.jobs.iter().map(|job| job.state.name()).collect();
-        let [x, y] = trial.point.map(|x| number(x.exp2()));
+        let [x, y] = trial.point.map(|x| short(x.exp2()));
         let test = share(trial.mean(|job| job.test_top1));
         let cost = format!("{:.2}", trial.cost());
         vec![trial.number.to_string(), x, y, share(score), share(std), test, runs.join(", "), cost]
     };
-    page.table(&head.map(str::to_owned), &tuned.trials.iter().map(row).collect::<Vec<_>>());
+    let rows = tuned.trials.iter().map(row).collect();
+    page.table(&Table { head: head.map(str::to_owned).to_vec(), rows });
 }
 
-/// Where the trials lie, in the order in which they were proposed.
-fn path_of(page: &mut Page, [first, second]: [&str; 2], tuned: &Tuned, history: &[Told]) {
+/// Points of the trials in the order in which they were proposed, and their scores.
+fn search_path(page: &mut Page, [first, second]: [&str; 2], tuned: &Tuned, history: &[Told]) {
     let points = |wanted: &dyn Fn(&Told) -> bool| -> Vec<(f64, f64)> {
         let wanted = history.iter().filter(|told| wanted(told));
         wanted.map(|told| (told.point[0], told.point[1])).collect()
     };
     let best = tuned.choice.as_ref().map(|choice| (choice.point[0], choice.point[1]));
     let all = vec![
-        series("in the order of proposals", 6, Mark::Dashed, points(&|_| true)),
+        series("order of proposals", 6, Mark::Dashed, points(&|_| true)),
         series("finished", 0, Mark::Points, points(&|told| told.outcome.score().is_some())),
         series(
             "failed or stopped",
@@ -117,12 +120,12 @@ fn path_of(page: &mut Page, [first, second]: [&str; 2], tuned: &Tuned, history: 
         ),
         series("chosen", 2, Mark::Points, best.into_iter().collect()),
     ];
-    page.figure(plot(
+    page.figure(&plot(
         "Path of the search",
-        "A point each trial; a step of 1 is an octave.",
+        "A point for each trial; 1 is a factor of 2.",
         [&format!("log2 {first}"), &format!("log2 {second}")],
         false,
-        all.into_iter().filter(|series| !series.points.is_empty()).collect(),
+        all,
     ));
     let mut best = f64::NEG_INFINITY;
     let so_far = history.iter().enumerate().filter_map(|(number, told)| {
@@ -134,8 +137,8 @@ fn path_of(page: &mut Page, [first, second]: [&str; 2], tuned: &Tuned, history: 
     let scores = scores.filter_map(|(number, told)| Some((number as f64, told.outcome.score()?)));
     let scores = series("trials", 1, Mark::Points, scores.collect());
     let caption =
-        "The best score seen, which is a little lucky; the choice weighs neighbours, too.";
-    page.figure(plot(
+        "The best score so far is biased upwards; the choice takes neighbours into account.";
+    page.figure(&plot(
         "Score by trial",
         caption,
         ["trial", "val top-1"],
@@ -144,7 +147,7 @@ fn path_of(page: &mut Page, [first, second]: [&str; 2], tuned: &Tuned, history: 
     ));
 }
 
-/// The fit over the space, or what was measured where every cell of a table was.
+/// The fit over the space; of a grid search the measured values.
 fn surface(
     page: &mut Page,
     [first, second]: [&str; 2],
@@ -157,36 +160,31 @@ fn surface(
     let scores = || history.iter().filter_map(|told| told.outcome.score());
     let worst = scores().fold(f64::INFINITY, f64::min);
     let is_table = matches!(study.search, Search::Grid(_));
-    let at = |x: f64, y: f64| match is_table {
-        true => history
-            .iter()
-            .find(|told| (told.point[0] - x).abs() < 1e-6 && (told.point[1] - y).abs() < 1e-6)
-            .and_then(|told| told.outcome.score())
-            .unwrap_or(f64::NAN),
-        // Far from all trials a quadratic falls without end.
-        false => fit.at([x, y]).mean.max(worst),
+    let measured = |x: f64, y: f64| {
+        let is_here =
+            |told: &&Told| (told.point[0] - x).abs() < 1e-6 && (told.point[1] - y).abs() < 1e-6;
+        history.iter().find(is_here).and_then(|told| told.outcome.score()).unwrap_or(f64::NAN)
     };
+    // Far from all trials a quadratic falls without end.
+    let expected = |x: f64, y: f64| fit.at([x, y]).mean.max(worst);
+    let at = |x: f64, y: f64| if is_table { measured(x, y) } else { expected(x, y) };
     // The largest on top, as on an axis.
     let rows = rows.iter().rev().map(|&y| {
-        let name = format!("{second} {}", number(y.exp2()));
+        let name = format!("{second} {}", short(y.exp2()));
         (name, columns.iter().map(|&x| at(x, y)).collect())
     });
-    let (title, caption) = match is_table {
-        true => {
-            ("Measured surface", "Mean validation accuracy of each cell; empty where a run failed.")
-        }
-        false => (
-            "Fitted surface",
-            "Validation accuracy that the fit expects, cut off at the worst trial's.",
-        ),
+    let (title, caption) = if is_table {
+        ("Measured surface", "Mean validation accuracy of each cell; empty where a run failed.")
+    } else {
+        ("Fitted surface", "Validation accuracy of the fit, no lower than that of the worst trial.")
     };
-    page.figure(Figure::HeatMap(HeatMap {
+    page.figure(&HeatMap {
         title: title.to_owned(),
         caption: caption.to_owned(),
         x: format!("log2 {first}"),
         columns: columns.clone(),
         rows: rows.collect(),
-    }));
+    });
 }
 
 /// The fit along one knob through the choice, with its error, and the trials near that line.
@@ -224,10 +222,10 @@ fn parabola(
     let all: Vec<Series> = vec![
         series("fit", 0, Mark::Line, along(&|at| at.mean)),
         series("one standard deviation above", 0, Mark::Dashed, along(&|at| at.mean + at.std)),
-        series("below", 0, Mark::Dashed, along(&|at| at.mean - at.std)),
+        series("one standard deviation below", 0, Mark::Dashed, along(&|at| at.mean - at.std)),
         series("trials near the line", 1, Mark::Points, near.collect()),
     ];
-    page.figure(plot(
+    page.figure(&plot(
         &format!("Fit along {}", names[axis]),
         &format!(
             "At the chosen {}; points: trials within half an octave of it. {optimum}",
@@ -249,12 +247,12 @@ fn curves(page: &mut Page, [first, second]: [&str; 2], tuned: &Tuned) {
     best.sort_by(|a, b| b.0.total_cmp(&a.0));
     let curve = |(colour, (_, trial)): (usize, &(f64, &TrialRow))| {
         let epochs = trial.jobs.first()?.curve.iter();
-        let [x, y] = trial.point.map(|x| number(x.exp2()));
+        let [x, y] = trial.point.map(|x| short(x.exp2()));
         let name = format!("{}: {first} {x}, {second} {y}", trial.number);
         let points = epochs.map(|epoch| ((epoch.epoch + 1) as f64, epoch.val_top1));
         Some(series(&name, colour, Mark::Line, points.collect()))
     };
     let curves = best.iter().take(CURVES).enumerate().filter_map(curve).collect();
     let caption = format!("First seed of the best {} trials.", best.len().min(CURVES));
-    page.figure(plot("Accuracy of the trials", &caption, ["epoch", "val top-1"], false, curves));
+    page.figure(&plot("Accuracy of the trials", &caption, ["epoch", "val top-1"], false, curves));
 }

@@ -1,0 +1,175 @@
+//! The section about a dissection: its arms over all seeds, then the first seed of each.
+
+use std::path::{Path, PathBuf};
+
+use super::figure::Table;
+use super::forest::Forest;
+use super::marks::{Mark, Series, series};
+use super::page::Page;
+use super::plot::plot;
+use super::runs::runs;
+use crate::TrainError;
+use crate::analysis::dissect::stats::{Interval, Stat};
+use crate::analysis::dissect::{ArmResult, Dissection, RunResult, TauStat};
+use crate::run_dir::event::Part;
+use crate::run_dir::history::History;
+
+/// Everything about the dissection that was read from the directory `source`.
+///
+/// # Errors
+/// Runs that cannot be read.
+pub(super) fn dissection(
+    page: &mut Page,
+    source: &Path,
+    found: &Dissection,
+) -> Result<(), TrainError> {
+    page.heading(&format!("Dissection {}", source.display()));
+    page.text(&format!(
+        "Accuracies are fractions; ± is the standard deviation over n seeds. Arms are compared with {}.",
+        found.reference
+    ));
+    page.prose_table(&accuracies(found));
+    differences(page, found);
+    page.table(&risks(found));
+    risk_against_gap(page, found);
+    if !found.correlations.is_empty() {
+        page.table(&correlations(found));
+    }
+    if !found.follow.is_empty() {
+        page.table(&followers(found));
+    }
+    for arm in &found.arms {
+        for (seed, error) in &arm.failed {
+            page.text(&format!("{} with seed {seed} has no result: {error}", arm.name));
+        }
+    }
+    let firsts = found.arms.iter().filter_map(|arm| Some((arm, arm.runs.first()?)));
+    let histories: Vec<(String, History)> = firsts
+        .map(|(arm, run)| {
+            let history = History::read(&directory(source, arm, run))?;
+            Ok((format!("{}, seed {}", arm.name, run.seed), history))
+        })
+        .collect::<Result<_, TrainError>>()?;
+    let named: Vec<(String, &History)> =
+        histories.iter().map(|(name, run)| (name.clone(), run)).collect();
+    if !named.is_empty() {
+        page.subheading("First seed of each arm");
+        runs(page, &named);
+    }
+    Ok(())
+}
+
+/// Where a run is now: the dissection may have been moved, or named from another directory.
+fn directory(source: &Path, arm: &ArmResult, run: &RunResult) -> PathBuf {
+    let beside = source.join(&arm.name).join(format!("seed-{}", run.seed));
+    if beside.exists() { beside } else { run.dir.clone() }
+}
+
+fn table(head: &[&str], rows: Vec<Vec<String>>) -> Table {
+    Table { head: head.iter().map(|cell| (*cell).to_owned()).collect(), rows }
+}
+
+fn stat(stat: Option<Stat>) -> String {
+    match stat {
+        None => "–".to_owned(),
+        Some(Stat { mean, std: Some(std), .. }) => format!("{mean:.4} ± {std:.4}"),
+        Some(Stat { mean, .. }) => format!("{mean:.4}"),
+    }
+}
+
+fn interval(interval: Interval) -> String {
+    match interval {
+        Interval { estimate, low: Some(low), high: Some(high), .. } => {
+            format!("{estimate:+.4} [{low:+.4}, {high:+.4}]")
+        }
+        Interval { estimate, .. } => format!("{estimate:+.4}"),
+    }
+}
+
+fn accuracies(found: &Dissection) -> Table {
+    let row = |arm: &ArmResult| {
+        let failed = match arm.failed.len() {
+            0 => String::new(),
+            n => format!(" ({n} failed)"),
+        };
+        let n = format!("{}{failed}", arm.runs.len());
+        vec![arm.name.clone(), n, stat(arm.val_top1), stat(arm.test_top1), arm.what.clone()]
+    };
+    let head = ["arm", "n", "val top-1", "test top-1", "what it does"];
+    table(&head, found.arms.iter().map(row).collect())
+}
+
+/// Accuracies against the reference's.
+fn differences(page: &mut Page, found: &Dissection) {
+    for (part, of) in [
+        ("test", (|arm| arm.test_difference) as fn(&ArmResult) -> Option<Interval>),
+        ("validation", |arm| arm.val_difference),
+    ] {
+        let rows = found.arms.iter().filter_map(|arm| Some((arm.name.clone(), of(arm)?)));
+        page.figure(&Forest {
+            title: format!("Accuracy on {part} images against {}", found.reference),
+            caption: "Differences over shared seeds with 95 % bootstrap intervals, which few seeds make too narrow."
+                .to_owned(),
+            x: format!("top-1 minus that of {}", found.reference),
+            rows: rows.collect(),
+        });
+    }
+}
+
+fn risks(found: &Dissection) -> Table {
+    let one = |risk: &[TauStat]| risk.iter().find(|at| at.tau == 1.0).map(|at| at.cbr);
+    let row = |arm: &ArmResult| {
+        let risks = [&arm.risk_train, &arm.risk_val].map(|risk| stat(one(risk)));
+        [vec![arm.name.clone(), stat(arm.train_top1), stat(arm.alpha)], risks.to_vec()].concat()
+    };
+    let head = ["arm", "train top-1", "α", "CBR(1) train", "CBR(1) val"];
+    table(&head, found.arms.iter().map(row).collect())
+}
+
+fn risk_against_gap(page: &mut Page, found: &Dissection) {
+    let risk_of = |run: &RunResult| {
+        let risk = run.risk_train.as_ref()?;
+        Some(risk.risk.iter().find(|at| at.tau == 1.0)?.cbr)
+    };
+    let clouds = found.arms.iter().enumerate().map(|(colour, arm)| {
+        let points = arm.runs.iter().filter_map(|run| Some((risk_of(run)?, run.gap?)));
+        series(&arm.name, colour, Mark::Points, points.collect())
+    });
+    let clouds: Vec<Series> = clouds.collect();
+    page.figure(&plot(
+        "Risk against generalization gap",
+        "A point for each run: cross-boundary risk at τ = 1 on training images, and validation error minus training \
+         error.",
+        ["CBR(1), training", "val − train error"],
+        false,
+        clouds,
+    ));
+}
+
+fn correlations(found: &Dissection) -> Table {
+    let rows = found.correlations.iter().map(|c| {
+        let part = if c.part == Part::Train { "training" } else { "validation" };
+        vec![
+            c.over.clone(),
+            part.to_owned(),
+            c.tau.to_string(),
+            interval(c.rho),
+            c.rho.n.to_string(),
+        ]
+    });
+    let head = ["over", "risk on", "tau", "rank correlation with val − train error", "runs"];
+    table(&head, rows.collect())
+}
+
+fn followers(found: &Dissection) -> Table {
+    let rows = found.follow.iter().map(|f| {
+        vec![f.arm.clone(), f.source.clone(), stat(Some(f.distance)), stat(f.between_seeds)]
+    });
+    let head = [
+        "arm",
+        "follows",
+        "distance of training losses",
+        "distance between two seeds of the followed arm",
+    ];
+    table(&head, rows.collect())
+}
