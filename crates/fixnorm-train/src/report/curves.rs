@@ -1,10 +1,12 @@
 //! Quantities of a run over its epochs, as points of curves.
 //! Not here: quantities of single layers (`layers.rs`).
 
-use fixnorm::migrate::geometric_mean;
-use fixnorm::{LayerMeasure, Role};
+use fixnorm::Role;
+use fixnorm_analysis::LayerMeasure;
+use fixnorm_analysis::migrate::geometric_mean;
 
-use crate::run_dir::history::{EpochRecord, History, MeasureRecord};
+use crate::run_dir::event::MeasureRecord;
+use crate::run_dir::{EpochRecord, History};
 
 /// Points of a curve.
 pub(super) type Points = Vec<(f64, f64)>;

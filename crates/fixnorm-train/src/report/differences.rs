@@ -6,7 +6,7 @@ use toml::Value;
 
 use super::figure::Table;
 use super::outcome::{RESULTS, state};
-use crate::run_dir::history::History;
+use crate::run_dir::History;
 
 /// Digits and characters of an array beyond which it is cut.
 const MOST: usize = 60;

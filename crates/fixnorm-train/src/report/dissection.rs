@@ -11,8 +11,8 @@ use super::runs::runs;
 use crate::TrainError;
 use crate::analysis::dissect::stats::{Interval, Stat};
 use crate::analysis::dissect::{ArmResult, Dissection, RunResult, TauStat};
-use crate::run_dir::event::Part;
-use crate::run_dir::history::History;
+use crate::run_dir::History;
+use crate::run_dir::Split;
 
 /// Everything about the dissection that was read from the directory `source`.
 ///
@@ -148,7 +148,7 @@ fn risk_against_gap(page: &mut Page, found: &Dissection) {
 
 fn correlations(found: &Dissection) -> Table {
     let rows = found.correlations.iter().map(|c| {
-        let part = if c.part == Part::Train { "training" } else { "validation" };
+        let part = if c.part == Split::Train { "training" } else { "validation" };
         vec![
             c.over.clone(),
             part.to_owned(),

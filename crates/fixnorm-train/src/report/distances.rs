@@ -1,7 +1,7 @@
 //! Distances of features to class boundaries, and cross-boundary risk.
 
-use fixnorm::Risk;
-use fixnorm::risk::RiskAt;
+use fixnorm_analysis::Risk;
+use fixnorm_analysis::risk::RiskAt;
 
 use super::figure::Table;
 use super::marks::{Mark, series};

@@ -43,7 +43,7 @@ impl Drawing for Forest {
         let x = self.scale(frame)?;
         let bottom = frame.top + ROW * self.rows.len() as f64;
         let mut body = String::new();
-        for (at, label) in x.ticks() {
+        for (at, label) in x.horizontal_ticks() {
             grid_line(&mut body, (at, frame.top), (at, bottom));
             text(&mut body, Anchor::Middle, at, bottom + 17.0, &label);
         }

@@ -1,12 +1,14 @@
 //! Plots of one run with a curve for each layer.
 
-use fixnorm::{LayerMeasure, Role};
+use fixnorm::Role;
+use fixnorm_analysis::LayerMeasure;
 
 use super::heat_map::HeatMap;
 use super::marks::{Mark, Series, series, thinned};
 use super::page::Page;
 use super::plot::plot;
-use crate::run_dir::history::{History, MeasureRecord};
+use crate::run_dir::History;
+use crate::run_dir::event::MeasureRecord;
 
 /// Points of a curve at most: a page has many curves.
 const POINTS: usize = 160;

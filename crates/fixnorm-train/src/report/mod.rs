@@ -49,7 +49,7 @@ pub fn write(sources: &[PathBuf], file: &Path, plots: Option<&Path>) -> Result<(
     let (mut runs, mut dissections, mut studies) = (vec![], vec![], vec![]);
     for source in sources {
         if source.is_file() {
-            studies.push((source, Sqlite::open(source)?));
+            studies.push((source, Sqlite::open_read_only(source)?));
         } else if let Some(dissection) = Dissection::read(source)? {
             dissections.push((source, dissection));
         } else {

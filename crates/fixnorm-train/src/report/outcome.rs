@@ -1,6 +1,6 @@
 //! How a run ended, in words and in values.
 
-use crate::run_dir::history::History;
+use crate::run_dir::{FailureKind, History};
 
 /// A result of a run that the table of runs lists.
 pub(super) struct Quantity {
@@ -56,19 +56,27 @@ fn train_loss(run: &History) -> Option<f64> {
 /// Finished, diverged or stopped, and where.
 pub(super) fn state(run: &History) -> String {
     let (done, epochs) = (run.epochs.len(), run.plan.recipe.train.epochs);
-    if let Some(diverged) = &run.diverged {
-        return format!("diverged at step {}: {}", diverged.step, diverged.reason);
-    }
-    match &run.summary {
-        Some(summary) => format!("finished, {} epochs", summary.epochs),
-        // A log of a version that did not record divergence.
-        None if run
-            .measures
-            .last()
-            .is_some_and(|last| last.layers.iter().any(|layer| !layer.norm.is_finite())) =>
-        {
+    match (&run.summary, &run.failure) {
+        (Some(summary), _) => format!("finished, {} epochs", summary.epochs),
+        // Norms and advice follow what happened.
+        (None, Some(failure)) => {
+            let what = failure.error.split(';').next().unwrap_or_default();
+            if failure.kind == FailureKind::Diverged {
+                what.to_owned()
+            } else {
+                format!("failed after {done} of {epochs} epochs: {what}")
+            }
+        }
+        // Of a version that did not record failures.
+        (None, None) if has_broken_weights(run) => {
             format!("diverged in epoch {}: the norm of a weight is not finite", done + 1)
         }
-        None => format!("not finished, {done} of {epochs} epochs"),
+        (None, None) => format!("not finished, {done} of {epochs} epochs"),
     }
+}
+
+/// The last measurement has a norm that is NaN or infinite.
+fn has_broken_weights(run: &History) -> bool {
+    let layers = run.measures.last().into_iter().flat_map(|last| &last.layers);
+    layers.into_iter().any(|layer| !layer.norm.is_finite())
 }

@@ -145,7 +145,9 @@
     const x = event.clientX - box.left, y = event.clientY - box.top;
     const left = x > box.width / 2 ? x - tip.offsetWidth - 16 : x + 16;
     tip.style.left = Math.max(0, Math.min(left, box.width - tip.offsetWidth)) + 'px';
-    tip.style.top = Math.max(0, Math.min(y - tip.offsetHeight / 2, box.height - tip.offsetHeight)) + 'px';
+    // Rows are low: what is under the pointer stays visible above the tip.
+    const top = svg.dataset.edges ? y + 14 : Math.min(y - tip.offsetHeight / 2, box.height - tip.offsetHeight);
+    tip.style.top = Math.max(0, top) + 'px';
   };
   document.addEventListener('pointermove', show);
   document.addEventListener('pointerdown', show);

@@ -48,8 +48,11 @@ impl Plot {
         let points = || self.series.iter().flat_map(|s| s.points.iter().copied());
         let bars = self.series.iter().any(|s| s.mark == Mark::Bars);
         let zero = bars.then_some(0.0);
-        let x = Scale::of(points().map(|p| p.0), frame.left, frame.width - frame.right, false)?;
-        let (bottom, top) = (frame.height - frame.bottom, frame.top);
+        // Markers at the ends of an axis stay inside it.
+        let inset = if self.has_points() { 8.0 } else { 0.0 };
+        let (left, right) = (frame.left + inset, frame.width - frame.right - inset);
+        let x = Scale::of(points().map(|p| p.0), left, right, false)?;
+        let (bottom, top) = (frame.height - frame.bottom - inset, frame.top + inset);
         let y = Scale::of(points().map(|p| p.1).chain(zero), bottom, top, self.log_y)?;
         Some([x, y])
     }
@@ -64,7 +67,7 @@ impl Plot {
             grid_line(body, (frame.left, at), (right, at));
             text(body, Anchor::End, frame.left - 6.0, at + 4.0, &label);
         }
-        for (at, label) in x.ticks() {
+        for (at, label) in x.horizontal_ticks() {
             grid_line(body, (at, frame.top), (at, bottom));
             text(body, Anchor::Middle, at, bottom + 17.0, &label);
         }

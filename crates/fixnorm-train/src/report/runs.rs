@@ -1,6 +1,6 @@
 //! The section about runs: one table and one plot of each quantity for all of them, then the layers of each.
 
-use fixnorm::Risk;
+use fixnorm_analysis::Risk;
 
 use super::curves::{self, Points};
 use super::differences;
@@ -10,8 +10,8 @@ use super::marks::{Mark, Series, series};
 use super::outcome::state;
 use super::page::Page;
 use super::plot::plot;
-use crate::run_dir::event::Part;
-use crate::run_dir::history::{EpochRecord, History};
+use crate::run_dir::Split;
+use crate::run_dir::{EpochRecord, History};
 
 /// Runs by their short names.
 pub(super) type Named<'a> = (String, &'a History);
@@ -30,7 +30,7 @@ pub(super) fn runs(page: &mut Page, runs: &[Named<'_>]) {
     );
     page.table_of_runs(&differences::table(runs));
     overlaid(page, runs);
-    for (part, images) in [(Part::Val, "validation"), (Part::Train, "training")] {
+    for (part, images) in [(Split::Val, "validation"), (Split::Train, "training")] {
         let risks: Vec<(&str, &Risk)> =
             runs.iter().filter_map(|(name, run)| Some((name.as_str(), run.risk(part)?))).collect();
         page.figure(&distances(&format!("Distances to class boundaries, {images} images"), &risks));
@@ -118,7 +118,7 @@ fn single(page: &mut Page, run: &History, name: &str) {
     let rate = vec![series("learning rate", 0, Mark::Line, curves::learning_rate(run))];
     page.figure(&plot(&format!("Learning rate of {name}"), "", ["epoch", "lr"], false, rate));
     layers(page, run, name);
-    for (part, images) in [(Part::Train, "training"), (Part::Val, "validation")] {
+    for (part, images) in [(Split::Train, "training"), (Split::Val, "validation")] {
         if let Some(risk) = run.risk(part) {
             let title = format!("Distances to class boundaries of {name}, {images} images");
             page.figure(&distances(&title, &[(images, risk)]));
@@ -130,7 +130,7 @@ fn single(page: &mut Page, run: &History, name: &str) {
 
 /// Risks of a run by the images they were measured on.
 fn risks_of<'a>(run: &'a History, prefix: &str) -> Vec<(String, &'a Risk)> {
-    let parts = [(Part::Train, "training"), (Part::Val, "validation")];
+    let parts = [(Split::Train, "training"), (Split::Val, "validation")];
     let risks = parts.into_iter();
     risks
         .filter_map(|(part, images)| Some((format!("{prefix}{images}"), run.risk(part)?)))

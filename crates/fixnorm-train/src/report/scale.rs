@@ -1,6 +1,7 @@
 //! From data to pixels along one axis, and the ticks of that axis.
 //! Not here: drawing them (`plot.rs`, `forest.rs`).
 
+use super::frame::Frame;
 use super::number::short;
 
 /// An axis: data from `from` to `to` at pixels from `low` to `high`.
@@ -65,6 +66,17 @@ impl Scale {
         values.into_iter().filter_map(|v| Some((self.at(v)?, short(v)))).collect()
     }
 
+    /// The ticks of a horizontal axis: as many as have room for their labels.
+    pub(super) fn horizontal_ticks(&self) -> Vec<(f64, String)> {
+        let ticks = self.ticks();
+        let longest = ticks.iter().map(|tick| tick.1.chars().count()).max().unwrap_or(0);
+        let room = (longest + 1) as f64 * Frame::CHARACTER;
+        let narrowest = ticks.windows(2).map(|pair| (pair[1].0 - pair[0].0).abs());
+        let narrowest = narrowest.fold(f64::INFINITY, f64::min);
+        let every = (room / narrowest).ceil().max(1.0) as usize;
+        ticks.into_iter().step_by(every).collect()
+    }
+
     /// Multiples of every `every`-th power of ten within the axis.
     fn powers(&self, every: usize, multiples: &[f64]) -> Vec<f64> {
         let powers = (self.from.floor() as i32..=self.to.ceil() as i32)
@@ -120,6 +132,14 @@ mod tests {
         assert_eq!(labels(0.02, 0.05, true).len(), 4);
         assert_eq!(labels(1e-4, 1.0, true), ["1e-4", "0.001", "0.01", "0.1", "1"]);
         assert!(labels(1e-30, 1e30, true).len() <= 8);
+    }
+
+    #[test]
+    fn labels_of_a_horizontal_axis_have_room() {
+        let scale = |width| Scale::of([-0.02, 0.0].into_iter(), 0.0, width, false).unwrap();
+        assert_eq!(scale(500.0).horizontal_ticks().len(), 5);
+        assert_eq!(scale(150.0).horizontal_ticks().len(), 3);
+        assert_eq!(scale(20.0).horizontal_ticks().len(), 1);
     }
 
     #[test]

@@ -125,7 +125,8 @@ impl OpenStudy {
     /// # Errors
     /// No study there, another one, or one that cannot be read.
     pub fn resume(path: &Path, options: &StudyOptions, asker: &Asker) -> Result<Self, TrainError> {
-        let store = Sqlite::open(path)?;
+        let open = if asker.trains { Sqlite::open } else { Sqlite::open_read_only };
+        let store = open(path)?;
         let saved = store.study().clone();
         let knobs = Knobs::of_study(path, &saved)?;
         let mut plan = saved_plan(&saved.plan)?;
@@ -146,6 +147,9 @@ impl OpenStudy {
             }
         }
         check_options(options, path, &saved, knobs)?;
+        if !asker.trains {
+            return Ok(Self { store, plan, knobs });
+        }
         let trials = options.trials.unwrap_or(saved.trials);
         drop(store);
         let (store, _) = Sqlite::create_or_open(path, &Study { trials, ..saved })?;
