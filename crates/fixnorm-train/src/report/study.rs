@@ -108,16 +108,13 @@ fn search_path(page: &mut Page, [first, second]: [&str; 2], tuned: &Tuned, histo
         let wanted = history.iter().filter(|told| wanted(told));
         wanted.map(|told| (told.point[0], told.point[1])).collect()
     };
+    let is_stopped = |told: &Told| matches!(told.outcome, Outcome::Bound { .. });
     let best = tuned.choice.as_ref().map(|choice| (choice.point[0], choice.point[1]));
     let all = vec![
         series("order of proposals", 6, Mark::Dashed, points(&|_| true)),
         series("finished", 0, Mark::Points, points(&|told| told.outcome.score().is_some())),
-        series(
-            "failed or stopped",
-            1,
-            Mark::Points,
-            points(&|told| told.outcome == Outcome::Failed),
-        ),
+        series("failed", 1, Mark::Points, points(&|told| told.outcome == Outcome::Failed)),
+        series("stopped early", 3, Mark::Points, points(&is_stopped)),
         series("chosen", 2, Mark::Points, best.into_iter().collect()),
     ];
     page.figure(&plot(
