@@ -1,4 +1,4 @@
-//! Norms, effective learning rates and angular updates of a running net.
+//! Norms, effective learning rates and angular updates of a model in training.
 //!
 //! A [`WeightSnapshot`] is taken before a step and compared after it: it works with any optimizer,
 //! and costs one copy of the weights on the steps that are measured and nothing on the others.
@@ -29,7 +29,7 @@ pub struct LayerMeasure {
     /// The angle between w_t and w_{t+1}, in radians.
     #[serde(deserialize_with = "nan_if_null")]
     pub angular_update: f64,
-    /// ‖∇L(w_t)‖, where the gradient was at hand; ‖w_t‖ times it is the norm at ‖w‖ = 1 of a weight that is
+    /// ‖∇L(w_t)‖, where the gradient was available; ‖w_t‖ times it is the norm at ‖w‖ = 1 of a weight that is
     /// scale-invariant.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub gradient_norm: Option<f64>,
@@ -80,7 +80,7 @@ impl WeightSnapshot {
         self.weights.iter().map(|(path, _, w)| (path.as_str(), dot(w, w).sqrt()))
     }
 
-    /// What the step from here to `after` did to each weight, taken at the learning rate that `lr` says for its path.
+    /// Measures of each weight for the step from here to `after`, at the learning rate that `lr` gives for its path.
     pub fn measure<M: Module>(
         &self,
         after: &M,

@@ -37,10 +37,7 @@ pub fn alpha_of(norm: f64, classes: usize) -> f64 {
 /// smoothing the gap is that of a target probability of 0.9.
 pub fn first_alpha(classes: usize, label_smoothing: f64, feature_norm: f64) -> f64 {
     let c = classes as f64;
-    let smoothing = match label_smoothing > 0.0 {
-        true => label_smoothing,
-        false => 0.1 * c / (c - 1.0),
-    };
+    let smoothing = if label_smoothing > 0.0 { label_smoothing } else { 0.1 * c / (c - 1.0) };
     let gap = (c * (1.0 - smoothing) / smoothing + 1.0).ln();
     gap * (c - 1.0) / (c * feature_norm)
 }

@@ -2,7 +2,7 @@
 //! Not here: how a record is kept on a disk.
 //!
 //! A run that holds its norms follows the *effective learning rates* lr_t/‖w_t‖² of another one by a learning
-//! rate for each layer, [`Trajectory::learning_rate`]. A run that holds none follows the *norms* by taking them on
+//! rate for each layer, [`Trajectory::learning_rate`]. A run that holds none follows the *norms* by rescaling to them
 //! before each step, [`with_norms`].
 
 use burn::lr_scheduler::module_lr_scheduler::{ModuleLearningRate, ModuleLrScheduler};
@@ -29,7 +29,7 @@ pub enum ReplayError {
     NoWeight {
         /// The weight asked for.
         path: String,
-        /// What there is.
+        /// The weights that were recorded.
         weights: String,
     },
     /// A step beyond the end.
@@ -154,10 +154,7 @@ impl ModuleMapper for Rescale<'_> {
         let inner = tensor.inner();
         let values: Vec<f32> = inner.to_data().convert::<f32>().iter().collect();
         let norm = fixnorm_kernels::update::dot(&values, &values).sqrt();
-        let inner = match norm > 0.0 {
-            true => inner.mul_scalar(wanted / norm),
-            false => inner,
-        };
+        let inner = if norm > 0.0 { inner.mul_scalar(wanted / norm) } else { inner };
         let tensor = Tensor::from_inner(inner).set_require_grad(tracked);
         Param::from_mapped_value(id, tensor, mapper)
     }

@@ -11,7 +11,7 @@
 use fixnorm::base::{AdamW, Sgd};
 use fixnorm::{BaseUpdate, DecayKind};
 
-/// Where weight decay brings a scale-invariant weight.
+/// The equilibrium of a scale-invariant weight under weight decay.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Equilibrium {
     /// The angular update, in radians.

@@ -6,9 +6,9 @@ use burn::optim::GradientsParams;
 use burn::tensor::{DType, Tensor};
 
 /// Scales all gradients by one factor, so that their norm, taken over all of them together, is at most
-/// `max_norm`; gives them back with the norm they had.
+/// `max_norm`; returns them with the norm they had.
 ///
-/// A gradient with a NaN or an infinity has no norm to be held at: it stays as it is, and the norm tells.
+/// A gradient with a NaN or an infinity stays as it is, and the norm returned is NaN or infinite.
 ///
 /// # Source
 /// PyTorch's `clip_grad_norm_`, without the 10⁻⁶ that it adds to the norm.
@@ -32,10 +32,11 @@ pub fn clip_grad_norm<M: Module>(
 ) -> (GradientsParams, f64) {
     let mut squares = Squares { grads: &grads, sums: vec![] };
     model.visit(&mut squares);
-    // Joined on the device: one number to wait for instead of one a parameter.
-    let norm = match squares.sums.is_empty() {
-        true => 0.0,
-        false => Tensor::cat(squares.sums, 0).sum().into_scalar::<f64>().sqrt(),
+    // Joined on the device: one value to wait for instead of one a parameter.
+    let norm = if squares.sums.is_empty() {
+        0.0
+    } else {
+        Tensor::cat(squares.sums, 0).sum().into_scalar::<f64>().sqrt()
     };
     if norm <= max_norm || !norm.is_finite() {
         return (grads, norm);

@@ -28,7 +28,7 @@ use crate::{
 /// ```
 #[derive(Config, Debug, PartialEq)]
 pub struct FixNormConfig {
-    /// How a gradient becomes a direction.
+    /// The base update: from a gradient to a direction.
     pub base: BaseUpdate,
     /// The rule of scale-invariant weights.
     #[config(default = "UpdateRule::held()")]

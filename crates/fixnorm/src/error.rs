@@ -17,7 +17,7 @@ pub enum SetupError {
     HeadNotFound {
         /// Why the search failed.
         reason: String,
-        /// What could have been named.
+        /// Paths of the weights that can be named.
         candidates: String,
     },
     /// A role override that matches no parameter.
@@ -35,7 +35,7 @@ pub enum SetupError {
         name: &'static str,
         /// Its range.
         expected: &'static str,
-        /// What was given.
+        /// The value given.
         value: f64,
     },
     /// Norms by output channel were asked for where the loss depends on the channels' ratio.

@@ -1,5 +1,5 @@
 //! Finds each weight's role by scaling it and watching the loss.
-//! Not here: what is done with the roles (`config.rs`).
+//! Not here: the use of the roles (`config.rs`).
 //!
 //! # How
 //!
@@ -110,7 +110,7 @@ impl Probe {
             rows.push(self.row(param, &run));
         }
         let mut roles = Roles { params: rows };
-        // A head set by hand is not to be looked for.
+        // A head set by the user is not searched for.
         if self.head.is_some() || self.overrides.iter().all(|(_, role)| *role != Role::Head) {
             self.assign_head(&params, &mut roles)?;
         }

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::SetupError;
 
-/// What a parameter is to the method.
+/// The role of a parameter in the method.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Role {
@@ -38,7 +38,7 @@ pub struct ParamRole {
     pub path: String,
     /// Dimensions.
     pub shape: Vec<usize>,
-    /// What it is.
+    /// Its role.
     pub role: Role,
     /// The dimension that counts output channels, where the layer's layout is known.
     pub channel_axis: Option<usize>,
@@ -133,7 +133,7 @@ impl fmt::Display for Roles {
             let (path, shape, role) = (&param.path, shape.join("x"), param.role.name());
             write!(f, "{path:width$}  {shape:14}  {role:15}")?;
             match (param.overridden, param.deviation) {
-                (true, _) => writeln!(f, "  set by hand")?,
+                (true, _) => writeln!(f, "  set by the user")?,
                 (false, Some(deviation)) => writeln!(f, "  deviation {deviation:.1e}")?,
                 (false, None) => writeln!(f, "  not probed")?,
             }

@@ -13,7 +13,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::SetupError;
 
-/// What is done to a weight's norm ‖w‖.
+/// The constraint on a weight's norm ‖w‖.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Constraint {
@@ -137,7 +137,7 @@ pub enum Scope {
     OutputChannel,
 }
 
-/// How the direction d of the base update becomes a step.
+/// The step that the direction d of the base update becomes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]
@@ -158,7 +158,7 @@ pub enum StepRule {
 /// The largest angle of [`StepRule::Angular`], in radians.
 pub const MAX_ANGLE: f64 = 1.5;
 
-/// How the parameters of one role are updated.
+/// The update of the parameters of one role.
 ///
 /// ```
 /// use fixnorm::{StepRule, UpdateRule};
@@ -168,9 +168,9 @@ pub const MAX_ANGLE: f64 = 1.5;
 /// ```
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct UpdateRule {
-    /// How the direction becomes a step.
+    /// The step that a direction becomes.
     pub step: StepRule,
-    /// What is done to the norm.
+    /// The constraint on the norm.
     pub constraint: Constraint,
     /// The norm that `constraint` refers to.
     pub radius: Radius,

@@ -1,5 +1,5 @@
 //! The learning rate over time.
-//! Not here: what it means for a weight (`constraint.rs`).
+//! Not here: its meaning for a weight (`rule.rs`).
 //!
 //! Under FixNorm the schedule of the learning rate *is* that of the effective learning rate. Under
 //! weight decay the angular update follows √(lr·λ), so a cosine there acts like a square-root
@@ -83,9 +83,10 @@ impl LrSchedule {
 
     /// The learning rate of a step, counted from 0 over the whole run.
     pub fn at_step(&self, step: usize) -> f64 {
-        match self.per_epoch {
-            true => self.at_epoch((step / self.steps_per_epoch) as f64),
-            false => self.at_epoch(step as f64 / self.steps_per_epoch as f64),
+        if self.per_epoch {
+            self.at_epoch((step / self.steps_per_epoch) as f64)
+        } else {
+            self.at_epoch(step as f64 / self.steps_per_epoch as f64)
         }
     }
 
@@ -96,9 +97,10 @@ impl LrSchedule {
             return self.lr * (self.warmup_factor + (1.0 - self.warmup_factor) * risen);
         }
         let length = self.epochs - self.warmup_epochs;
-        let progress = match length > 0.0 {
-            true => ((epoch - self.warmup_epochs) / length).clamp(0.0, 1.0),
-            false => 1.0,
+        let progress = if length > 0.0 {
+            ((epoch - self.warmup_epochs) / length).clamp(0.0, 1.0)
+        } else {
+            1.0
         };
         let end = self.final_factor;
         let cosine =

@@ -19,9 +19,9 @@ const BATCH: usize = 8;
 const SIDE: usize = 8;
 const CLASSES: usize = 3;
 
-/// Of a loss, relative. Rounding alone is good for 2e-7 (the fixture's `deviation_from_f64`).
+/// Relative tolerance of a loss. Rounding alone is good for 2e-7 (the fixture's `deviation_from_f64`).
 const LOSS_TOLERANCE: f64 = 5e-6;
-/// Of a tensor's values, relative to its largest. Rounding is good for 6e-7, and 2.5e-6 under Adam,
+/// Tolerance of a tensor's values, relative to its largest. Rounding is good for 6e-7, and 2.5e-6 under Adam,
 /// which divides small gradients by their own size.
 const TENSOR_TOLERANCE: f64 = 1e-5;
 

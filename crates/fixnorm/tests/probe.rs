@@ -1,4 +1,4 @@
-//! What the probe finds on nets whose roles are known from their structure, and what it refuses.
+//! The probe's findings on models whose roles are known from their structure, and its errors.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -72,7 +72,7 @@ impl Seeded {
         }
     }
 
-    fn pictures(&self) -> Tensor<4> {
+    fn images(&self) -> Tensor<4> {
         Tensor::random([10, 3, 7, 6], Distribution::Normal(0.0, 1.0), &self.device)
     }
 }
@@ -199,7 +199,7 @@ impl Zoo {
 fn every_structure_is_told_apart() {
     for seed in SEEDS {
         let seeded = seeded(seed);
-        let (net, x) = (Zoo::new(&seeded), seeded.pictures());
+        let (net, x) = (Zoo::new(&seeded), seeded.images());
         let roles = Probe::new().run(&net, |net| net.losses(&x)).unwrap();
         let weights = roles.params.iter().filter(|param| param.is_weight());
         let found: Vec<_> =
@@ -252,7 +252,7 @@ fn first_is(
 ) {
     for seed in SEEDS {
         let seeded = seeded(seed);
-        let (net, x) = (make(&seeded), seeded.pictures());
+        let (net, x) = (make(&seeded), seeded.images());
         let roles = Probe::new().run(&net, |net| losses(net, x.clone())).unwrap();
         let first = roles.get("first.weight").unwrap();
         assert_eq!((first.role, first.channel_invariant), expected, "seed {seed}: {first:?}");
@@ -356,7 +356,7 @@ fn large_epsilon_and_small_weights_do_not_hide_scale_invariance() {
 #[test]
 fn deviations_are_those_of_rounding() {
     let seeded = seeded(1);
-    let (net, x) = (seeded.small(), seeded.pictures());
+    let (net, x) = (seeded.small(), seeded.images());
     let roles = Probe::new().run(&net, |net| net.losses(&x)).unwrap();
     let (path, worst) = roles.worst_deviation().unwrap();
     assert_eq!(path, "conv.weight");
@@ -381,7 +381,7 @@ fn bits(net: &impl Module) -> Vec<u32> {
 #[test]
 fn model_is_left_as_it_was() {
     let seeded = seeded(2);
-    let (net, x) = (Zoo::new(&seeded), seeded.pictures());
+    let (net, x) = (Zoo::new(&seeded), seeded.images());
     // Statistics that are neither initial nor free of an update still to be taken in.
     for _ in 0..3 {
         net.losses(&x);
@@ -396,7 +396,7 @@ fn model_is_left_as_it_was() {
 #[test]
 fn probe_repeats_itself() {
     let seeded = seeded(3);
-    let (net, x) = (Zoo::new(&seeded), seeded.pictures());
+    let (net, x) = (Zoo::new(&seeded), seeded.images());
     let probe = || Probe::new().run(&net, |net| net.losses(&x)).unwrap();
     assert_eq!(probe(), probe());
 }
@@ -404,7 +404,7 @@ fn probe_repeats_itself() {
 #[test]
 fn frozen_weight_has_no_role() {
     let seeded = seeded(4);
-    let (mut net, x) = (seeded.small(), seeded.pictures());
+    let (mut net, x) = (seeded.small(), seeded.images());
     net.conv = net.conv.freeze();
     let roles = Probe::new().run(&net, |net| net.losses(&x)).unwrap();
     let paths: Vec<_> = roles.params.iter().map(|param| param.path.as_str()).collect();
@@ -414,7 +414,7 @@ fn frozen_weight_has_no_role() {
 #[test]
 fn overrides_by_path_and_pattern() {
     let seeded = seeded(5);
-    let (net, x) = (Zoo::new(&seeded), seeded.pictures());
+    let (net, x) = (Zoo::new(&seeded), seeded.images());
     let run = |probe: Probe| probe.run(&net, |net| net.losses(&x));
     let roles = run(Probe::new()
         .with_role("linear*.weight", ScaleInvariant)
@@ -442,7 +442,7 @@ fn overrides_by_path_and_pattern() {
 #[test]
 fn head_is_the_last_linear_layer_or_the_one_named() {
     let seeded = seeded(6);
-    let (net, x) = (Zoo::new(&seeded), seeded.pictures());
+    let (net, x) = (Zoo::new(&seeded), seeded.images());
     let run = |head: &str| Probe::new().with_head(head).run(&net, |net| net.losses(&x));
     let roles = run("excite.weight").unwrap();
     assert_eq!(roles.head().unwrap().path, "excite.weight");
@@ -468,7 +468,7 @@ fn head_is_the_last_linear_layer_or_the_one_named() {
 #[test]
 fn normalized_last_layer_is_refused_as_head() {
     let seeded = seeded(7);
-    let (mut net, x) = (seeded.small(), seeded.pictures());
+    let (mut net, x) = (seeded.small(), seeded.images());
     net.norm = seeded.norm(5);
     let losses = |net: &Small| {
         let x = net.head.forward(pool(relu(net.conv.forward(x.clone()))));
@@ -486,7 +486,7 @@ fn net_without_linear_layers_has_no_head() {
         conv: Conv2d,
     }
     let seeded = seeded(8);
-    let (net, x) = (Convolutional { conv: seeded.conv([3, 5], 1, true) }, seeded.pictures());
+    let (net, x) = (Convolutional { conv: seeded.conv([3, 5], 1, true) }, seeded.images());
     let losses = |net: &Convolutional| cross_entropy(pool(net.conv.forward(x.clone())));
     assert_eq!(Probe::new().run(&net, losses).unwrap().head(), None);
     let error = Probe::new().with_head("fc.weight").run(&net, losses).unwrap_err();
@@ -499,7 +499,7 @@ fn net_without_linear_layers_has_no_head() {
 #[test]
 fn active_dropout_is_refused() {
     let seeded = seeded(9);
-    let (net, x) = (seeded.small(), seeded.pictures());
+    let (net, x) = (seeded.small(), seeded.images());
     let dropout = DropoutConfig::new(0.5).init();
     let losses = |net: &Small, dropout: &Dropout| net.losses(&dropout.forward(x.clone()));
     let error = Probe::new().run(&net, |net| losses(net, &dropout)).unwrap_err();
@@ -515,7 +515,7 @@ fn active_dropout_is_refused() {
 #[test]
 fn broken_batch_is_refused() {
     let seeded = seeded(10);
-    let (net, x) = (seeded.small(), seeded.pictures());
+    let (net, x) = (seeded.small(), seeded.images());
     for broken in [f32::NAN, f32::INFINITY] {
         let x = x.clone().mul_scalar(broken);
         let error = Probe::new().run(&net, |net| net.losses(&x)).unwrap_err();
@@ -545,12 +545,12 @@ fn one_parameter_at_two_places_is_refused() {
 #[test]
 fn head_can_be_set_by_role() {
     let seeded = seeded(10);
-    let (net, x) = (Zoo::new(&seeded), seeded.pictures());
+    let (net, x) = (Zoo::new(&seeded), seeded.images());
     let run = |probe: Probe| probe.run(&net, |net| net.losses(&x));
     let roles = run(Probe::new().with_role("bare.weight", Head)).unwrap();
     assert_eq!(roles.head().unwrap().path, "bare.weight");
     assert_eq!(role(&roles, "head.weight"), Free);
-    assert!(roles.to_string().contains("set by hand"), "{roles}");
+    assert!(roles.to_string().contains("set by the user"), "{roles}");
     let error = run(Probe::new().with_role("b*e.weight", Head).with_role("tied.weight", Head));
     let error = error.unwrap_err().to_string();
     assert!(

@@ -46,7 +46,7 @@ pub struct LinearHead<'a> {
     pub classes: usize,
 }
 
-/// How the risk is measured.
+/// Configuration of the measurement.
 #[derive(Clone, Debug, PartialEq)]
 pub struct RiskConfig {
     /// The noise's sizes, as shares of σ.
@@ -75,7 +75,7 @@ pub struct Risk {
     pub sigma: f64,
     /// Risk at each τ.
     pub risk: Vec<RiskAt>,
-    /// Of d/σ over the samples.
+    /// Distribution of d/σ over the samples.
     pub distance: Spread,
 }
 
@@ -101,7 +101,7 @@ pub enum RiskError {
     /// Sizes that contradict each other.
     #[error("{what}: expected {expected}, got {found}")]
     Shape {
-        /// Of what.
+        /// Name of the quantity.
         what: &'static str,
         /// The size that would fit.
         expected: usize,
@@ -187,12 +187,12 @@ pub fn cross_boundary_risk(
     })
 }
 
-/// What is known of a sample without any draw.
+/// A sample's distances and bounds, which need no draw.
 struct Sample {
     sigma: f64,
     /// d.
     distance: f64,
-    /// Of its risk, at each τ.
+    /// Bounds of its risk, at each τ.
     bounds: Vec<(f64, f64)>,
 }
 
@@ -212,10 +212,7 @@ impl Sample {
 fn below(x: f64) -> f64 {
     // Most boundaries are far away, and what lies beyond this adds nothing to a sum in `f64`.
     const NOTHING: f64 = -8.5;
-    match x < NOTHING {
-        true => 0.0,
-        false => 0.5 * libm::erfc(-x * std::f64::consts::FRAC_1_SQRT_2),
-    }
+    if x < NOTHING { 0.0 } else { 0.5 * libm::erfc(-x * std::f64::consts::FRAC_1_SQRT_2) }
 }
 
 #[cfg(test)]

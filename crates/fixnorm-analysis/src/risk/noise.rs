@@ -12,7 +12,7 @@ use rayon::prelude::*;
 use super::RiskConfig;
 use super::geometry::{BLOCK, Boundaries, Margins};
 
-/// How often each sample was on a wrong side.
+/// The share of draws in which each sample was misclassified.
 pub(super) struct Crossings {
     draws: usize,
     taus: usize,

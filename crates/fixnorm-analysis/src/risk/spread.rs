@@ -17,11 +17,11 @@ pub struct Spread {
 /// Counts in bins of equal width.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Histogram {
-    /// Where the first bin begins.
+    /// Lower edge of the first bin.
     pub from: f64,
-    /// Where the last bin ends.
+    /// Upper edge of the last bin.
     pub to: f64,
-    /// Of each bin; the first and the last one hold what lies beyond, too.
+    /// Number of values in each bin; the first and the last one also count values beyond.
     pub counts: Vec<usize>,
 }
 
@@ -29,7 +29,7 @@ const SHARES: [f64; 11] = [0.0, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.9
 const BINS: usize = 40;
 
 impl Spread {
-    /// Of these values, of which there is at least one.
+    /// The histogram of these values, of which there is at least one.
     pub(super) fn of(mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
         let quantile = |share: f64| {

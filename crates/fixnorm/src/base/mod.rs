@@ -17,7 +17,7 @@ pub use sgd::Sgd;
 
 use crate::SetupError;
 
-/// How a gradient becomes a direction.
+/// The base update: from a gradient to a direction.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 #[non_exhaustive]

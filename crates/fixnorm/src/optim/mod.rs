@@ -34,7 +34,7 @@ pub struct NormOptimizer {
     pub(crate) c_out: usize,
 }
 
-/// What the optimizer keeps for one parameter.
+/// The optimizer's state of one parameter.
 #[derive(Clone)]
 pub struct NormState<const D: usize> {
     /// Momentum buffer, or Adam's first moment.
@@ -48,7 +48,7 @@ pub struct NormState<const D: usize> {
     pub radius: Option<Tensor<1>>,
 }
 
-// By hand: Burn's derive works only inside Burn.
+// Written out: Burn's derive works only inside Burn.
 impl<const D: usize> RecordState for NormState<D> {
     fn state_flatten(&self, prefix: &str, out: &mut StateSink) {
         out.push_tensor(prefix, "first", self.first.to_data());

@@ -81,7 +81,7 @@ impl StepPlan {
     /// A step along the tangent t = d − (w·d/w·w)·w, as long as turns the weight by the angle.
     fn turn(&self, Moments { ww, wd, dd }: Moments, kept: f64) -> (f64, f64) {
         let tangent = dd - wd * wd / ww;
-        // What is left of a direction along the weight is rounding. Written so that a NaN goes on.
+        // For a direction along the weight the difference is rounding. Written so that a NaN passes.
         if ww == 0.0 || tangent <= 1e-12 * dd {
             return (kept, 0.0);
         }

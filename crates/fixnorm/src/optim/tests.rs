@@ -13,30 +13,30 @@ use crate::{
 };
 
 #[derive(Module, Debug)]
-struct Net {
+struct Model {
     conv: Conv2d,
     norm: BatchNorm,
     head: Linear,
 }
 
-impl Net {
+impl Model {
     /// With weights of its own: random numbers belong to the process, and tests run side by side.
     fn new(device: &Device) -> Self {
         let weight = |factor: usize, len: usize| {
             let values = (1..=len).map(|i| (i * i * factor % 101) as f32 / 150.0 - 0.33).collect();
             TensorData::new::<f32, _>(values, [len])
         };
-        let mut net = Self {
+        let mut model = Self {
             conv: Conv2dConfig::new([2, 5], [3, 3]).with_bias(false).init(device),
             norm: BatchNormConfig::new(5).init(device),
             head: LinearConfig::new(5, 3).init(device),
         };
         let conv = Tensor::<1>::from_data(weight(29, 5 * 2 * 3 * 3), device);
-        net.conv.weight = Param::from_tensor(conv.reshape([5, 2, 3, 3]));
+        model.conv.weight = Param::from_tensor(conv.reshape([5, 2, 3, 3]));
         let head = Tensor::<1>::from_data(weight(43, 5 * 3), device);
-        net.head.weight = Param::from_tensor(head.reshape([5, 3]));
-        net.head.bias = Some(Param::from_tensor(Tensor::from_data(weight(17, 3), device)));
-        net
+        model.head.weight = Param::from_tensor(head.reshape([5, 3]));
+        model.head.bias = Some(Param::from_tensor(Tensor::from_data(weight(17, 3), device)));
+        model
     }
 
     fn loss(&self, x: Tensor<4>) -> Tensor<1> {
@@ -52,18 +52,18 @@ fn batch(device: &Device) -> Tensor<4> {
     Tensor::from_data(TensorData::new(values, [8, 2, 6, 7]), device)
 }
 
-fn setup() -> (Net, Tensor<4>, Roles) {
+fn setup() -> (Model, Tensor<4>, Roles) {
     let device = Device::flex().autodiff();
-    let (net, x) = (Net::new(&device), batch(&device));
-    let roles = Probe::new().run(&net, |net| net.loss(x.clone())).unwrap();
-    (net, x, roles)
+    let (model, x) = (Model::new(&device), batch(&device));
+    let roles = Probe::new().run(&model, |model| model.loss(x.clone())).unwrap();
+    (model, x, roles)
 }
 
-fn step(net: Net, optimizer: &mut ModuleOptimizer, x: &Tensor<4>, lr: f64) -> (Net, f64) {
-    let loss = net.loss(x.clone());
+fn step(model: Model, optimizer: &mut ModuleOptimizer, x: &Tensor<4>, lr: f64) -> (Model, f64) {
+    let loss = model.loss(x.clone());
     let value = loss.clone().into_scalar::<f64>();
-    let grads = GradientsParams::from_grads(loss.backward(), &net);
-    (optimizer.step(lr, net, grads), value)
+    let grads = GradientsParams::from_grads(loss.backward(), &model);
+    (optimizer.step(lr, model, grads), value)
 }
 
 fn bases() -> Vec<(BaseUpdate, f64)> {
@@ -125,21 +125,21 @@ fn norm_of<const D: usize>(param: &Param<Tensor<D>>) -> f64 {
 
 #[test]
 fn every_optimizer_converges_and_keeps_its_norms() {
-    let (net, x, roles) = setup();
+    let (model, x, roles) = setup();
     for (config, lr) in configs() {
-        let (mut net, mut optimizer) = config.init(net.valid().train(), &roles).unwrap();
-        let held = norm_of(&net.conv.weight);
-        let first = net.loss(x.clone()).into_scalar::<f64>();
+        let (mut model, mut optimizer) = config.init(model.valid().train(), &roles).unwrap();
+        let held = norm_of(&model.conv.weight);
+        let first = model.loss(x.clone()).into_scalar::<f64>();
         let mut last = f64::NAN;
         for _ in 0..60 {
-            (net, last) = step(net, &mut optimizer, &x, lr);
+            (model, last) = step(model, &mut optimizer, &x, lr);
         }
         assert!(last < 0.9 * first, "{config:?}: {first} to {last}");
         if config.scale_invariant.constraint == Constraint::Fixed {
-            let norm = norm_of(&net.conv.weight);
+            let norm = norm_of(&model.conv.weight);
             assert!((norm / held - 1.0).abs() < 1e-5, "{config:?}: {held} to {norm}");
         }
-        let alpha = norm_of(&net.head.weight) / 3f64.sqrt();
+        let alpha = norm_of(&model.head.weight) / 3f64.sqrt();
         match (config.head.constraint, config.head.radius) {
             (Constraint::Fixed, Radius::RowRms { alpha: wanted }) => {
                 assert!((alpha / wanted - 1.0).abs() < 1e-5, "{config:?}: {alpha}")
@@ -159,8 +159,8 @@ fn with_rule(rule: UpdateRule) -> FixNormConfig {
 
 #[test]
 fn radius_means_what_it_says() {
-    let (net, x, roles) = setup();
-    let initial = norm_of(&net.conv.weight);
+    let (model, x, roles) = setup();
+    let initial = norm_of(&model.conv.weight);
     for (radius, expected) in [
         (Radius::Unit, 1.0),
         (Radius::Init, initial),
@@ -168,16 +168,17 @@ fn radius_means_what_it_says() {
         (Radius::Value { norm: 2.5 }, 2.5),
     ] {
         let config = with_rule(UpdateRule::held().with_radius(radius));
-        let (mut net, mut optimizer) = config.init(net.valid().train(), &roles).unwrap();
+        let (mut model, mut optimizer) = config.init(model.valid().train(), &roles).unwrap();
         for _ in 0..3 {
-            assert!((norm_of(&net.conv.weight) / expected - 1.0).abs() < 1e-6, "{radius:?}");
-            (net, _) = step(net, &mut optimizer, &x, 0.05);
+            assert!((norm_of(&model.conv.weight) / expected - 1.0).abs() < 1e-6, "{radius:?}");
+            (model, _) = step(model, &mut optimizer, &x, 0.05);
         }
     }
     let config = with_rule(UpdateRule::held().with_scope(Scope::OutputChannel));
-    let (net, mut optimizer) = config.init(net, &roles).unwrap();
-    let (net, _) = step(net, &mut optimizer, &x, 0.05);
-    let squares: Tensor<4> = net.conv.weight.val().powi_scalar(2).sum_dim(1).sum_dim(2).sum_dim(3);
+    let (model, mut optimizer) = config.init(model, &roles).unwrap();
+    let (model, _) = step(model, &mut optimizer, &x, 0.05);
+    let squares: Tensor<4> =
+        model.conv.weight.val().powi_scalar(2).sum_dim(1).sum_dim(2).sum_dim(3);
     for square in squares.into_data().iter::<f64>() {
         assert!((square - 1.0).abs() < 1e-5, "{square}");
     }
@@ -185,9 +186,9 @@ fn radius_means_what_it_says() {
 
 #[test]
 fn save_load_step_equals_an_uninterrupted_run() {
-    let (net, x, roles) = setup();
+    let (model, x, roles) = setup();
     for (config, lr) in configs() {
-        let (mut straight, mut optimizer) = config.init(net.valid().train(), &roles).unwrap();
+        let (mut straight, mut optimizer) = config.init(model.valid().train(), &roles).unwrap();
         for _ in 0..3 {
             (straight, _) = step(straight, &mut optimizer, &x, lr);
         }
@@ -195,7 +196,7 @@ fn save_load_step_equals_an_uninterrupted_run() {
         let optimizer_bytes = optimizer.into_bytes().unwrap();
 
         // A new process: other weights, other parameter identities.
-        let fresh = Net::new(&Device::flex().autodiff());
+        let fresh = Model::new(&Device::flex().autodiff());
         let (fresh, empty) = config.init(fresh, &roles).unwrap();
         let record = burn::store::ModuleRecord::from_bytes(model_bytes).unwrap();
         let mut resumed = fresh.load_record(record);
@@ -216,29 +217,29 @@ fn save_load_step_equals_an_uninterrupted_run() {
 
 #[test]
 fn radius_comes_from_the_record_after_loading() {
-    let (net, x, roles) = setup();
+    let (model, x, roles) = setup();
     let radius = |norm| with_rule(UpdateRule::held().with_radius(Radius::Value { norm }));
     let config = radius(2.5);
-    let (net, mut optimizer) = config.init(net, &roles).unwrap();
-    let (net, _) = step(net, &mut optimizer, &x, 0.05);
+    let (model, mut optimizer) = config.init(model, &roles).unwrap();
+    let (model, _) = step(model, &mut optimizer, &x, 0.05);
     // Another radius in the configuration does not move the one that the run began with.
     let other = radius(7.0);
-    let (_, empty) = other.init(Net::new(&Device::flex().autodiff()), &roles).unwrap();
+    let (_, empty) = other.init(Model::new(&Device::flex().autodiff()), &roles).unwrap();
     let mut restored = empty.load_record(optimizer.to_record());
-    let (net, _) = step(net, &mut restored, &x, 0.05);
-    assert!((norm_of(&net.conv.weight) / 2.5 - 1.0).abs() < 1e-6);
+    let (model, _) = step(model, &mut restored, &x, 0.05);
+    assert!((norm_of(&model.conv.weight) / 2.5 - 1.0).abs() < 1e-6);
 }
 
 #[test]
 fn zero_gradient_moves_nothing() {
-    let (net, _, roles) = setup();
+    let (model, _, roles) = setup();
     for (config, lr) in configs().into_iter().filter(|(config, _)| config.weight_decay.is_empty()) {
-        let (net, mut optimizer) = config.init(net.valid().train(), &roles).unwrap();
-        let before = net.conv.weight.val().into_data();
+        let (model, mut optimizer) = config.init(model.valid().train(), &roles).unwrap();
+        let before = model.conv.weight.val().into_data();
         let mut grads = GradientsParams::new();
-        grads.register(net.conv.weight.id, net.conv.weight.val().inner().zeros_like());
-        let net = optimizer.step(lr, net, grads);
-        assert_eq!(net.conv.weight.val().into_data(), before, "{config:?}");
+        grads.register(model.conv.weight.id, model.conv.weight.val().inner().zeros_like());
+        let model = optimizer.step(lr, model, grads);
+        assert_eq!(model.conv.weight.val().into_data(), before, "{config:?}");
     }
 }
 
@@ -305,7 +306,7 @@ fn angle<const D: usize>(before: Tensor<D>, after: Tensor<D>) -> f64 {
 
 #[test]
 fn held_weights_turn_by_the_learning_rate() {
-    let (net, x, roles) = setup();
+    let (model, x, roles) = setup();
     for (base, _) in bases() {
         for lr in [0.003, 0.05, 0.2] {
             for constraint in [Constraint::Fixed, Constraint::Capped, Constraint::Free] {
@@ -313,13 +314,14 @@ fn held_weights_turn_by_the_learning_rate() {
                 let rule = held.with_step(StepRule::Angular);
                 let head = UpdateRule::row_rms(0.8).with_step(StepRule::Angular).with_lr_scale(0.5);
                 let config = FixNormConfig::new(base).with_scale_invariant(rule).with_head(head);
-                let (mut net, mut optimizer) = config.init(net.valid().train(), &roles).unwrap();
+                let (mut model, mut optimizer) =
+                    config.init(model.valid().train(), &roles).unwrap();
                 for _ in 0..4 {
-                    let before = net.clone();
-                    (net, _) = step(net, &mut optimizer, &x, lr);
-                    let conv = angle(before.conv.weight.val(), net.conv.weight.val());
+                    let before = model.clone();
+                    (model, _) = step(model, &mut optimizer, &x, lr);
+                    let conv = angle(before.conv.weight.val(), model.conv.weight.val());
                     assert!((conv / lr - 1.0).abs() < 1e-3, "{base:?} {lr}: {conv}");
-                    let head = angle(before.head.weight.val(), net.head.weight.val());
+                    let head = angle(before.head.weight.val(), model.head.weight.val());
                     assert!((head / (0.5 * lr) - 1.0).abs() < 1e-3, "{base:?} {lr}: {head}");
                 }
             }
@@ -330,27 +332,27 @@ fn held_weights_turn_by_the_learning_rate() {
 /// Its direction once held the learning rate, which a trust ratio cancels: the norm left every bound.
 #[test]
 fn the_learning_rate_reaches_a_trust_ratio_around_rmsprop() {
-    let (net, x, roles) = setup();
+    let (model, x, roles) = setup();
     let none = WeightDecay { rate: 0.0, kind: DecayKind::L2, target: DecayTarget::AllWeights };
     let config = FixNormConfig::lamb(BaseUpdate::rmsprop(), none);
-    let (mut net, mut optimizer) = config.init(net, &roles).unwrap();
-    let before = norm_of(&net.conv.weight);
+    let (mut model, mut optimizer) = config.init(model, &roles).unwrap();
+    let before = norm_of(&model.conv.weight);
     for _ in 0..80 {
-        (net, _) = step(net, &mut optimizer, &x, 1e-4);
+        (model, _) = step(model, &mut optimizer, &x, 1e-4);
     }
     // 80 steps of 1e-4 of the norm.
-    let change = norm_of(&net.conv.weight) / before;
+    let change = norm_of(&model.conv.weight) / before;
     assert!((change - 1.0).abs() < 0.01, "{change}");
 }
 
 #[test]
 fn decay_spares_gains_and_biases_unless_asked() {
-    let (net, _, roles) = setup();
-    let zero_grads = |net: &Net| {
+    let (model, _, roles) = setup();
+    let zero_grads = |model: &Model| {
         let mut grads = GradientsParams::new();
-        grads.register(net.conv.weight.id, net.conv.weight.val().inner().zeros_like());
-        grads.register(net.norm.gamma.id, net.norm.gamma.val().inner().zeros_like());
-        grads.register(net.head.weight.id, net.head.weight.val().inner().zeros_like());
+        grads.register(model.conv.weight.id, model.conv.weight.val().inner().zeros_like());
+        grads.register(model.norm.gamma.id, model.norm.gamma.val().inner().zeros_like());
+        grads.register(model.head.weight.id, model.head.weight.val().inner().zeros_like());
         grads
     };
     for (target, [conv, gain, head]) in [
@@ -362,7 +364,7 @@ fn decay_spares_gains_and_biases_unless_asked() {
         for kind in [DecayKind::L2, DecayKind::Decoupled] {
             let decay = WeightDecay { rate: 0.5, kind, target };
             let config = FixNormConfig::decayed(BaseUpdate::sgd(0.0), decay);
-            let (before, mut optimizer) = config.init(net.valid().train(), &roles).unwrap();
+            let (before, mut optimizer) = config.init(model.valid().train(), &roles).unwrap();
             let after = optimizer.step(0.1, before.clone(), zero_grads(&before));
             let shrunk = |a: f64, b: f64| {
                 assert!((b / a - 1.0).abs() < 1e-6 || (b / a - 0.95).abs() < 1e-6, "{a} to {b}");
@@ -377,17 +379,17 @@ fn decay_spares_gains_and_biases_unless_asked() {
 
 #[test]
 fn setup_errors_come_before_the_first_step() {
-    let (net, _, roles) = setup();
+    let (model, _, roles) = setup();
     let config =
         |alpha| FixNormConfig::new(BaseUpdate::sgd(0.9)).with_head(UpdateRule::row_rms(alpha));
     for alpha in [0.0, -1.0, f64::NAN, f64::INFINITY] {
-        let error = config(alpha).init(net.clone(), &roles).err().unwrap();
+        let error = config(alpha).init(model.clone(), &roles).err().unwrap();
         assert!(matches!(error, SetupError::OutOfRange { name: "head.alpha", .. }), "{error}");
     }
-    let error = FixNormConfig::new(BaseUpdate::sgd(1.0)).init(net.clone(), &roles).err().unwrap();
+    let error = FixNormConfig::new(BaseUpdate::sgd(1.0)).init(model.clone(), &roles).err().unwrap();
     assert!(matches!(error, SetupError::OutOfRange { name: "optimizer.momentum", .. }), "{error}");
 
-    let mut dead = net.clone();
+    let mut dead = model.clone();
     dead.conv.weight =
         dead.conv.weight.map(|w| Tensor::from_inner(w.inner().zeros_like()).require_grad());
     let error = config(1.0).init(dead, &roles).err().unwrap();
@@ -395,12 +397,12 @@ fn setup_errors_come_before_the_first_step() {
 
     let mut headless = roles.clone();
     headless.set("head.weight", Role::Free).unwrap();
-    let error = config(1.0).init(net.clone(), &headless).err().unwrap();
+    let error = config(1.0).init(model.clone(), &headless).err().unwrap();
     assert!(matches!(error, SetupError::HeadNotFound { .. }), "{error}");
-    config(1.0).with_head(UpdateRule::free()).init(net.clone(), &headless).unwrap();
+    config(1.0).with_head(UpdateRule::free()).init(model.clone(), &headless).unwrap();
 
     let mut foreign = roles;
     foreign.params.pop();
-    let error = config(1.0).init(net, &foreign).err().unwrap();
+    let error = config(1.0).init(model, &foreign).err().unwrap();
     assert!(matches!(error, SetupError::RolesMismatch(_)), "{error}");
 }

@@ -28,7 +28,7 @@ pub(super) struct Base {
     pub(super) lookahead: bool,
 }
 
-/// What is divided by the root of the mean squared gradient: `Scaling` without its values.
+/// The term that is divided by the root of the mean squared gradient: `Scaling` without its values.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Divisor {
     None,
@@ -192,7 +192,7 @@ fn coefficients(
     let mut b = 0.0f32 - scalars.length;
     if comptime!(rules.rule == StepRule::Angular) {
         let tangent = dd - wd * wd / ww;
-        // What is left of a direction along the weight is rounding, of which `f32` has more.
+        // For a direction along the weight the difference is rounding, of which `f32` has more.
         let turn = (0.0f32 - a) * scalars.length * (ww / tangent).sqrt();
         b = select(ww == 0.0f32 || tangent <= 1e-6f32 * dd, 0.0f32, turn);
         a -= select(ww == 0.0f32, 0.0f32, b * wd / ww);

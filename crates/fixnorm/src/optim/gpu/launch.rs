@@ -61,7 +61,7 @@ struct Launch {
     first: CubeTensor,
     second: Option<CubeTensor>,
     radius: Option<CubeTensor>,
-    /// Groups that are told apart.
+    /// Number of groups with a norm each.
     groups: usize,
     spec: StepSpec,
 }
@@ -211,7 +211,7 @@ impl Launch {
     }
 }
 
-/// What comes after `tensor`, and the argument that a kernel writes it to: the same buffer, which is the argument at
+/// The next value of `tensor`, and the argument that a kernel writes it to: the same buffer, which is the argument at
 /// `position`, if nobody else holds it.
 fn next(tensor: &CubeTensor, position: usize) -> (CubeTensor, BufferArg) {
     if tensor.can_mut() {
