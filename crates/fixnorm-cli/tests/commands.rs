@@ -169,7 +169,7 @@ fn dry_run_shows_plan_and_roles_and_writes_nothing() {
     let params = shown["plan"]["derived"]["params"].as_u64().unwrap();
     assert_eq!(estimate["bytes"], 4 * params * 7);
     let text = run(dir, &arguments).stdout;
-    assert!(text.contains("set by hand") && text.contains("steps_per_epoch = 20"), "{text}");
+    assert!(text.contains("set by the user") && text.contains("steps_per_epoch = 20"), "{text}");
     assert_eq!(fs::read_dir(dir).unwrap().count(), 1);
 }
 

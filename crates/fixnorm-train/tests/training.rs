@@ -144,7 +144,7 @@ impl Setting {
         roles
     }
 
-    /// The same set by hand, which spares a minute of probing a large model.
+    /// The same roles given by the test, which spares a minute of probing a large model.
     fn given_roles(&self, model: &Classifier) -> Roles {
         let roles =
             [("*", Role::Free), ("*.conv.weight", Role::ScaleInvariant), ("fc.weight", Role::Head)];
