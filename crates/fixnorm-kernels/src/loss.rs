@@ -19,7 +19,7 @@ use rayon::prelude::*;
 
 use crate::activation::exp;
 use crate::isa::{Isa, vectorized};
-use crate::memory::{Split, unfilled};
+use crate::memory::{Buffer, Split};
 
 /// Partial results of a row, so that its loops become vector instructions.
 const LANES: usize = 16;
@@ -46,16 +46,16 @@ pub fn cross_entropy(
     if let Some(row) = labels.iter().position(|&label| label as usize >= classes) {
         panic!("label {} of row {row} is not one of {classes} classes", labels[row]);
     }
-    let mut dlogits = unfilled(logits.len());
+    let mut dlogits = Buffer::new(logits.len());
     let split = Split::new(n);
-    let parts = dlogits
-        .par_chunks_mut(split.per * classes)
-        .zip(logits.par_chunks(split.per * classes))
-        .zip(labels.par_chunks(split.per));
+    let outputs = dlogits.parts(split.per * classes, n.div_ceil(split.per)).into_par_iter();
+    let parts =
+        outputs.zip(logits.par_chunks(split.per * classes)).zip(labels.par_chunks(split.per));
     // Inlined by force: a function of its own would be compiled without the instruction set.
-    let losses = parts.map(|((dlogits, logits), labels)| {
+    let losses = parts.map(|((mut dlogits, logits), labels)| {
         vectorized!(isa, {
             let mut loss = 0.0;
+            let dlogits = dlogits.next(logits.len());
             let rows = logits.chunks_exact(classes).zip(dlogits.chunks_exact_mut(classes));
             for ((x, dx), &label) in rows.zip(labels) {
                 loss += row(x, label as usize, smoothing, n, dx);
@@ -64,7 +64,7 @@ pub fn cross_entropy(
         })
     });
     let losses: Vec<f64> = losses.collect();
-    (losses.iter().sum::<f64>() / n as f64, dlogits)
+    (losses.iter().sum::<f64>() / n as f64, dlogits.into_vec())
 }
 
 /// The loss of one row, and its part of the gradient of the mean over `n`.

@@ -1,18 +1,126 @@
 //! Buffers that kernels fill, and how work is split so that results do not depend on threads.
 
-use crate::real::Real;
+use std::mem::{self, MaybeUninit};
+use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// A buffer of `len` numbers for a kernel that writes all of them: zeroing first would cost a pass
-/// over memory.
-pub(crate) fn unfilled<T: Real>(len: usize) -> Vec<T> {
-    let mut buffer = Vec::with_capacity(len);
-    // SAFETY: the capacity was just reserved, every bit pattern is a valid number, and each caller
-    // writes every element before anything reads it.
-    #[allow(clippy::uninit_vec)]
-    unsafe {
-        buffer.set_len(len);
+use crate::real::Real;
+use crate::scratch::line_start;
+
+/// The memory of a result, which tasks write in parallel.
+///
+/// Each task gets an [`Output`], which sets a piece to zero just before the task writes it, while the piece is in the
+/// task's cache. Zeroing the whole result first would cost a pass over memory.
+pub(crate) struct Buffer<T> {
+    slots: Box<[MaybeUninit<T>]>,
+    /// Elements of outputs that have ended, so that all of theirs are initialized.
+    written: AtomicUsize,
+}
+
+impl<T: Real> Buffer<T> {
+    pub(crate) fn new(len: usize) -> Self {
+        Self { slots: Box::new_uninit_slice(len), written: AtomicUsize::new(0) }
     }
-    buffer
+
+    /// The first element that starts a cache line.
+    pub(crate) fn line_start(&self) -> usize {
+        line_start(&self.slots)
+    }
+
+    /// The buffer in `count` outputs of `len` elements, the last one possibly shorter. All are empty if the buffer is.
+    ///
+    /// # Panics
+    /// If they do not cover the buffer.
+    pub(crate) fn parts(&mut self, len: usize, count: usize) -> Vec<Output<'_, T>> {
+        let whole = self.slots.len();
+        assert!(len.checked_mul(count).is_none_or(|all| all >= whole), "{count} parts of {len}");
+        self.parts_from(0, len, count)
+    }
+
+    /// `count` outputs of `len` elements from `start` on. What is before and behind them is set to zero.
+    pub(crate) fn parts_from(
+        &mut self,
+        start: usize,
+        len: usize,
+        count: usize,
+    ) -> Vec<Output<'_, T>> {
+        *self.written.get_mut() = 0;
+        let mut whole = Output { rest: &mut self.slots, len: 0, written: &self.written };
+        whole.len = whole.rest.len();
+        drop(whole.split(start));
+        (0..count).map(|_| whole.split(len.min(whole.rest.len()))).collect()
+    }
+
+    /// The result.
+    ///
+    /// # Panics
+    /// If an output of it has not ended.
+    pub(crate) fn into_vec(self) -> Vec<T> {
+        assert_eq!(self.written.into_inner(), self.slots.len(), "a result is written whole");
+        // SAFETY: the outputs since the last split share no element, and each has initialized all of its own
+        // before it added their number. All of the buffer's elements are counted.
+        unsafe { self.slots.assume_init() }.into_vec()
+    }
+}
+
+/// The part of a result that one task writes, piece by piece from its start. What the task leaves out is zero.
+pub(crate) struct Output<'a, T: Real> {
+    rest: &'a mut [MaybeUninit<T>],
+    /// All of its elements, those of pieces given out included.
+    len: usize,
+    written: &'a AtomicUsize,
+}
+
+impl<'a, T: Real> Output<'a, T> {
+    /// Number of elements that are left.
+    pub(crate) fn len(&self) -> usize {
+        self.rest.len()
+    }
+
+    /// The next `len` elements, all zero.
+    #[inline(always)]
+    pub(crate) fn next(&mut self, len: usize) -> &'a mut [T] {
+        zeroed(self.take(len))
+    }
+
+    #[inline(always)]
+    fn take(&mut self, len: usize) -> &'a mut [MaybeUninit<T>] {
+        // Before the rest is taken apart: after a panic all of it must still be there, to be set to zero.
+        assert!(len <= self.rest.len(), "{len} elements of {} that are left", self.rest.len());
+        let (next, rest) = mem::take(&mut self.rest).split_at_mut(len);
+        self.rest = rest;
+        next
+    }
+
+    /// The next `len` elements as an output of their own.
+    fn split(&mut self, len: usize) -> Self {
+        let rest = self.take(len);
+        self.len -= len;
+        Self { rest, len, written: self.written }
+    }
+}
+
+impl<T: Real> Drop for Output<'_, T> {
+    fn drop(&mut self) {
+        zeroed(mem::take(&mut self.rest));
+        self.written.fetch_add(self.len, Ordering::Relaxed);
+    }
+}
+
+#[inline(always)]
+fn zeroed<T: Real>(slots: &mut [MaybeUninit<T>]) -> &mut [T] {
+    for slot in &mut *slots {
+        slot.write(T::default());
+    }
+    // SAFETY: every slot was just written.
+    unsafe { slots.assume_init_mut() }
+}
+
+/// `count` pieces of `len`, the last one possibly shorter; empty ones if there is nothing to split.
+pub(crate) fn parts_of<T>(whole: &mut [T], len: usize, count: usize) -> Vec<&mut [T]> {
+    match len {
+        0 => (0..count).map(|_| Default::default()).collect(),
+        len => whole.chunks_mut(len).collect(),
+    }
 }
 
 /// `units` of work in `count` parts of `per` units, the last one possibly smaller. It follows from

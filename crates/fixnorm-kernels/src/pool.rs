@@ -25,7 +25,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use crate::isa::{Isa, vectorized};
-use crate::memory::unfilled;
+use crate::memory::{Buffer, Output};
 use crate::real::Real;
 use crate::rows::copy;
 use crate::scratch::Scratch;
@@ -154,11 +154,12 @@ pub fn global_average<T: Real>(isa: Isa, [n, h, w, c]: [usize; 4], x: &[T]) -> V
 pub fn global_average_backward<T: Real>(isa: Isa, [n, h, w, c]: [usize; 4], dy: &[f32]) -> Vec<T> {
     assert!(n > 0 && h > 0 && w > 0 && c > 0);
     assert_eq!(dy.len(), n * c, "gradient");
-    let mut dx = unfilled(n * h * w * c);
-    dx.par_chunks_mut(h * w * c).zip(dy.par_chunks(c)).for_each(|(dx, dy)| {
-        vectorized!(isa, share(dy, (h * w) as f32, dx));
+    let mut dx = Buffer::new(n * h * w * c);
+    let images = dx.parts(h * w * c, n).into_par_iter().zip(dy.par_chunks(c));
+    images.for_each(|(mut dx, dy)| {
+        vectorized!(isa, share(dy, (h * w) as f32, dx.next(h * w * c)));
     });
-    dx
+    dx.into_vec()
 }
 
 /// The maximum of each window. Padding is never chosen; NaN stays NaN.
@@ -169,12 +170,12 @@ pub fn global_average_backward<T: Real>(isa: Isa, [n, h, w, c]: [usize; 4], dy: 
 /// # Panics
 /// If the length does not fit `shape`, or `shape` is no pooling.
 pub fn max_pool<T: Real>(isa: Isa, shape: &PoolShape, x: &[T]) -> Vec<T> {
-    for_each_picture(
+    for_each_image(
         isa,
         shape,
         x,
         #[inline(always)]
-        |x, y| max_picture(shape, x, y),
+        |x, y| max_image(shape, x, y),
     )
 }
 
@@ -190,12 +191,13 @@ pub fn max_pool_backward<T: Real>(isa: Isa, shape: &PoolShape, x: &[T], dy: &[T]
     shape.check();
     assert_eq!(x.len(), shape.input_len(), "input");
     assert_eq!(dy.len(), shape.output_len(), "gradient");
-    let mut dx = unfilled(x.len());
-    let pictures = x.par_chunks(x.len() / shape.n).zip(dy.par_chunks(dy.len() / shape.n));
-    dx.par_chunks_mut(x.len() / shape.n).zip(pictures).for_each(|(dx, (x, dy))| {
-        vectorized!(isa, max_picture_backward(shape, x, dy, dx));
+    let mut dx = Buffer::new(x.len());
+    let images = x.par_chunks(x.len() / shape.n).zip(dy.par_chunks(dy.len() / shape.n));
+    let outputs = dx.parts(x.len() / shape.n, shape.n);
+    outputs.into_par_iter().zip(images).for_each(|(mut dx, (x, dy))| {
+        vectorized!(isa, max_image_backward(shape, x, dy, &mut dx));
     });
-    dx
+    dx.into_vec()
 }
 
 /// The mean of each window; `count_include_pad` says that padding counts as zeros, PyTorch's default.
@@ -211,12 +213,12 @@ pub fn average_pool<T: Real>(
     x: &[T],
     count_include_pad: bool,
 ) -> Vec<T> {
-    for_each_picture(
+    for_each_image(
         isa,
         shape,
         x,
         #[inline(always)]
-        |x, y| average_picture(shape, x, count_include_pad, y),
+        |x, y| average_image(shape, x, count_include_pad, y),
     )
 }
 
@@ -235,29 +237,29 @@ pub fn average_pool_backward<T: Real>(
 ) -> Vec<T> {
     shape.check();
     assert_eq!(dy.len(), shape.output_len(), "gradient");
-    let mut dx = unfilled(shape.input_len());
-    let pictures = dy.par_chunks(dy.len() / shape.n);
-    dx.par_chunks_mut(shape.input_len() / shape.n).zip(pictures).for_each(|(dx, dy)| {
-        vectorized!(isa, average_picture_backward(shape, dy, count_include_pad, dx));
+    let mut dx = Buffer::new(shape.input_len());
+    let images = dy.par_chunks(dy.len() / shape.n);
+    let outputs = dx.parts(shape.input_len() / shape.n, shape.n);
+    outputs.into_par_iter().zip(images).for_each(|(mut dx, dy)| {
+        vectorized!(isa, average_image_backward(shape, dy, count_include_pad, &mut dx));
     });
-    dx
+    dx.into_vec()
 }
 
 /// `pool(x, y)` for each picture; it writes all of `y`.
-fn for_each_picture<T: Real>(
+fn for_each_image<T: Real>(
     isa: Isa,
     s: &PoolShape,
     x: &[T],
-    pool: impl Fn(&[T], &mut [T]) + Sync,
+    pool: impl Fn(&[T], &mut Output<'_, T>) + Sync,
 ) -> Vec<T> {
     s.check();
     assert_eq!(x.len(), s.input_len(), "input");
-    let mut y = unfilled(s.output_len());
-    let pictures = x.par_chunks(x.len() / s.n);
-    y.par_chunks_mut(s.output_len() / s.n)
-        .zip(pictures)
-        .for_each(|(y, x)| vectorized!(isa, pool(x, y)));
-    y
+    let mut y = Buffer::new(s.output_len());
+    let images = x.par_chunks(x.len() / s.n);
+    let outputs = y.parts(s.output_len() / s.n, s.n);
+    outputs.into_par_iter().zip(images).for_each(|(mut y, x)| vectorized!(isa, pool(x, &mut y)));
+    y.into_vec()
 }
 
 /// The mean of one picture. Each row has a sum of its own, so that a large picture's mean is no less
@@ -311,10 +313,10 @@ macro_rules! for_each_block {
 }
 
 #[inline(always)]
-fn max_picture<T: Real>(s: &PoolShape, x: &[T], y: &mut [T]) {
-    let mut y = y.chunks_exact_mut(s.c);
+fn max_image<T: Real>(s: &PoolShape, x: &[T], y: &mut Output<'_, T>) {
+    let w_out = s.w_out();
     for oy in 0..s.h_out() {
-        for (ox, y) in (0..s.w_out()).zip(&mut y) {
+        for (ox, y) in y.next(w_out * s.c).chunks_exact_mut(s.c).enumerate() {
             for_each_block!(s.c, |first, lanes| {
                 let (most, _) = choose(s, x, [oy, ox], first, lanes);
                 let y = &mut y[first..][..lanes];
@@ -358,13 +360,12 @@ fn choose<T: Real>(
 /// Each pixel gathers from the windows that chose it: unlike windows that scatter, it writes once, and sums
 /// in registers.
 #[inline(always)]
-fn max_picture_backward<T: Real>(s: &PoolShape, x: &[T], dy: &[T], dx: &mut [T]) {
+fn max_image_backward<T: Real>(s: &PoolShape, x: &[T], dy: &[T], dx: &mut Output<'_, T>) {
     let (h_out, w_out) = (s.h_out(), s.w_out());
     // The choices of the rows of windows that a row of pixels lies in; row `oy` lies at `oy % live`.
     let live = s.kernel.div_ceil(s.stride);
     let mut chosen = vec![0; live * w_out * s.c];
     let mut next = 0;
-    let mut dx = dx.chunks_exact_mut(s.c);
     for iy in 0..s.h {
         let rows = s.windows(iy, h_out);
         for oy in next..rows.end {
@@ -377,7 +378,7 @@ fn max_picture_backward<T: Real>(s: &PoolShape, x: &[T], dy: &[T], dx: &mut [T])
             }
         }
         next = rows.end;
-        for (ix, dx) in (0..s.w).zip(&mut dx) {
+        for (ix, dx) in dx.next(s.w * s.c).chunks_exact_mut(s.c).enumerate() {
             let columns = s.windows(ix, w_out);
             for_each_block!(s.c, |first, lanes| {
                 let mut sum = [0.0; LANES];
@@ -403,11 +404,11 @@ fn max_picture_backward<T: Real>(s: &PoolShape, x: &[T], dy: &[T], dx: &mut [T])
 }
 
 #[inline(always)]
-fn average_picture<T: Real>(s: &PoolShape, x: &[T], include_pad: bool, y: &mut [T]) {
-    let mut y = y.chunks_exact_mut(s.c);
+fn average_image<T: Real>(s: &PoolShape, x: &[T], include_pad: bool, y: &mut Output<'_, T>) {
+    let w_out = s.w_out();
     for oy in 0..s.h_out() {
         let rows = s.window(oy, s.h);
-        for (ox, y) in (0..s.w_out()).zip(&mut y) {
+        for (ox, y) in y.next(w_out * s.c).chunks_exact_mut(s.c).enumerate() {
             let columns = s.window(ox, s.w);
             let count = s.count([oy, ox], include_pad);
             for_each_block!(s.c, |first, lanes| {
@@ -431,12 +432,16 @@ fn average_picture<T: Real>(s: &PoolShape, x: &[T], include_pad: bool, y: &mut [
 
 /// Each pixel gathers from its windows.
 #[inline(always)]
-fn average_picture_backward<T: Real>(s: &PoolShape, dy: &[T], include_pad: bool, dx: &mut [T]) {
+fn average_image_backward<T: Real>(
+    s: &PoolShape,
+    dy: &[T],
+    include_pad: bool,
+    dx: &mut Output<'_, T>,
+) {
     let (h_out, w_out) = (s.h_out(), s.w_out());
-    let mut dx = dx.chunks_exact_mut(s.c);
     for iy in 0..s.h {
         let rows = s.windows(iy, h_out);
-        for (ix, dx) in (0..s.w).zip(&mut dx) {
+        for (ix, dx) in dx.next(s.w * s.c).chunks_exact_mut(s.c).enumerate() {
             let columns = s.windows(ix, w_out);
             for_each_block!(s.c, |first, lanes| {
                 let mut sum = [0.0; LANES];

@@ -4,31 +4,60 @@ use std::any::TypeId;
 
 pub use half::bf16;
 
-use crate::gemm::Product;
+use crate::isa::{Isa, Level};
+pub(crate) use sealed::Format;
 
-/// A stored number.
+mod sealed {
+    use super::bf16;
+
+    /// Number formats.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Format {
+        F32,
+        Bf16,
+    }
+
+    /// Keeps [`Real`](super::Real) to the types whose format the kernels know: they read memory by it.
+    pub trait Sealed: 'static {
+        const FORMAT: Format;
+    }
+
+    impl Sealed for f32 {
+        const FORMAT: Format = Format::F32;
+    }
+
+    impl Sealed for bf16 {
+        const FORMAT: Format = Format::Bf16;
+    }
+}
+
+/// A stored number: `f32` or [`bf16`], and no other type.
 pub trait Real:
-    Product + Copy + Default + Send + Sync + PartialEq + std::fmt::Debug + 'static
+    sealed::Sealed + Copy + Default + Send + Sync + PartialEq + std::fmt::Debug + 'static
 {
     /// Bytes of one.
     const BYTES: usize = size_of::<Self>();
 
-    /// Its value.
+    /// Returns the value.
     fn to_f32(self) -> f32;
 
-    /// The nearest stored number, ties to even; NaN stays NaN.
+    /// Returns the nearest stored number, ties to even; NaN stays NaN.
     fn from_f32(value: f32) -> Self;
 
-    /// `x` itself where it is of this format.
+    /// Returns whether products of operands in this format are faster than those of `f32`.
+    fn products_pay(isa: Isa) -> bool {
+        Self::FORMAT == Format::Bf16 && isa.level() >= Level::Avx512Bf16
+    }
+
+    /// Returns `x` itself if it is of this format.
     #[inline(always)]
     fn same<T: Real>(x: &[T]) -> Option<&[Self]> {
         (TypeId::of::<T>() == TypeId::of::<Self>()).then(|| {
-            // SAFETY: the types are the same one.
+            // SAFETY: both types are the same one.
             unsafe { std::slice::from_raw_parts(x.as_ptr().cast(), x.len()) }
         })
     }
 }
-
 impl Real for f32 {
     #[inline(always)]
     fn to_f32(self) -> f32 {

@@ -9,7 +9,7 @@ use crate::activation::Activation;
 use crate::conv::ConvShape;
 use crate::isa::{Isa, vectorized};
 use crate::lanes::{self, fma, for_each_block, load, map};
-use crate::memory::{Split, unfilled};
+use crate::memory::{Buffer, Output, Split};
 use crate::norm::{Affine, GradSums};
 use crate::real::Real;
 use crate::scratch::Scratch;
@@ -133,19 +133,26 @@ fn normalize<T: Real, const W: usize>(y: &[T], affine: &Affine, at: usize, j: us
 pub(super) fn forward<T: Real>(isa: Isa, end: &End<'_, T>) -> Vec<T> {
     let (rows, c) = (end.rows(), end.row_len());
     let split = Split::new(end.shape.n);
-    let mut out = unfilled(end.y.len());
-    out.par_chunks_mut(split.per * rows * c).enumerate().for_each(|(part, out)| {
-        vectorized!(isa, {
-            for (i, out) in out.chunks_exact_mut(c).enumerate() {
-                let (image, row) = (part * split.per + i / rows, i % rows);
-                for_each_block!(c, j, W => {
-                    let pre = end.before_activation::<W>(image, row, j);
-                    lanes::store(end.affine.activation.values(pre), &mut out[j..]);
-                });
-            }
-        });
+    let mut out = Buffer::new(end.y.len());
+    let outputs = out.parts(split.per * rows * c, end.shape.n.div_ceil(split.per));
+    outputs.into_par_iter().enumerate().for_each(|(part, mut out)| {
+        vectorized!(isa, forward_part(end, part * split.per, &mut out));
     });
-    out
+    out.into_vec()
+}
+
+#[inline(always)]
+fn forward_part<T: Real>(end: &End<'_, T>, first_image: usize, out: &mut Output<'_, T>) {
+    let (w, c) = (end.shape.w_out, end.row_len());
+    for line in 0..out.len() / (w * c) {
+        let (image, line) = (first_image + line / end.shape.h_out, line % end.shape.h_out);
+        for (x, out) in out.next(w * c).chunks_exact_mut(c).enumerate() {
+            for_each_block!(c, j, W => {
+                let pre = end.before_activation::<W>(image, line * w + x, j);
+                lanes::store(end.affine.activation.values(pre), &mut out[j..]);
+            });
+        }
+    }
 }
 
 /// The gradients at the block's end. `wants_dx` says whether the input's gradient is needed.
@@ -161,22 +168,28 @@ pub(super) fn backward<'a, T: Real>(
     let part_len = split.per * rows * c;
     // Without an activation the result's gradient is that of what is before it.
     let same = end.affine.activation == Activation::Identity;
-    let mut dpre: Cow<'a, [T]> =
-        if same { Cow::Borrowed(dout) } else { Cow::Owned(unfilled(dout.len())) };
-    if let Cow::Owned(dpre) = &mut dpre {
-        dpre.par_chunks_mut(part_len).enumerate().for_each(|(part, dpre)| {
-            vectorized!(isa, mask_part(end, part * split.per, &dout[part * part_len..], dpre));
+    let dpre: Cow<'a, [T]> = if same {
+        Cow::Borrowed(dout)
+    } else {
+        let mut dpre = Buffer::new(dout.len());
+        let outputs = dpre.parts(part_len, end.shape.n.div_ceil(split.per)).into_par_iter();
+        outputs.zip(dout.par_chunks(part_len)).enumerate().for_each(|(part, (mut dpre, dout))| {
+            vectorized!(isa, mask_part(end, part * split.per, dout, &mut dpre));
         });
-    }
+        Cow::Owned(dpre.into_vec())
+    };
     let dnorm = end.survival.map(|survival| {
-        let mut dnorm = unfilled(dpre.len());
-        let images = dnorm.par_chunks_mut(rows * c).zip(dpre.par_chunks(rows * c));
-        images.zip(survival).for_each(|((dnorm, dpre), factor)| {
-            for (dnorm, dpre) in dnorm.iter_mut().zip(dpre) {
-                *dnorm = T::from_f32(dpre.to_f32() * factor);
+        let mut dnorm = Buffer::new(dpre.len());
+        let outputs = dnorm.parts(rows * c, end.shape.n).into_par_iter();
+        let images = outputs.zip(dpre.par_chunks(rows * c)).zip(survival);
+        images.for_each(|((mut dnorm, dpre), factor)| {
+            for dpre in dpre.chunks_exact(end.shape.w_out * c) {
+                for (dnorm, dpre) in dnorm.next(dpre.len()).iter_mut().zip(dpre) {
+                    *dnorm = T::from_f32(dpre.to_f32() * factor);
+                }
             }
         });
-        dnorm
+        dnorm.into_vec()
     });
     let sums = |g: &[T], y: &[T], affine: &Affine| {
         let parts = g.par_chunks(part_len).zip(y.par_chunks(part_len));
@@ -205,14 +218,18 @@ pub(super) fn backward<'a, T: Real>(
 }
 
 #[inline(always)]
-fn mask_part<T: Real>(end: &End<'_, T>, first_image: usize, dout: &[T], dpre: &mut [T]) {
-    let (rows, c) = (end.rows(), end.row_len());
-    for (i, (dpre, dout)) in dpre.chunks_exact_mut(c).zip(dout.chunks_exact(c)).enumerate() {
-        for_each_block!(c, j, W => {
-            let pre = end.before_activation::<W>(first_image + i / rows, i % rows, j);
-            let (dout, slope) = (load::<T, W>(&dout[j..]), end.affine.activation.slopes(pre));
-            lanes::store::<T, W>(map!(|i| dout[i] * slope[i]), &mut dpre[j..]);
-        });
+fn mask_part<T: Real>(end: &End<'_, T>, first_image: usize, dout: &[T], dpre: &mut Output<'_, T>) {
+    let (w, c) = (end.shape.w_out, end.row_len());
+    for (line, dout) in dout.chunks_exact(w * c).enumerate() {
+        let (image, line) = (first_image + line / end.shape.h_out, line % end.shape.h_out);
+        let dpre = dpre.next(w * c).chunks_exact_mut(c);
+        for (x, (dpre, dout)) in dpre.zip(dout.chunks_exact(c)).enumerate() {
+            for_each_block!(c, j, W => {
+                let pre = end.before_activation::<W>(image, line * w + x, j);
+                let (dout, slope) = (load::<T, W>(&dout[j..]), end.affine.activation.slopes(pre));
+                lanes::store::<T, W>(map!(|i| dout[i] * slope[i]), &mut dpre[j..]);
+            });
+        }
     }
 }
 

@@ -15,16 +15,18 @@
 
 use std::ops::Range;
 
-use super::dense::Backward;
+use super::backward::{Backward, InputGrad};
+use super::shape::ConvShape;
+use super::weight_sums::WeightSums;
 use super::window::Grid;
-use super::{ConvShape, Input};
 use crate::gemm::{
-    COLUMNS, PackedB, ROWS, Rows, RowsMut, add_outer, add_product, multiply, padded,
+    COLUMNS, PackedB, ROWS, Rows, RowsMut, add_outer, add_product, k_align, multiply, padded,
 };
 use crate::isa::Isa;
+use crate::memory::Output;
 use crate::norm::{GradSums, MomentSums};
 use crate::real::Real;
-use crate::rows::{activate, clear, gradient, moments, store};
+use crate::rows::{Input, activate, clear, gradient, moments, store};
 use crate::scratch::Scratch;
 
 /// What a block's sums may take of the cache.
@@ -59,7 +61,7 @@ impl Border {
     /// Numbers of a picture and of what is read beyond its end.
     fn len<P: Real>(&self, stride: usize) -> usize {
         let pixels = self.pitch() * (self.h + self.kernel - 1) + ROWS;
-        pixels * stride + padded(self.kernel * stride, COLUMNS.max(P::K_ALIGN))
+        pixels * stride + padded(self.kernel * stride, COLUMNS.max(k_align::<P>()))
     }
 
     /// Lines of a block of sums with rows of `c_stride`.
@@ -155,7 +157,7 @@ impl<P: Real> Bordered<P> {
         s: &ConvShape,
         x: Input<'_, T>,
         images: Range<usize>,
-        y: &mut [T],
+        y: &mut Output<'_, T>,
         want_moments: bool,
     ) -> MomentSums {
         let border = self.border;
@@ -167,10 +169,9 @@ impl<P: Real> Bordered<P> {
         let mut square = Scratch::<f32>::new(c_stride);
         let mut sums = MomentSums::new(s.c_out);
         let mut counted = 0;
-        for (image, y) in images.zip(y.chunks_exact_mut(s.h * s.w * s.c_out)) {
+        for image in images {
             self.read(s, x, image, &mut xa);
-            let blocks = (0..s.h).step_by(block).zip(y.chunks_mut(block * s.w * s.c_out));
-            for (first, y) in blocks {
+            for first in (0..s.h).step_by(block) {
                 let lines = first..s.h.min(first + block);
                 let m = lines.len() * s.w;
                 border.multiply(isa, &xa, s.c_in, lines, &self.packed, &mut c, c_stride);
@@ -179,7 +180,7 @@ impl<P: Real> Bordered<P> {
                     sums.add(0, counted, m, &mean[..s.c_out], &square[..s.c_out]);
                     counted += m;
                 }
-                store(&c, c_stride, s.c_out, y);
+                store(&c, c_stride, s.c_out, y.next(m * s.c_out));
             }
         }
         sums.set_count(counted);
@@ -205,13 +206,14 @@ impl<P: Real> Bordered<P> {
     #[inline(always)]
     pub(super) fn backward_part<T: Real>(
         &self,
-        task: &Backward<'_, T, P>,
+        pass: Backward<'_, T>,
+        weights: &WeightSums,
         images: Range<usize>,
-        dx: &mut [T],
+        dx: &mut Output<'_, T>,
         dgate: &mut [f32],
     ) -> (GradSums, Vec<f32>) {
-        let (way, border, weights) = (task.way, self.border, task.weights);
-        let s = way.s;
+        let border = self.border;
+        let s = pass.s;
         let (pitch, half) = (border.pitch(), border.kernel / 2);
         let (y_stride, c_stride) = (padded(s.c_out, ROWS), padded(s.c_in, COLUMNS));
         let block = border.block(c_stride);
@@ -222,15 +224,15 @@ impl<P: Real> Bordered<P> {
         let mut dweight = vec![0.0; weights.len()];
         let line = s.w * s.c_out;
         for (i, image) in images.enumerate() {
-            self.read(s, way.x, image, &mut xa);
+            self.read(s, pass.x, image, &mut xa);
             border.fill(
                 y_stride,
                 &mut dya,
                 #[inline(always)]
                 |y, out| {
                     let range = (image * s.h + y) * line..(image * s.h + y + 1) * line;
-                    let norm = way.dy.norm.map(|(values, norm)| (&values[range.clone()], norm));
-                    gradient(&way.dy.g[range], norm, s.c_out, out, y_stride);
+                    let norm = pass.dy.norm.map(|(values, norm)| (&values[range.clone()], norm));
+                    gradient(&pass.dy.g[range], norm, s.c_out, out, y_stride);
                 },
             );
             // From the first pixel to the last one, line ends included: there dy is zero.
@@ -240,23 +242,22 @@ impl<P: Real> Bordered<P> {
                 let windows = Rows { data: &xa[ty * pitch * s.c_in..], stride: s.c_in };
                 let dw =
                     RowsMut { data: &mut dweight[ty * weights.line..], stride: weights.stride };
-                add_outer(way.isa, [m, s.c_out, s.kernel * s.c_in], own, windows, dw);
+                add_outer(pass.isa, [m, s.c_out, s.kernel * s.c_in], own, windows, dw);
             }
             if self.packed.is_empty() {
                 continue;
             }
-            let dx = &mut dx[i * s.h * s.w * s.c_in..][..s.h * s.w * s.c_in];
-            let dgate = match dgate.is_empty() {
-                true => &mut [][..],
-                false => &mut dgate[i * s.c_in..][..s.c_in],
-            };
+            let dgate =
+                if dgate.is_empty() { &mut [][..] } else { &mut dgate[i * s.c_in..][..s.c_in] };
             let grid = Grid { size: [s.h, s.w], first: [0; 2] };
             for first in (0..s.h).step_by(block) {
                 let lines = first..s.h.min(first + block);
                 let rows = lines.start * s.w..lines.end * s.w;
-                border.multiply(way.isa, &dya, y_stride, lines, &self.packed, &mut c, c_stride);
+                border.multiply(pass.isa, &dya, y_stride, lines, &self.packed, &mut c, c_stride);
                 let c = &c[..rows.len() * c_stride];
-                way.finish(grid, image, rows, c, dx, dgate, &mut sums);
+                let dx = dx.next(rows.len() * s.c_in);
+                let out = InputGrad { dx, first_pixel: rows.start, dgate, sums: &mut sums };
+                pass.finish(grid, image, rows, c, out);
             }
         }
         (sums, dweight)

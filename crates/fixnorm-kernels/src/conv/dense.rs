@@ -23,16 +23,17 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
+use super::backward::{Backward, ConvGrad, InputGrad, Wanted};
 use super::bordered::Bordered;
-use super::way_back::WayBack;
+use super::shape::ConvShape;
+use super::weight_sums::WeightSums;
 use super::window::{Grid, Window};
-use super::{ConvGrad, ConvShape, Input, Wanted};
-use crate::gemm::{COLUMNS, PackedB, ROWS, Rows, RowsMut, add_outer, multiply, padded};
+use crate::gemm::{COLUMNS, PackedB, ROWS, Rows, RowsMut, add_outer, k_align, multiply, padded};
 use crate::isa::{Isa, vectorized};
-use crate::memory::{Split, unfilled};
+use crate::memory::{Buffer, Output, Split, parts_of};
 use crate::norm::{GradSums, MomentSums, Moments};
 use crate::real::Real;
-use crate::rows::{activate, gradient, moments, store};
+use crate::rows::{Input, activate, gradient, moments, store};
 use crate::scratch::Scratch;
 
 /// What a block of rows may take of the second-level cache.
@@ -131,18 +132,20 @@ pub(super) fn forward<T: Real, P: Real>(
     let bordered = Bordered::<P>::forward(&s, weight);
     let taps = Taps::<P>::forward(&s, weight);
     let split = Split::new(s.n);
-    let mut y = unfilled(s.output_len());
-    let part_len = split.per * s.h_out * s.w_out * s.c_out;
-    let parts = y.par_chunks_mut(part_len).enumerate().map(|(part, y)| {
+    let mut y = Buffer::new(s.output_len());
+    let outputs = y.parts(split.per * s.h_out * s.w_out * s.c_out, s.n.div_ceil(split.per));
+    let parts = outputs.into_par_iter().enumerate().map(|(part, mut y)| {
         let first = part * split.per;
         let images = first..s.n.min(first + split.per);
         match &bordered {
-            Some(own) => vectorized!(isa, own.forward_part(isa, &s, x, images, y, want_moments)),
-            None => vectorized!(isa, forward_part(isa, &s, x, &taps, images, y, want_moments)),
+            Some(own) => {
+                vectorized!(isa, own.forward_part(isa, &s, x, images, &mut y, want_moments))
+            }
+            None => vectorized!(isa, forward_part(isa, &s, x, &taps, images, &mut y, want_moments)),
         }
     });
     let sums: Vec<MomentSums> = parts.collect();
-    (y, want_moments.then(|| MomentSums::join(sums)))
+    (y.into_vec(), want_moments.then(|| MomentSums::join(sums)))
 }
 
 #[inline(always)]
@@ -152,7 +155,7 @@ fn forward_part<T: Real, P: Real>(
     x: Input<'_, T>,
     taps: &Taps<P>,
     images: Range<usize>,
-    y: &mut [T],
+    y: &mut Output<'_, T>,
     want_moments: bool,
 ) -> MomentSums {
     let direct = s.is_direct();
@@ -171,13 +174,11 @@ fn forward_part<T: Real, P: Real>(
     let mut square = Scratch::<f32>::new(padded(s.c_out, COLUMNS));
     let mut sums = MomentSums::new(s.c_out);
     let mut counted = 0;
-    let mut y = y.chunks_mut(chunk * rows_out * s.c_out);
     for first in images.clone().step_by(chunk) {
         let last = images.end.min(first + chunk);
         read(s, x, first..last, &mut xa, x_stride);
-        let y = y.next().expect("a part has as many chunks as its pictures");
         let total = (last - first) * rows_out;
-        for (start, y) in (0..total).step_by(block).zip(y.chunks_mut(block * s.c_out)) {
+        for start in (0..total).step_by(block) {
             let m = block.min(total - start);
             for (group, packed) in taps.packed.iter().enumerate() {
                 let a = match direct {
@@ -198,7 +199,7 @@ fn forward_part<T: Real, P: Real>(
                 sums.add(0, counted, m, &mean[..s.c_out], &square[..s.c_out]);
                 counted += m;
             }
-            store(&c, c_stride, s.c_out, y);
+            store(&c, c_stride, s.c_out, y.next(m * s.c_out));
         }
     }
     sums.set_count(counted);
@@ -229,10 +230,10 @@ fn read<T: Real, P: Real>(
 }
 
 /// With operands of products in `P`.
-pub(super) fn backward<T: Real, P: Real>(way: WayBack<'_, T>, weight: &[f32]) -> ConvGrad<T> {
-    let WayBack { isa, wanted, .. } = way;
-    let s = flattened(way.s, way.x.gate.is_some());
-    let way = WayBack { s: &s, ..way };
+pub(super) fn backward<T: Real, P: Real>(pass: Backward<'_, T>, weight: &[f32]) -> ConvGrad<T> {
+    let Backward { isa, wanted, .. } = pass;
+    let s = flattened(pass.s, pass.x.gate.is_some());
+    let pass = Backward { s: &s, ..pass };
     let wants_dx = !matches!(wanted, Wanted::Nothing);
     let bordered = Bordered::<P>::backward(&s, weight, wants_dx);
     let classes = match wants_dx && bordered.is_none() {
@@ -243,101 +244,52 @@ pub(super) fn backward<T: Real, P: Real>(way: WayBack<'_, T>, weight: &[f32]) ->
     let split = Split::with_sums(s.n, sums.len(), s.input_len());
     let dx_image = if wants_dx { s.h * s.w * s.c_in } else { 0 };
     let gate_image = if matches!(wanted, Wanted::Gated) { s.c_in } else { 0 };
-    let mut dx = unfilled(s.n * dx_image);
+    let mut dx = Buffer::new(s.n * dx_image);
     let mut dgate = vec![0.0; s.n * gate_image];
-    let parts = s.n.div_ceil(split.per);
-    let dx_parts = parts_of(&mut dx, split.per * dx_image, parts);
-    let gate_parts = parts_of(&mut dgate, split.per * gate_image, parts);
-    let parts = dx_parts.into_par_iter().zip(gate_parts).enumerate().map(|(part, (dx, dgate))| {
+    let count = s.n.div_ceil(split.per);
+    let outputs = dx.parts(split.per * dx_image, count).into_par_iter();
+    let outputs = outputs.zip(parts_of(&mut dgate, split.per * gate_image, count));
+    let parts = outputs.enumerate().map(|(part, (mut dx, dgate))| {
         let first = part * split.per;
         let images = first..s.n.min(first + split.per);
-        let task = Backward { way, classes: &classes, weights: &sums };
+        let dx = &mut dx;
         match &bordered {
-            Some(own) => vectorized!(isa, own.backward_part(&task, images, dx, dgate)),
-            None => vectorized!(isa, task.part(images, dx, dgate)),
+            Some(own) => vectorized!(isa, own.backward_part(pass, &sums, images, dx, dgate)),
+            None => {
+                let dense = DenseBackward { pass, classes: &classes, weights: &sums };
+                vectorized!(isa, dense.part(images, dx, dgate))
+            }
         }
     });
     let (grad_sums, partial): (Vec<GradSums>, Vec<Vec<f32>>) = parts.unzip();
     let masked = matches!(wanted, Wanted::Masked);
     ConvGrad {
-        dx,
+        dx: dx.into_vec(),
         dweight: sums.join(&partial),
         sums: masked.then(|| GradSums::join(grad_sums)),
         dgate: matches!(wanted, Wanted::Gated).then_some(dgate),
     }
 }
 
-/// `count` pieces of `len`, the last one possibly shorter; empty ones where there is nothing to split.
-pub(super) fn parts_of<T>(whole: &mut [T], len: usize, count: usize) -> Vec<&mut [T]> {
-    match len {
-        0 => (0..count).map(|_| Default::default()).collect(),
-        len => whole.chunks_mut(len).collect(),
-    }
-}
-
-/// How a part's sum of the weight's gradient is laid out: `[group][c_out, padded][taps·c_in, padded]`,
-/// each line of taps from a multiple of `line` on.
-pub(super) struct WeightSums {
-    groups: usize,
-    c_in: usize,
-    c_out: usize,
-    kernel: usize,
-    pub(super) line: usize,
-    pub(super) stride: usize,
-}
-
-impl WeightSums {
-    fn new(s: &ConvShape, padded_lines: bool) -> Self {
-        let (c_in, kernel) = (s.c_in / s.groups, s.kernel);
-        let line = if padded_lines { padded(kernel * c_in, COLUMNS) } else { kernel * c_in };
-        let stride = padded(kernel * line, COLUMNS);
-        Self { groups: s.groups, c_in, c_out: s.c_out / s.groups, kernel, line, stride }
-    }
-
-    fn group_len(&self) -> usize {
-        padded(self.c_out, ROWS) * self.stride
-    }
-
-    pub(super) fn len(&self) -> usize {
-        self.groups * self.group_len()
-    }
-
-    /// The parts' sum in the weight's own layout.
-    fn join(&self, parts: &[Vec<f32>]) -> Vec<f32> {
-        let (k, row) = (self.kernel, self.c_in * self.kernel * self.kernel);
-        let mut dweight = vec![0.0; self.groups * self.c_out * row];
-        dweight.par_chunks_mut(row).enumerate().for_each(|(co, out)| {
-            let start = co / self.c_out * self.group_len() + co % self.c_out * self.stride;
-            let mut sum = Scratch::<f32>::zeroed(self.stride);
-            for part in parts {
-                for (sum, &value) in sum.iter_mut().zip(&part[start..][..self.stride]) {
-                    *sum += value;
-                }
-            }
-            for (ci, out) in out.chunks_exact_mut(k * k).enumerate() {
-                for (tap, out) in out.iter_mut().enumerate() {
-                    *out = sum[tap / k * self.line + tap % k * self.c_in + ci];
-                }
-            }
-        });
-        dweight
-    }
-}
-
-/// The way back, for one part of the pictures.
-pub(super) struct Backward<'a, T, P> {
-    pub(super) way: WayBack<'a, T>,
+/// The backward pass, for one part of the images.
+struct DenseBackward<'a, T, P> {
+    pass: Backward<'a, T>,
     classes: &'a [Taps<P>],
-    pub(super) weights: &'a WeightSums,
+    weights: &'a WeightSums,
 }
 
-impl<T: Real, P: Real> Backward<'_, T, P> {
+impl<T: Real, P: Real> DenseBackward<'_, T, P> {
     #[inline(always)]
-    fn part(&self, images: Range<usize>, dx: &mut [T], dgate: &mut [f32]) -> (GradSums, Vec<f32>) {
-        let s = self.way.s;
+    fn part(
+        &self,
+        images: Range<usize>,
+        dx: &mut Output<'_, T>,
+        dgate: &mut [f32],
+    ) -> (GradSums, Vec<f32>) {
+        let s = self.pass.s;
         let direct = s.is_direct();
         let (rows_in, rows_out) = (s.h * s.w, s.h_out * s.w_out);
-        let align = P::K_ALIGN.max(ROWS);
+        let align = k_align::<P>().max(ROWS);
         let y_stride = padded(s.c_out, align);
         let x_stride = if direct { padded(s.c_in, COLUMNS) } else { s.c_in };
         let widest = self.classes.iter().map(|class| class.packed[0].k_padded()).max().unwrap_or(0);
@@ -355,9 +307,9 @@ impl<T: Real, P: Real> Backward<'_, T, P> {
         for first in images.clone().step_by(chunk) {
             let images_here = first..images.end.min(first + chunk);
             let y = images_here.start * rows_out * s.c_out..images_here.end * rows_out * s.c_out;
-            let norm = self.way.dy.norm.map(|(values, norm)| (&values[y.clone()], norm));
-            gradient(&self.way.dy.g[y], norm, s.c_out, &mut dya, y_stride);
-            read(s, self.way.x, images_here.clone(), &mut xa, x_stride);
+            let norm = self.pass.dy.norm.map(|(values, norm)| (&values[y.clone()], norm));
+            gradient(&self.pass.dy.g[y], norm, s.c_out, &mut dya, y_stride);
+            read(s, self.pass.x, images_here.clone(), &mut xa, x_stride);
             let (xa, dya) = (
                 Rows { data: &xa[..], stride: x_stride },
                 Rows { data: &dya[..], stride: y_stride },
@@ -367,23 +319,14 @@ impl<T: Real, P: Real> Backward<'_, T, P> {
                 continue;
             }
             let local = first - images.start;
-            let out = &mut dx[local * rows_in * s.c_in..][..images_here.len() * rows_in * s.c_in];
-            let dgate = match self.way.wanted {
+            let dx = dx.next(images_here.len() * rows_in * s.c_in);
+            let dgate = match self.pass.wanted {
                 Wanted::Gated => &mut dgate[local * s.c_in..][..images_here.len() * s.c_in],
                 _ => &mut [][..],
             };
             for class in self.classes {
-                self.input_class(
-                    class,
-                    images_here.clone(),
-                    dya,
-                    &mut cols,
-                    block,
-                    &mut c,
-                    out,
-                    dgate,
-                    &mut sums,
-                );
+                let out = InputGrad { dx, first_pixel: 0, dgate, sums: &mut sums };
+                self.input_class(class, images_here.clone(), dya, &mut cols, block, &mut c, out);
             }
         }
         (sums, dweight)
@@ -400,7 +343,7 @@ impl<T: Real, P: Real> Backward<'_, T, P> {
         block: usize,
         dweight: &mut [f32],
     ) {
-        let (s, weights) = (self.way.s, self.weights);
+        let (s, weights) = (self.pass.s, self.weights);
         let direct = s.is_direct();
         let window = Window::forward(s);
         let total = images * s.h_out * s.w_out;
@@ -432,7 +375,13 @@ impl<T: Real, P: Real> Backward<'_, T, P> {
                     }
                 };
                 let c = RowsMut { data: dweight, stride: weights.stride };
-                add_outer(self.way.isa, [m, weights.c_out, weights.line * weights.kernel], a, b, c);
+                add_outer(
+                    self.pass.isa,
+                    [m, weights.c_out, weights.line * weights.kernel],
+                    a,
+                    b,
+                    c,
+                );
             }
         }
     }
@@ -448,11 +397,10 @@ impl<T: Real, P: Real> Backward<'_, T, P> {
         cols: &mut [P],
         block: usize,
         c: &mut [f32],
-        dx: &mut [T],
-        dgate: &mut [f32],
-        sums: &mut GradSums,
+        out: InputGrad<'_, T>,
     ) {
-        let s = self.way.s;
+        let InputGrad { dx, first_pixel, dgate, sums } = out;
+        let s = self.pass.s;
         let direct = s.is_direct();
         let k_stride = class.packed[0].k_padded();
         let c_stride = padded(s.c_in, COLUMNS) + if s.groups > 1 { COLUMNS } else { 0 };
@@ -460,10 +408,10 @@ impl<T: Real, P: Real> Backward<'_, T, P> {
         for start in (0..total).step_by(block) {
             let m = block.min(total - start);
             for (group, packed) in class.packed.iter().enumerate() {
-                let out = &mut c[group * (s.c_in / s.groups)..];
+                let columns = &mut c[group * (s.c_in / s.groups)..];
                 if k_stride == 0 {
                     // No output pixel sees this class.
-                    out[..m * c_stride].fill(0.0);
+                    columns[..m * c_stride].fill(0.0);
                     break;
                 }
                 let a = match direct {
@@ -475,10 +423,12 @@ impl<T: Real, P: Real> Backward<'_, T, P> {
                         Rows { data: &*cols, stride: k_stride }
                     }
                 };
-                multiply(self.way.isa, m, a, packed, RowsMut { data: out, stride: c_stride });
+                let columns = RowsMut { data: columns, stride: c_stride };
+                multiply(self.pass.isa, m, a, packed, columns);
             }
             let c = &c[..m * c_stride];
-            self.way.finish(class.grid, images.start, start..start + m, c, dx, dgate, sums);
+            let out = InputGrad { dx: &mut *dx, first_pixel, dgate: &mut *dgate, sums: &mut *sums };
+            self.pass.finish(class.grid, images.start, start..start + m, c, out);
         }
     }
 }

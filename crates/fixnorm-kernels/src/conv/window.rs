@@ -3,7 +3,7 @@
 
 use std::ops::Range;
 
-use super::ConvShape;
+use super::shape::ConvShape;
 use crate::gemm::Rows;
 use crate::real::Real;
 use crate::rows::{clear, copy};

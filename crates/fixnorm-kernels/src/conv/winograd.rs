@@ -20,18 +20,17 @@ use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::dense::parts_of;
+use super::backward::{Backward, ConvGrad, InputGrad, Wanted};
+use super::shape::ConvShape;
 use super::tile::{self, LANES, Lanes, Transform};
-use super::way_back::WayBack;
 use super::window::Grid;
-use super::{ConvGrad, ConvShape, Input, Wanted};
-use crate::gemm::{COLUMNS, PackedB, ROWS, Rows, RowsMut, add_outer, multiply, padded};
+use crate::gemm::{COLUMNS, PackedB, Packing, ROWS, Rows, RowsMut, add_outer, multiply, padded};
 use crate::isa::{Isa, vectorized};
 use crate::lanes::{load, map, store};
-use crate::memory::{Split, unfilled};
+use crate::memory::{Buffer, Output, Split, parts_of};
 use crate::norm::{GradSums, MomentSums, Moments};
 use crate::real::Real;
-use crate::rows::{self, activate, gradient, moments};
+use crate::rows::{self, Input, activate, gradient, moments};
 use crate::scratch::Scratch;
 
 /// Products for each tile.
@@ -221,10 +220,11 @@ fn planes_of(
     n: usize,
     tap: impl Fn(usize, usize, usize, usize) -> f32 + Sync,
 ) -> Vec<PackedB<f32>> {
-    let mut planes: Vec<PackedB<f32>> = (0..PLANES).map(|_| PackedB::unfilled(k, n)).collect();
-    let mut panels: Vec<Vec<&mut [f32]>> = (0..n.div_ceil(COLUMNS)).map(|_| Vec::new()).collect();
+    let mut planes: Vec<Packing<f32>> = (0..PLANES).map(|_| Packing::new(k, n)).collect();
+    let mut panels: Vec<Vec<Output<'_, f32>>> =
+        (0..n.div_ceil(COLUMNS)).map(|_| Vec::with_capacity(PLANES)).collect();
     for plane in &mut planes {
-        panels.iter_mut().zip(plane.panels_mut()).for_each(|(panel, own)| panel.push(own));
+        panels.iter_mut().zip(plane.panels()).for_each(|(panel, own)| panel.push(own));
     }
     panels.into_par_iter().enumerate().for_each(|(panel, mut planes)| {
         let (first, last) = (panel * COLUMNS, n.min((panel + 1) * COLUMNS) - 1);
@@ -235,12 +235,12 @@ fn planes_of(
                     #[inline(always)]
                     |y, x| map!(|i| tap(p, last.min(first + i), y, x)),
                     #[inline(always)]
-                    |y, x, value: Lanes| store(value, &mut planes[y * tile::IN + x][p * COLUMNS..]),
+                    |y, x, value: Lanes| store(value, planes[y * tile::IN + x].next(COLUMNS)),
                 );
             }
         );
     });
-    planes
+    planes.into_iter().map(Packing::finish).collect()
 }
 
 /// Reads and activates line `y` of a picture.
@@ -263,15 +263,15 @@ pub(super) fn forward<T: Real>(
         weight[(co * s.c_in + ci) * 9 + ky * 3 + kx]
     });
     let split = tiling.split(Split::new(s.n), s.n);
-    let mut y = unfilled(s.output_len());
-    let part_len = split.per * s.h * s.w * s.c_out;
-    let parts = y.par_chunks_mut(part_len).enumerate().map(|(part, y)| {
+    let mut y = Buffer::new(s.output_len());
+    let outputs = y.parts(split.per * s.h * s.w * s.c_out, s.n.div_ceil(split.per));
+    let parts = outputs.into_par_iter().enumerate().map(|(part, mut y)| {
         let first = part * split.per;
         let images = first..s.n.min(first + split.per);
-        vectorized!(isa, forward_part(isa, s, tiling, x, &weight, images, y, want_moments))
+        vectorized!(isa, forward_part(isa, s, tiling, x, &weight, images, &mut y, want_moments))
     });
     let sums: Vec<MomentSums> = parts.collect();
-    (y, want_moments.then(|| MomentSums::join(sums)))
+    (y.into_vec(), want_moments.then(|| MomentSums::join(sums)))
 }
 
 #[inline(always)]
@@ -283,7 +283,7 @@ fn forward_part<T: Real>(
     x: Input<'_, T>,
     weight: &[PackedB<f32>],
     images: Range<usize>,
-    y: &mut [T],
+    y: &mut Output<'_, T>,
     want_moments: bool,
 ) -> MomentSums {
     let (x_stride, y_stride) = (padded(s.c_in, COLUMNS), padded(s.c_out, COLUMNS));
@@ -320,14 +320,14 @@ fn forward_part<T: Real>(
             sums.add(0, counted, pixels.len(), &mean[..s.c_out], &square[..s.c_out]);
             counted += pixels.len();
         }
-        rows::store(out, y_stride, s.c_out, &mut y[pixels.start * s.c_out..]);
+        rows::store(out, y_stride, s.c_out, y.next(pixels.len() * s.c_out));
     }
     sums.set_count(counted);
     sums
 }
 
-pub(super) fn backward<T: Real>(way: WayBack<'_, T>, weight: &[f32]) -> ConvGrad<T> {
-    let WayBack { isa, s, wanted, .. } = way;
+pub(super) fn backward<T: Real>(pass: Backward<'_, T>, weight: &[f32]) -> ConvGrad<T> {
+    let Backward { isa, s, wanted, .. } = pass;
     let tiling = Tiling::new(s);
     let wants_dx = !matches!(wanted, Wanted::Nothing);
     let turned = wants_dx.then(|| {
@@ -339,19 +339,19 @@ pub(super) fn backward<T: Real>(way: WayBack<'_, T>, weight: &[f32]) -> ConvGrad
     let split = tiling.split(Split::with_sums(s.n, sums_len, s.input_len()), s.n);
     let dx_image = if wants_dx { s.h * s.w * s.c_in } else { 0 };
     let gate_image = if matches!(wanted, Wanted::Gated) { s.c_in } else { 0 };
-    let mut dx = unfilled(s.n * dx_image);
+    let mut dx = Buffer::new(s.n * dx_image);
     let mut dgate = vec![0.0; s.n * gate_image];
-    let parts = s.n.div_ceil(split.per);
-    let dx_parts = parts_of(&mut dx, split.per * dx_image, parts);
-    let gate_parts = parts_of(&mut dgate, split.per * gate_image, parts);
-    let parts = dx_parts.into_par_iter().zip(gate_parts).enumerate().map(|(part, (dx, dgate))| {
+    let count = s.n.div_ceil(split.per);
+    let outputs = dx.parts(split.per * dx_image, count).into_par_iter();
+    let outputs = outputs.zip(parts_of(&mut dgate, split.per * gate_image, count));
+    let parts = outputs.enumerate().map(|(part, (mut dx, dgate))| {
         let first = part * split.per;
         let images = first..s.n.min(first + split.per);
-        vectorized!(isa, backward_part(way, tiling, turned.as_deref(), images, dx, dgate))
+        vectorized!(isa, backward_part(pass, tiling, turned.as_deref(), images, &mut dx, dgate))
     });
     let (sums, partial): (Vec<GradSums>, Vec<Vec<f32>>) = parts.unzip();
     ConvGrad {
-        dx,
+        dx: dx.into_vec(),
         dweight: weight_gradient(isa, s, &partial),
         sums: matches!(wanted, Wanted::Masked).then(|| GradSums::join(sums)),
         dgate: matches!(wanted, Wanted::Gated).then_some(dgate),
@@ -360,14 +360,14 @@ pub(super) fn backward<T: Real>(way: WayBack<'_, T>, weight: &[f32]) -> ConvGrad
 
 #[inline(always)]
 fn backward_part<T: Real>(
-    way: WayBack<'_, T>,
+    pass: Backward<'_, T>,
     tiling: Tiling,
     turned: Option<&[PackedB<f32>]>,
     images: Range<usize>,
-    dx: &mut [T],
+    dx: &mut Output<'_, T>,
     dgate: &mut [f32],
 ) -> (GradSums, Vec<f32>) {
-    let WayBack { isa, s, x, dy, .. } = way;
+    let Backward { isa, s, x, dy, .. } = pass;
     let (x_stride, y_stride) = (padded(s.c_in, COLUMNS), padded(s.c_out, COLUMNS));
     let count = images.len() * tiling.down;
     let block = tiling.block(x_stride + y_stride, count);
@@ -422,7 +422,10 @@ fn backward_part<T: Real>(
         b.give(&tiling, rows, &mut out);
         let grid = Grid { size: [s.h, s.w], first: [0; 2] };
         let out = &out[..pixels.len() * x_stride];
-        way.finish(grid, images.start, pixels, out, dx, dgate, &mut sums);
+        let dx = dx.next(pixels.len() * s.c_in);
+        let first_pixel = pixels.start;
+        let to = InputGrad { dx, first_pixel, dgate: &mut *dgate, sums: &mut sums };
+        pass.finish(grid, images.start, pixels, out, to);
     }
     (sums, dweight)
 }

@@ -3,7 +3,7 @@
 
 use std::arch::asm;
 
-use super::{COLUMNS, Operands, ROWS};
+use super::operands::{COLUMNS, Operands, ROWS};
 use crate::real::bf16;
 
 /// All eight tiles have 16 rows of 64 bytes.
@@ -25,7 +25,7 @@ static CONFIG: TileConfig = TileConfig {
 };
 
 /// # Safety
-/// As [`product_bf16`](super::product_bf16), with tiles.
+/// As [`product`](super::inner::product), with tiles.
 pub(super) unsafe fn product_bf16(o: Operands<bf16>) {
     // SAFETY: tiles are available to this process, and the configuration is a valid one. It holds
     // until the release below; nothing in between touches tiles but `block`.

@@ -5,12 +5,12 @@ use std::arch::x86_64::{
     _mm256_storeu_ps,
 };
 
-use super::{COLUMNS, Operands};
+use super::operands::{COLUMNS, Operands};
 
 const TILE: usize = 6;
 
 /// # Safety
-/// As [`product_f32`](super::product_f32).
+/// As [`product`](super::inner::product), with AVX2 and FMA.
 #[target_feature(enable = "avx2,fma")]
 pub(super) unsafe fn product_f32(o: Operands<f32>) {
     for panel in 0..o.panels {

@@ -17,10 +17,38 @@ use std::arch::x86_64::{
     _mm512_unpacklo_epi32, _mm512_unpacklo_epi64,
 };
 
-use super::{COLUMNS, Operands, for_each_tile};
+use super::operands::{COLUMNS, Operands};
 use crate::real::bf16;
 
 const TILE: usize = 8;
+
+/// Covers the whole of `C`: as many panels at a time as are wanted, the rest in twos and ones. Each
+/// expression computes the tile at `$row`, `$panel` and evaluates to the rows it has done.
+macro_rules! for_each_tile {
+    ($o:expr, $row:ident, $panel:ident, three => $three:expr, two => $two:expr, one => $one:expr) => {
+        let mut $panel = 0;
+        while $panel < $o.panels {
+            let left = $o.panels - $panel;
+            // Four are two and two: three and one would leave a narrow one.
+            let width = if left == 4 || left == 2 {
+                2
+            } else if left == 1 {
+                1
+            } else {
+                3
+            };
+            let mut $row = 0;
+            while $row < $o.m {
+                $row += match width {
+                    3 => $three,
+                    2 => $two,
+                    _ => $one,
+                };
+            }
+            $panel += width;
+        }
+    };
+}
 
 /// Calls `$tile::<rows, panels>` with as many rows as are left, at most eight. One panel takes sixteen if it
 /// can: eight sums do not keep both multiply-add units busy.
@@ -47,7 +75,7 @@ macro_rules! by_rows {
 }
 
 /// # Safety
-/// As [`product_f32`](super::product_f32).
+/// As [`product`](super::inner::product), with AVX-512 F.
 #[target_feature(enable = "avx512f")]
 pub(super) unsafe fn product_f32(o: Operands<f32>) {
     // SAFETY: the caller's; no tile reaches over `m` or `panels`.
@@ -87,7 +115,7 @@ unsafe fn tile_f32<const R: usize, const V: usize>(o: Operands<f32>, row: usize,
 }
 
 /// # Safety
-/// `c` is good for `R` rows of `V` panels.
+/// `c` is good for `R` rows of `V` panels; the processor has AVX-512 F.
 #[inline]
 #[target_feature(enable = "avx512f")]
 unsafe fn store<const R: usize, const V: usize>(
@@ -109,7 +137,7 @@ unsafe fn store<const R: usize, const V: usize>(
 }
 
 /// # Safety
-/// As [`product_bf16`](super::product_bf16), with AVX-512 BF16.
+/// As [`product`](super::inner::product), with AVX-512 F and BF16.
 #[target_feature(enable = "avx512f,avx512bf16")]
 pub(super) unsafe fn product_bf16(o: Operands<bf16>) {
     // SAFETY: the caller's; no tile reaches over `m` or `panels`.
@@ -155,7 +183,7 @@ unsafe fn tile_bf16<const R: usize, const V: usize>(o: Operands<bf16>, row: usiz
 /// whose 16 × 16 matrix is transposed in registers.
 ///
 /// # Safety
-/// `a` is good for 32 rows of 16, `out` for 16 rows of 32.
+/// `a` is good for 32 rows of 16, `out` for 16 rows of 32; the processor has AVX-512 F and BW.
 #[target_feature(enable = "avx512f,avx512bw")]
 pub(super) unsafe fn transpose_block(a: *const bf16, a_row: usize, out: *mut bf16, out_row: usize) {
     let mut x = [_mm512_set1_epi32(0); 16];

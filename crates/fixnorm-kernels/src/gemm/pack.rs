@@ -2,21 +2,22 @@
 
 use rayon::prelude::*;
 
-use super::{COLUMNS, Product, ROWS, Rows, padded};
-use crate::isa::{Isa, Level};
+use super::operands::{COLUMNS, ROWS, Rows, checked_padded, interleaved, k_align};
+use crate::isa::Isa;
 use crate::lanes;
-use crate::memory::unfilled;
+use crate::memory::{Buffer, Output};
 use crate::real::{Real, bf16};
-use crate::scratch::{LINE, line_start};
+use crate::scratch::LINE;
 
 /// A right operand of [`multiply`](super::multiply) in panels of 16 columns: `[panel][k][16]` for `f32`
 /// and, rows in interleaved pairs, `[panel][k/2][16][2]` for `bf16`.
+// `data` holds all panels from `start` on: `Packing` makes it so, and the inner loops rely on it.
 #[derive(Clone, Debug)]
 pub struct PackedB<T> {
     data: Vec<T>,
-    /// Of the first panel in `data`: panels start at cache lines.
+    /// Index of the first panel in `data`: panels start at cache lines.
     start: usize,
-    n: usize,
+    n_padded: usize,
     k_padded: usize,
 }
 
@@ -29,6 +30,9 @@ impl<T: Real> PackedB<T> {
     /// Packs a matrix of `n` columns and `taps` groups of `stride` rows: row `q` of a group, column `j` is
     /// `element(tap, q, j)` for the first `c` rows, and zero for the others. A convolution's weight in
     /// this form needs no division to find an element.
+    ///
+    /// # Panics
+    /// If `c` is above `stride`.
     pub fn with_taps(
         taps: usize,
         c: usize,
@@ -36,61 +40,41 @@ impl<T: Real> PackedB<T> {
         n: usize,
         element: impl Fn(usize, usize, usize) -> f32 + Sync,
     ) -> Self {
-        let mut packed = Self::unfilled(taps * stride, n);
-        let k_padded = packed.k_padded;
-        let panels: Vec<_> = packed.panels_mut().collect();
-        panels.into_par_iter().enumerate().for_each(|(panel, block)| {
+        assert!(c <= stride, "{c} rows of a group of {stride}");
+        let k = taps.checked_mul(stride).expect("a size that fits into memory");
+        let mut packing = Packing::new(k, n);
+        packing.panels().into_par_iter().enumerate().for_each(|(panel, mut output)| {
+            let block = output.next(output.len());
             let first = panel * COLUMNS;
             let width = COLUMNS.min(n - first);
-            if width < COLUMNS || c < stride || taps * stride < k_padded {
-                block.fill(T::default());
-            }
+            let pair = interleaved::<T>();
             for tap in 0..taps {
                 // Blocks of rows: what a column's elements share a cache line with is used at once.
                 for rows in (0..c).step_by(COLUMNS) {
                     for j in 0..width {
                         for q in rows..c.min(rows + COLUMNS) {
                             let p = tap * stride + q;
-                            let row = p / T::INTERLEAVED * T::INTERLEAVED * COLUMNS;
-                            block[row + j * T::INTERLEAVED + p % T::INTERLEAVED] =
+                            let row = p / pair * pair * COLUMNS;
+                            block[row + j * pair + p % pair] =
                                 T::from_f32(element(tap, q, first + j));
                         }
                     }
                 }
             }
         });
-        packed
+        packing.finish()
     }
 
-    /// A `k × n` matrix whose panels are still to be written.
-    pub(crate) fn unfilled(k: usize, n: usize) -> Self {
-        let k_padded = padded(k, T::K_ALIGN);
-        let len = k_padded * padded(n, COLUMNS);
-        let mut data = unfilled(len + LINE / T::BYTES);
-        let start = line_start(&data);
-        let len = k_padded * padded(n, COLUMNS);
-        data[..start].fill(T::default());
-        data[start + len..].fill(T::default());
-        Self { data, start, n, k_padded }
-    }
-
-    /// Each panel: `k` rows of sixteen columns.
-    pub(crate) fn panels_mut(&mut self) -> impl Iterator<Item = &mut [T]> {
-        let (panel, count) = (self.panel(), self.n.div_ceil(COLUMNS));
-        self.data[self.start..][..panel * count].chunks_exact_mut(panel.max(1))
-    }
-}
-
-impl<T> PackedB<T> {
     pub(super) fn data(&self) -> &[T] {
         &self.data[self.start..]
     }
 
-    pub(super) fn n(&self) -> usize {
-        self.n
+    /// Columns, padding included.
+    pub(super) fn n_padded(&self) -> usize {
+        self.n_padded
     }
 
-    /// From one panel to the next.
+    /// Distance from one panel to the next.
     pub(super) fn panel(&self) -> usize {
         self.k_padded * COLUMNS
     }
@@ -98,6 +82,40 @@ impl<T> PackedB<T> {
     /// Rows, padding included.
     pub fn k_padded(&self) -> usize {
         self.k_padded
+    }
+}
+
+/// A [`PackedB`] whose panels are being written.
+pub(crate) struct Packing<T> {
+    buffer: Buffer<T>,
+    start: usize,
+    n_padded: usize,
+    k_padded: usize,
+}
+
+impl<T: Real> Packing<T> {
+    /// Memory for a `k × n` matrix.
+    pub(crate) fn new(k: usize, n: usize) -> Self {
+        let (k_padded, n_padded) = (checked_padded(k, k_align::<T>()), checked_padded(n, COLUMNS));
+        let line = LINE / T::BYTES;
+        let len = k_padded.checked_mul(n_padded).and_then(|len| len.checked_add(line));
+        let buffer = Buffer::new(len.expect("a size that fits into memory"));
+        let start = buffer.line_start();
+        Self { buffer, start, n_padded, k_padded }
+    }
+
+    /// Each panel: `k` rows of sixteen columns.
+    pub(crate) fn panels(&mut self) -> Vec<Output<'_, T>> {
+        self.buffer.parts_from(self.start, self.k_padded * COLUMNS, self.n_padded / COLUMNS)
+    }
+
+    /// The operand, once its panels are written.
+    pub(crate) fn finish(self) -> PackedB<T> {
+        let Self { buffer, start, n_padded, k_padded } = self;
+        let data = buffer.into_vec();
+        // `start` is less than a line, and the buffer a line longer than the panels.
+        assert!(data.len() - start >= k_padded * n_padded);
+        PackedB { data, start, n_padded, k_padded }
     }
 }
 
@@ -135,9 +153,8 @@ pub(super) fn interleave(
     let zeros = [bf16::ZERO; COLUMNS];
     for (pair, out) in out.chunks_exact_mut(2 * k_padded).take(m_padded / 2).enumerate() {
         for j in (0..k_padded).step_by(COLUMNS) {
-            let row = |p: usize| match p < m {
-                true => &b.data[p * b.stride + j..][..COLUMNS],
-                false => &zeros[..],
+            let row = |p: usize| {
+                if p < m { &b.data[p * b.stride + j..][..COLUMNS] } else { &zeros[..] }
             };
             let (even, odd) = (row(2 * pair), row(2 * pair + 1));
             let out = &mut out[2 * j..][..2 * COLUMNS];
@@ -161,7 +178,7 @@ pub(super) fn transpose(
     out: &mut [bf16],
 ) {
     // Blocks of 32 rows by 16 columns; the last block goes through a zeroed copy.
-    const BLOCK: usize = bf16::K_ALIGN;
+    const BLOCK: usize = k_align::<bf16>();
     for first in (0..m_padded).step_by(BLOCK) {
         for j in (0..n_padded).step_by(ROWS) {
             let mut edge = [bf16::ZERO; BLOCK * ROWS];
@@ -181,12 +198,12 @@ pub(super) fn transpose(
 
 #[inline(always)]
 fn transpose_block(isa: Isa, a: Rows<'_, bf16>, out: &mut [bf16], stride: usize) {
-    const BLOCK: usize = bf16::K_ALIGN;
+    const BLOCK: usize = k_align::<bf16>();
     #[cfg(target_arch = "x86_64")]
-    if isa.level() >= Level::Avx512 {
+    if isa.level() >= crate::isa::Level::Avx512 {
         assert!(a.data.len() >= (BLOCK - 1) * a.stride + ROWS);
         assert!(out.len() >= (ROWS - 1) * stride + BLOCK);
-        // SAFETY: the set is available, and the slices hold 32 rows of 16 and 16 rows of 32.
+        // SAFETY: the slices hold 32 rows of 16 and 16 rows of 32; `isa` exists, so this processor has AVX-512.
         return unsafe {
             super::avx512::transpose_block(a.data.as_ptr(), a.stride, out.as_mut_ptr(), stride)
         };

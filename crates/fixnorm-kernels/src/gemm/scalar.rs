@@ -1,20 +1,20 @@
 //! The inner loops without vector instructions of their own: four rows by one panel at a time, in a
 //! form that compilers turn into whatever vectors the target has.
 
-use super::{COLUMNS, Operands};
+use super::operands::{COLUMNS, Operands};
 use crate::real::{Real, bf16};
 
 const TILE: usize = 4;
 
 /// # Safety
-/// As [`product_f32`](super::product_f32).
+/// As [`product`](super::inner::product).
 pub(super) unsafe fn product_f32(o: Operands<f32>) {
     // SAFETY: the caller's.
     unsafe { product(o, |l, r, j| *l * *r.add(j)) }
 }
 
 /// # Safety
-/// As [`product_bf16`](super::product_bf16).
+/// As [`product`](super::inner::product).
 pub(super) unsafe fn product_bf16(o: Operands<bf16>) {
     // SAFETY: the caller's; a pair of `L` and of `R` lies next to each other.
     unsafe {

@@ -1,6 +1,7 @@
 //! Every instruction set against the plainest loop in `f64`.
 
 use super::*;
+use crate::real::bf16;
 use proptest::prelude::*;
 
 /// Sizes around lanes, tiles and panels, and the degenerate ones.
@@ -25,7 +26,7 @@ fn matrix<T: Real>(rows: usize, columns: usize, stride: usize, seed: u64, paddin
 
 fn check<T: Real>([m, n, k]: [usize; 3], seed: u64) -> Result<(), TestCaseError> {
     let tolerance = 4e-7 * (k.max(m) as f64 + 8.0);
-    let stride = padded(k, T::K_ALIGN) + T::K_ALIGN;
+    let stride = padded(k, k_align::<T>()) + k_align::<T>();
     let mut a = matrix::<T>(m, k, stride, seed, 0.0);
     // Rows beyond `m` may hold anything.
     a[m * stride..].fill(T::from_f32(f32::NAN));
@@ -99,7 +100,7 @@ proptest! {
 fn nan_and_infinity_stay_in_their_row_and_column() {
     fn check<T: Real>() {
         let (m, n, k) = (19, 21, 33);
-        let stride = padded(k, T::K_ALIGN);
+        let stride = padded(k, k_align::<T>());
         for special in [f32::NAN, f32::INFINITY] {
             let mut a = matrix::<T>(m, k, stride, 5, 0.0);
             a[7 * stride + 4] = T::from_f32(special);

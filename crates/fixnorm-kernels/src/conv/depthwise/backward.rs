@@ -1,37 +1,37 @@
-//! The way back: the taps' gradient and the input's, row by row.
+//! The backward pass: the gradients of the taps and of the input, row by row.
 
 use std::ops::Range;
 
 use rayon::prelude::*;
 
-use super::super::dense::parts_of;
-use super::super::way_back::WayBack;
-use super::super::{ConvGrad, ConvShape, Input, Wanted};
+use super::super::backward::{Backward, ConvGrad, Wanted};
+use super::super::shape::ConvShape;
 use super::rows::{Block, InputRows, LANES, Lanes, Ring};
-use super::{MOST_ROWS, Taps, convolve};
+use super::taps::{MOST_ROWS, Taps, convolve};
 use crate::isa::vectorized;
 use crate::lanes::{fma, load, map};
-use crate::memory::{Split, unfilled};
+use crate::memory::{Buffer, Output, Split, parts_of};
 use crate::norm::GradSums;
 use crate::real::Real;
+use crate::rows::Input;
 
-pub(in crate::conv) fn backward<T: Real>(way: WayBack<'_, T>, weight: &[f32]) -> ConvGrad<T> {
-    let WayBack { isa, s, wanted, .. } = way;
+pub(in crate::conv) fn backward<T: Real>(pass: Backward<'_, T>, weight: &[f32]) -> ConvGrad<T> {
+    let Backward { isa, s, wanted, .. } = pass;
     let split = Split::with_sums(s.n, weight.len(), s.input_len());
     let count = s.n.div_ceil(split.per);
     let wants_dx = !matches!(wanted, Wanted::Nothing);
     let classes = if wants_dx { Class::all(s, weight) } else { Vec::new() };
     let dx_image = if wants_dx { s.h * s.w * s.c_in } else { 0 };
     let gate_image = if matches!(wanted, Wanted::Gated) { s.c_in } else { 0 };
-    let mut dx = unfilled(s.n * dx_image);
+    let mut dx = Buffer::new(s.n * dx_image);
     let mut dgate = vec![0.0; s.n * gate_image];
-    let dx_parts = parts_of(&mut dx, split.per * dx_image, count);
-    let gate_parts = parts_of(&mut dgate, split.per * gate_image, count);
-    let parts = dx_parts.into_par_iter().zip(gate_parts).enumerate().map(|(part, (dx, dgate))| {
+    let outputs = dx.parts(split.per * dx_image, count).into_par_iter();
+    let outputs = outputs.zip(parts_of(&mut dgate, split.per * gate_image, count));
+    let parts = outputs.enumerate().map(|(part, (mut dx, dgate))| {
         let first = part * split.per;
         let images = first..s.n.min(first + split.per);
-        let task = Backward { way, classes: &classes };
-        vectorized!(isa, task.part(images, dx, dgate))
+        let depthwise = DepthwiseBackward { pass, classes: &classes };
+        vectorized!(isa, depthwise.part(images, &mut dx, dgate))
     });
     let (sums, partial): (Vec<GradSums>, Vec<Vec<f32>>) = parts.unzip();
     let mut dweight = vec![0.0; weight.len()];
@@ -39,7 +39,7 @@ pub(in crate::conv) fn backward<T: Real>(way: WayBack<'_, T>, weight: &[f32]) ->
         dweight.iter_mut().zip(part).for_each(|(own, value)| *own += value);
     }
     ConvGrad {
-        dx,
+        dx: dx.into_vec(),
         dweight,
         sums: matches!(wanted, Wanted::Masked).then(|| GradSums::join(sums)),
         dgate: matches!(wanted, Wanted::Gated).then_some(dgate),
@@ -78,19 +78,24 @@ impl Class {
     }
 }
 
-/// The way back, for one part of the pictures.
-struct Backward<'a, T> {
-    way: WayBack<'a, T>,
+/// The backward pass, for one part of the images.
+struct DepthwiseBackward<'a, T> {
+    pass: Backward<'a, T>,
     classes: &'a [Class],
 }
 
-impl<T: Real> Backward<'_, T> {
+impl<T: Real> DepthwiseBackward<'_, T> {
     #[inline(always)]
-    fn part(&self, images: Range<usize>, dx: &mut [T], dgate: &mut [f32]) -> (GradSums, Vec<f32>) {
-        let s = self.way.s;
+    fn part(
+        &self,
+        images: Range<usize>,
+        dx: &mut Output<'_, T>,
+        dgate: &mut [f32],
+    ) -> (GradSums, Vec<f32>) {
+        let s = self.pass.s;
         let area = s.kernel * s.kernel;
         let blocks = s.c_in.div_ceil(LANES);
-        let mut input = InputRows::new(s, self.way.x);
+        let mut input = InputRows::new(s, self.pass.x);
         // As many rows of dy as one row of dx sees, with a kernel's reach of zeros on each side.
         let mut dy = Ring::new(s.kernel + 1, blocks, s.w_out + 2 * s.kernel);
         let mut dtaps = vec![[0.0; LANES]; blocks * area];
@@ -108,8 +113,7 @@ impl<T: Real> Backward<'_, T> {
                 }
                 // The rows that no later row of dy reaches.
                 while next < s.h && ((next + s.top) / s.stride <= oy || oy + 1 == s.h_out) {
-                    let row = s.w * s.c_in;
-                    let dx = &mut dx[(i * s.h + next) * row..][..row];
+                    let dx = dx.next(s.w * s.c_in);
                     let dgate = dgate.get_mut(i * s.c_in..(i + 1) * s.c_in);
                     self.input_row(image, next, &dy, dx, dgate, &mut sums);
                     next += 1;
@@ -130,10 +134,10 @@ impl<T: Real> Backward<'_, T> {
     /// Reads and combines a row of the result's gradient.
     #[inline(always)]
     fn read_gradient(&self, image: usize, oy: usize, ring: &mut Ring) {
-        let (s, c) = (self.way.s, self.way.s.c_out);
+        let (s, c) = (self.pass.s, self.pass.s.c_out);
         let start = (image * s.h_out + oy) * s.w_out * c;
-        let g = &self.way.dy.g[start..];
-        let Some((y, norm)) = self.way.dy.norm else {
+        let g = &self.pass.dy.g[start..];
+        let Some((y, norm)) = self.pass.dy.norm else {
             return ring.fill(
                 oy,
                 s.kernel,
@@ -169,11 +173,11 @@ impl<T: Real> Backward<'_, T> {
         mut dgate: Option<&mut [f32]>,
         sums: &mut GradSums,
     ) {
-        let (s, c) = (self.way.s, self.way.s.c_in);
+        let (s, c) = (self.pass.s, self.pass.s.c_in);
         let offset = (image * s.h + iy) * s.w * c;
         let of_row = self.classes.iter().filter(|class| class.first[0] == iy % s.stride);
         for (index, block) in Block::all(c).enumerate() {
-            let mut end = End::new(self.way.x, self.way.wanted, block);
+            let mut end = End::new(self.pass.x, self.pass.wanted, block);
             for class in of_row.clone().filter(|class| class.first[1] < s.w) {
                 let mut rows = [&[][..]; MOST_ROWS];
                 let height = class.taps.rows.len();

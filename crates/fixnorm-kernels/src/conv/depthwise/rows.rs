@@ -1,9 +1,10 @@
 //! What passes through the caches: blocks of sixteen channels, and the ring of the last few rows of a picture.
 //! Not here: what is computed of them (`mod.rs` forward, `backward.rs`).
 
-use super::super::{ConvShape, Input};
+use super::super::shape::ConvShape;
 use crate::lanes::{self, fma, load, map};
 use crate::real::Real;
+use crate::rows::Input;
 use crate::scratch::Scratch;
 
 /// Channels handled at a time: one AVX-512 vector.

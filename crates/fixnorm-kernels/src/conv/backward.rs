@@ -1,20 +1,47 @@
-//! What becomes of the gradient of a convolution's input, whatever product it comes from: carried through
-//! the activation, added to, or split from its gate; stored, and summed for its normalization.
+//! The inputs and results of a backward pass, and its last step, which is the same for every kind of convolution:
+//! the gradient of the input is multiplied by the derivative of the activation, added to, or split from its gate; then
+//! stored, and summed for its normalization.
 
 use std::ops::Range;
 
+use super::shape::ConvShape;
 use super::window::Grid;
-use super::{ConvShape, Gradient, Input, Wanted};
 use crate::isa::Isa;
 use crate::lanes::{self, fma, for_each_block, load, map};
 use crate::norm::GradSums;
 use crate::real::Real;
-use crate::rows::{mask_rows, store};
+use crate::rows::{Gradient, Input, mask_rows, store};
 use crate::scratch::Scratch;
 
-/// The way back through a convolution.
+/// What becomes of the gradient of a convolution's input.
+#[derive(Clone, Copy, Debug)]
+pub enum Wanted<'a, T> {
+    /// It is not needed.
+    Nothing,
+    /// The gradient of the stored numbers, which were taken as they are, plus these.
+    Plain(Option<&'a [T]>),
+    /// The gradient before the activation, with the sums for its normalization.
+    Masked,
+    /// The gradient of the gated numbers, and of the gate.
+    Gated,
+}
+
+/// The gradients of a convolution.
+#[derive(Clone, Debug)]
+pub struct ConvGrad<T> {
+    /// As [`Wanted`]; empty for nothing.
+    pub dx: Vec<T>,
+    /// `[c_out, c_in/groups, kh, kw]`.
+    pub dweight: Vec<f32>,
+    /// Of `dx`, where it was masked.
+    pub sums: Option<GradSums>,
+    /// `[n, c_in]`, where there is a gate.
+    pub dgate: Option<Vec<f32>>,
+}
+
+/// Inputs of a backward pass.
 #[derive(Clone, Copy)]
-pub(super) struct WayBack<'a, T> {
+pub(super) struct Backward<'a, T> {
     pub(super) isa: Isa,
     pub(super) s: &'a ConvShape,
     pub(super) x: Input<'a, T>,
@@ -22,29 +49,39 @@ pub(super) struct WayBack<'a, T> {
     pub(super) wanted: Wanted<'a, T>,
 }
 
-impl<T: Real> WayBack<'_, T> {
-    /// Carries a block of the input's gradient through the activation, and stores it.
+/// Where a block of the input's gradient goes.
+pub(super) struct InputGrad<'a, T> {
+    pub(super) dx: &'a mut [T],
+    /// The pixel that `dx` starts at, counted from the first pixel of the part.
+    pub(super) first_pixel: usize,
+    /// `[images of the part, c_in]`; empty if there is no gate.
+    pub(super) dgate: &'a mut [f32],
+    pub(super) sums: &'a mut GradSums,
+}
+
+impl<T: Real> Backward<'_, T> {
+    /// Takes a block of the input's gradient through the activation or the gate, and stores it. `c` holds the block's
+    /// rows, those of `grid` numbered `rows` from the first pixel of image `first_image` on.
     #[inline(always)]
-    #[allow(clippy::too_many_arguments)]
     pub(super) fn finish(
         &self,
         grid: Grid,
         first_image: usize,
         rows: Range<usize>,
         c: &[f32],
-        dx: &mut [T],
-        dgate: &mut [f32],
-        sums: &mut GradSums,
+        out: InputGrad<'_, T>,
     ) {
         let s = self.s;
         let channels = s.c_in;
         let stride = c.len() / rows.len();
-        let offset = first_image * s.h * s.w * channels;
+        let InputGrad { dx, first_pixel, dgate, sums } = out;
+        // Where `dx` starts in the whole input.
+        let offset = (first_image * s.h * s.w + first_pixel) * channels;
         match self.wanted {
             Wanted::Nothing => {}
             Wanted::Plain(add) => {
                 for (c, row) in c.chunks_exact(stride).zip(rows) {
-                    let at = grid.pixel(s, row).1 * channels;
+                    let at = (grid.pixel(s, row).1 - first_pixel) * channels;
                     let dx = &mut dx[at..][..channels];
                     match add {
                         None => store(c, stride, channels, dx),
@@ -71,7 +108,7 @@ impl<T: Real> WayBack<'_, T> {
                     let first = rows.start + i * AT_ONCE;
                     let count = AT_ONCE.min(rows.end - first);
                     for (row, at) in at[..count].iter_mut().enumerate() {
-                        *at = grid.pixel(s, first + row).1 * channels;
+                        *at = (grid.pixel(s, first + row).1 - first_pixel) * channels;
                     }
                     mask_rows(c, stride, &at[..count], y, affine, dx, &mut g, &mut gy);
                 }
@@ -82,7 +119,7 @@ impl<T: Real> WayBack<'_, T> {
                 let (scale, shift) = (&affine.scale[..channels], &affine.shift[..channels]);
                 for (c, row) in c.chunks_exact(stride).zip(rows) {
                     let (image, pixel) = grid.pixel(s, row);
-                    let at = pixel * channels;
+                    let at = (pixel - first_pixel) * channels;
                     let y = &self.x.data[offset + at..][..channels];
                     let dx = &mut dx[at..][..channels];
                     let dgate = &mut dgate[image * channels..][..channels];
