@@ -1,4 +1,4 @@
-//! Each kernel alone, on shapes of the models. Before a kernel is timed, its result is held against its
+//! Each kernel alone, on shapes of the models. Before a kernel is timed, its result is compared with that of its
 //! scalar twin: a wrong kernel is not fast.
 //!
 //! ```sh
@@ -24,7 +24,7 @@ fn main() {
     divan::main();
 }
 
-/// Numbers from -1 to 1 that are the same in each run.
+/// Values from -1 to 1 that are the same in each run.
 fn values<T: Real>(len: usize, seed: u32) -> Vec<T> {
     let mut state = seed.wrapping_mul(0x9e37_79b9) | 1;
     let mut next = || {
@@ -40,7 +40,7 @@ fn exact<T: Real>(values: &[T]) -> Vec<f64> {
     values.iter().map(|v| f64::from(v.to_f32())).collect()
 }
 
-/// Panics unless both agree within the rounding of `T`, relative to the largest number.
+/// Panics unless both agree within the rounding of `T`, relative to the largest value.
 fn verify<T: Real>(what: &str, got: &[f64], expected: &[f64]) {
     assert_eq!(got.len(), expected.len(), "{what}");
     let scale = expected.iter().fold(1.0_f64, |most, v| most.max(v.abs()));
@@ -92,8 +92,8 @@ const LAYERS: [Layer; 10] = [
     Layer::new(14, [672, 672], 5, 1, 672),
 ];
 
-/// Pictures of a measurement; one is verified.
-const PICTURES: usize = 8;
+/// Images of a measurement; one is verified.
+const IMAGES: usize = 8;
 
 #[divan::bench(args = LAYERS, types = [f32, bf16])]
 fn convolution_forward<T: Real>(bencher: Bencher<'_, '_>, layer: Layer) {
@@ -107,7 +107,7 @@ fn convolution_forward<T: Real>(bencher: Bencher<'_, '_>, layer: Layer) {
     let twin = conv::scalar::forward(&one, &exact(&x), &exact(&weight));
     verify::<T>("y", &exact(&y), &twin);
 
-    let shape = layer.shape(PICTURES);
+    let shape = layer.shape(IMAGES);
     let x = values::<T>(shape.input_len(), 1);
     bencher.counter(ItemsCount::new(2 * shape.macs())).bench_local(|| {
         conv::forward(isa, &shape, Input::plain(black_box(&x)), black_box(&weight), true)
@@ -130,7 +130,7 @@ fn convolution_backward<T: Real>(bencher: Bencher<'_, '_>, layer: Layer) {
     verify::<T>("dx", &exact(&grad.dx), &dx);
     verify::<T>("dweight", &exact(&grad.dweight), &dweight);
 
-    let shape = layer.shape(PICTURES);
+    let shape = layer.shape(IMAGES);
     let (x, g) = (values::<T>(shape.input_len(), 1), values::<T>(shape.output_len(), 3));
     bencher.counter(ItemsCount::new(4 * shape.macs())).bench_local(|| run(&shape, &x, &g));
 }
@@ -160,7 +160,7 @@ fn product<T: Real>(bencher: Bencher<'_, '_>, side: usize) {
 }
 
 const POOL: PoolShape =
-    PoolShape { n: PICTURES, h: 112, w: 112, c: 64, kernel: 3, stride: 2, padding: 1 };
+    PoolShape { n: IMAGES, h: 112, w: 112, c: 64, kernel: 3, stride: 2, padding: 1 };
 
 #[divan::bench(types = [f32, bf16])]
 fn max_pool<T: Real>(bencher: Bencher<'_, '_>) {
@@ -188,7 +188,7 @@ fn max_pool_backward<T: Real>(bencher: Bencher<'_, '_>) {
 #[divan::bench(types = [f32, bf16])]
 fn global_average<T: Real>(bencher: Bencher<'_, '_>) {
     let isa = Isa::current();
-    let sizes = [PICTURES, 14, 14, 672];
+    let sizes = [IMAGES, 14, 14, 672];
     let x = values::<T>(sizes.iter().product(), 1);
     let twin = pool::global_average(Isa::SCALAR, sizes, &x);
     verify::<f32>("mean", &exact(&pool::global_average(isa, sizes, &x)), &exact(&twin));

@@ -1,9 +1,9 @@
 //! Activation functions and their derivatives.
-//! Not here: loops over pictures (`rows.rs`).
+//! Not here: loops over images (`rows.rs`).
 
 use crate::lanes::{fma, map};
 
-/// What follows a normalization.
+/// An activation function.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Activation {
     /// Nothing.
@@ -35,19 +35,19 @@ impl Activation {
         Activation::Sigmoid,
     ];
 
-    /// Its value at `x`. NaN gives NaN.
+    /// Returns its value at `x`. NaN gives NaN.
     pub fn value(self, x: f32) -> f32 {
         let [value] = self.values([x]);
         value
     }
 
-    /// Its derivative at `x`; at a kink PyTorch's choice, which is 0 on the outer side.
+    /// Returns its derivative at `x`. At a kink it is PyTorch's choice: that of the constant side.
     pub fn slope(self, x: f32) -> f32 {
         let [slope] = self.slopes([x]);
         slope
     }
 
-    /// Its values at some channels: one choice of function for all of them.
+    /// Its values at some channels: the function is chosen once for all of them.
     #[inline(always)]
     pub(crate) fn values<const W: usize>(self, x: [f32; W]) -> [f32; W] {
         match self {
@@ -107,8 +107,8 @@ fn sigmoid(x: f32) -> f32 {
 
 /// 1/x within 3 units in the last place for x from 1 to 1e38; NaN gives NaN.
 ///
-/// A division takes as long as ten other instructions. Newton's steps double the digits of a first guess: a
-/// difference of bit patterns, whose constant keeps its error below an eighth.
+/// A division takes as long as ten other instructions. Each Newton step doubles the correct digits of a first guess, a
+/// difference of bit patterns whose constant keeps its error below an eighth.
 #[inline(always)]
 fn reciprocal(x: f32) -> f32 {
     let mut y = f32::from_bits(0x7ef3_11c3_u32.wrapping_sub(x.to_bits()));
@@ -127,7 +127,7 @@ fn reciprocal(x: f32) -> f32 {
 pub(crate) fn exp(x: f32) -> f32 {
     let low = if x < -87.0 { -87.0 } else { x };
     let x = if low > 87.0 { 87.0 } else { low };
-    // Adding and taking away 1.5·2²³ rounds to the nearest whole number.
+    // Adding and subtracting 1.5·2²³ rounds to the nearest integer.
     const ROUND: f32 = 12_582_912.0;
     let shifted = fma(x, std::f32::consts::LOG2_E, ROUND);
     let n = shifted - ROUND;
@@ -139,7 +139,7 @@ pub(crate) fn exp(x: f32) -> f32 {
     p = fma(p, r, 0.166_666_66);
     p = fma(p, r, 0.5);
     let value = fma(p * r, r, r) + 1.0;
-    // The whole number stands in the low bits of `shifted`; there it becomes the exponent.
+    // The integer is in the low bits of `shifted`; shifted left it becomes the exponent.
     let scale = f32::from_bits((shifted.to_bits() << 23).wrapping_add(1.0_f32.to_bits()));
     value * scale
 }
@@ -166,7 +166,7 @@ mod tests {
         let sigmoid = |x: f64| 1.0 / (1.0 + (-x).exp());
         let hard = |x: f64| (x + 3.0).clamp(0.0, 6.0) / 6.0;
         let near = (-2000..2000).map(|i| f64::from(i) / 200.0);
-        // Around where an exponential leaves the numbers that there are, and far beyond.
+        // Around the ends of the range where an exponential is finite and positive, and far beyond.
         let far = (400..500).map(|i| f64::from(i) / 5.0).chain((4..30).map(|i| 10f64.powi(i)));
         for x in near.chain(far.clone()).chain(far.map(|x| -x)) {
             for activation in Activation::ALL {
@@ -194,7 +194,7 @@ mod tests {
     #[test]
     fn slopes_are_the_differences_of_the_values() {
         const STEP: f64 = 1e-4;
-        // Off the kinks, which lie at whole numbers.
+        // Not at the kinks, which are at integers.
         for i in (-1399..1400).step_by(2) {
             let x = f64::from(i) / 200.0 + 0.001;
             for activation in Activation::ALL {

@@ -1,10 +1,10 @@
 //! Vectors of channels: arrays that compilers keep in registers. Loops over rows are written block by
 //! block of sixteen channels, then eight, then one, each block being loaded, computed and stored as an
-//! array, which leaves no question of whether slices overlap.
+//! array, so the compiler need not consider that slices may overlap.
 
 use crate::real::Real;
 
-/// The first `W` numbers of `x`.
+/// The first `W` values of `x`.
 #[inline(always)]
 pub(crate) fn load<T: Real, const W: usize>(x: &[T]) -> [f32; W] {
     let x: &[T; W] = x.first_chunk().expect("a block lies inside its row");
@@ -15,7 +15,7 @@ pub(crate) fn load<T: Real, const W: usize>(x: &[T]) -> [f32; W] {
     lanes
 }
 
-/// Stores to the first `W` numbers of `out`.
+/// Stores to the first `W` elements of `out`.
 #[inline(always)]
 pub(crate) fn store<T: Real, const W: usize>(lanes: [f32; W], out: &mut [T]) {
     let out: &mut [T; W] = out.first_chunk_mut().expect("a block lies inside its row");
@@ -26,7 +26,7 @@ pub(crate) fn store<T: Real, const W: usize>(lanes: [f32; W], out: &mut [T]) {
     *out = stored;
 }
 
-/// Adds to the first `W` numbers of `out`.
+/// Adds to the first `W` elements of `out`.
 #[inline(always)]
 pub(crate) fn add<const W: usize>(lanes: [f32; W], out: &mut [f32]) {
     let mut sum = load::<f32, W>(out);
@@ -36,14 +36,14 @@ pub(crate) fn add<const W: usize>(lanes: [f32; W], out: &mut [f32]) {
     store(sum, out);
 }
 
-/// `a·b + c`, rounded once: one instruction where the processor has it (AVX2 and up, every AArch64). Where it
-/// has not, this is a call, and slow.
+/// `a·b + c`, rounded once: one instruction if the processor has it (AVX2 and up, every AArch64), otherwise a slow
+/// call.
 #[inline(always)]
 pub(crate) fn fma(a: f32, b: f32, c: f32) -> f32 {
     a.mul_add(b, c)
 }
 
-/// An array of what `$value` is for each lane `$i`. A macro, because the compiler keeps larger closures
+/// An array that holds `$value` for each lane `$i`. A macro, because the compiler keeps larger closures
 /// apart, with the instructions of every processor only.
 macro_rules! map {
     (|$i:ident| $value:expr) => {{
@@ -56,7 +56,7 @@ macro_rules! map {
 }
 pub(crate) use map;
 
-/// Evaluates `$body` for blocks of `$c` channels: `$j` is the first one, the constant `$w` their number.
+/// Evaluates `$body` for blocks of `$c` channels: `$j` is the first one, the constant `$w` how many there are.
 macro_rules! for_each_block {
     ($c:expr, $j:ident, $w:ident => $body:expr) => {{
         let c: usize = $c;

@@ -1,18 +1,19 @@
-//! CPU kernels of fixnorm on plain slices. Knows no tensor library. All but [`update`] and [`isa`] need the feature `network`.
+//! CPU kernels of fixnorm on plain slices. Does not depend on a tensor library. All modules but [`update`] and [`isa`] need
+//! the feature `network`.
 //!
 //! | module | computes |
 //! |---|---|
 //! | [`update`] | one optimizer step of one weight, with its norm controlled, in two passes over memory |
 //! | [`block`] | chains of convolution, batch norm and activation with gate and shortcut, as one operation |
-//! | [`conv`] | convolutions of NHWC pictures, forward and backward, with what comes before and after |
-//! | [`norm`] | batch statistics, the affine map they come to, and the way back |
-//! | [`pool`] | maxima and means of windows and of whole pictures, forward and backward |
+//! | [`conv`] | convolutions of NHWC images, forward and backward, fused with normalization and activation |
+//! | [`norm`] | batch statistics, the affine map of a batch normalization, and its gradient |
+//! | [`pool`] | maxima and means of windows and of whole images, forward and backward |
 //! | [`loss`] | softmax cross-entropy with label smoothing, and its gradient |
 //! | [`gemm`] | products of matrices in a thread's cache |
 //! | [`activation`] | activation functions and their derivatives |
 //! | [`real`] | the number formats that activations are stored in |
-//! | [`profile`] | where the time of a step goes |
-//! | [`isa`] | which instructions are used |
+//! | [`profile`] | time of each operation of a step |
+//! | [`isa`] | instruction sets, and the detection of those that the processor has |
 
 #[cfg(feature = "network")]
 pub mod activation;
@@ -43,6 +44,8 @@ pub mod real;
 mod rows;
 #[cfg(feature = "network")]
 mod scratch;
+#[cfg(all(test, feature = "network"))]
+mod testing;
 pub mod update;
 
 #[cfg(feature = "network")]

@@ -51,7 +51,7 @@ pub fn cross_entropy(
     let outputs = dlogits.parts(split.per * classes, n.div_ceil(split.per)).into_par_iter();
     let parts =
         outputs.zip(logits.par_chunks(split.per * classes)).zip(labels.par_chunks(split.per));
-    // Inlined by force: a function of its own would be compiled without the instruction set.
+    // `row` is `#[inline(always)]`: as a function of its own it would be compiled without the instruction set.
     let losses = parts.map(|((mut dlogits, logits), labels)| {
         vectorized!(isa, {
             let mut loss = 0.0;
@@ -86,7 +86,7 @@ fn row(x: &[f32], label: usize, smoothing: f64, n: usize, dx: &mut [f32]) -> f64
     }
 
     let (inverse, scale) = (1.0 / total, 1.0 / n as f64);
-    // The label's exponential is near the total once it is learned: the difference is taken in `f64`.
+    // Once the label is learned its exponential is close to the total: the difference is computed in `f64`.
     let own = f64::from(dx[label]) * inverse - elsewhere - (1.0 - smoothing);
     for dx in dx.iter_mut() {
         *dx = ((f64::from(*dx) * inverse - elsewhere) * scale) as f32;
@@ -95,7 +95,7 @@ fn row(x: &[f32], label: usize, smoothing: f64, n: usize, dx: &mut [f32]) -> f64
     loss
 }
 
-/// The greatest number, NaN aside.
+/// The maximum, NaN ignored.
 #[inline(always)]
 fn maximum(x: &[f32]) -> f32 {
     let greater = |a: f32, b: f32| if b > a { b } else { a };
@@ -127,6 +127,7 @@ fn sum(x: &[f32], offset: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testing::cases;
     use proptest::prelude::*;
 
     /// The definition, in `f64`, with the target written out.
@@ -187,7 +188,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig::with_cases(96))]
+        #![proptest_config(cases(96))]
 
         #[test]
         fn agrees_with_the_definition(
@@ -263,7 +264,7 @@ mod tests {
             assert_eq!((loss, &dlogits[..]), (0.0, &[0.0, 0.0, 0.0][..]));
             let (loss, dlogits) = cross_entropy(isa, &[1e30, -1e30, 0.0], &[2], 3, 0.0);
             assert_eq!((loss, &dlogits[..]), (f64::from(1e30_f32), &[1.0, 0.0, -1.0][..]));
-            // The difference is beyond f32, and still a number in f64.
+            // The difference overflows f32, and is finite in f64.
             let (loss, dlogits) = cross_entropy(isa, &[f32::MAX, f32::MIN], &[1], 2, 0.0);
             assert_eq!((loss, &dlogits[..]), (2.0 * f64::from(f32::MAX), &[1.0, -1.0][..]));
         }

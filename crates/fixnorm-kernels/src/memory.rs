@@ -138,12 +138,59 @@ impl Split {
         Self { per: units.div_ceil(Self::MOST).max(1) }
     }
 
-    /// Parts that each sum into `len` numbers of their own, from `read` numbers in all.
+    /// Parts that each sum into `len` values of their own, from `read` values in all.
     pub(crate) fn with_sums(units: usize, len: usize, read: usize) -> Self {
-        // 16 MiB of partial sums at most, and no more of them than numbers to sum where that leaves
-        // enough parts; but never less than two.
+        // 16 MiB of partial sums at most, and no more of them than values to sum if that leaves enough parts; but
+        // never less than two.
         let fit = (4 << 20) / len.max(1);
         let pays = (read / len.max(1)).max(16);
         Self { per: units.div_ceil(fit.min(pays).clamp(2, Self::MOST)).max(1) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_a_task_leaves_out_is_zero() {
+        let mut buffer = Buffer::<f32>::new(10);
+        for (part, mut output) in buffer.parts(4, 3).into_iter().enumerate() {
+            assert_eq!(output.len(), [4, 4, 2][part]);
+            let piece = output.next(2);
+            assert_eq!(piece, [0.0; 2]);
+            piece.fill(1.0);
+        }
+        assert_eq!(buffer.into_vec(), [1.0, 1.0, 0.0, 0.0, 1.0, 1.0, 0.0, 0.0, 1.0, 1.0]);
+    }
+
+    #[test]
+    fn what_no_part_covers_is_zero() {
+        let mut buffer = Buffer::<f32>::new(6);
+        buffer.parts_from(1, 2, 2).iter_mut().for_each(|output| output.next(2).fill(1.0));
+        assert_eq!(buffer.into_vec(), [0.0, 1.0, 1.0, 1.0, 1.0, 0.0]);
+        assert!(Buffer::<f32>::new(0).into_vec().is_empty());
+    }
+
+    #[test]
+    #[should_panic(expected = "written whole")]
+    fn a_part_that_was_leaked_is_noticed() {
+        let mut buffer = Buffer::<f32>::new(6);
+        for output in buffer.parts(3, 2) {
+            mem::forget(output);
+        }
+        buffer.into_vec();
+    }
+
+    #[test]
+    fn a_piece_that_is_too_long_leaves_the_rest_to_be_cleared() {
+        let mut buffer = Buffer::<f32>::new(3);
+        let mut outputs = buffer.parts(3, 1);
+        let piece = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            outputs[0].next(4);
+        }));
+        assert!(piece.is_err());
+        drop(outputs);
+        assert_eq!(buffer.into_vec(), [0.0; 3]);
     }
 }

@@ -1,5 +1,5 @@
-//! Batch normalization: statistics of a batch, the affine map they come to, and the way back.
-//! Not here: loops over pictures (`rows.rs`).
+//! Batch normalization: statistics of a batch, the affine map that applies them, and its gradient.
+//! Not here: loops over images (`rows.rs`).
 //!
 //! # Formulas
 //!
@@ -16,7 +16,7 @@ use crate::activation::Activation;
 /// Mean and biased variance of each channel over a batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Moments {
-    /// Numbers that each mean is taken over.
+    /// Number of values of each channel.
     pub count: usize,
     /// `[c]`.
     pub mean: Vec<f32>,
@@ -24,8 +24,8 @@ pub struct Moments {
     pub var: Vec<f32>,
 }
 
-/// Sums that become [`Moments`], added up in parts: mean and sum of squared deviations, which lose
-/// nothing where the mean is far from zero.
+/// Running sums for [`Moments`], accumulated in parts: mean and sum of squared deviations, which stay precise if the
+/// mean is far from zero.
 #[derive(Clone, Debug)]
 pub(crate) struct MomentSums {
     count: usize,
@@ -38,8 +38,8 @@ impl MomentSums {
         Self { count: 0, mean: vec![0.0; c], square: vec![0.0; c] }
     }
 
-    /// Takes in `count` more numbers of the channels from `first` on (Chan et al. 1983).
-    /// `counted` is the number of values those channels hold so far.
+    /// Adds `count` values of each channel from `first` on, given by their mean and sum of squared deviations (Chan et
+    /// al. 1983). `counted` is the number of values added to those channels before.
     pub(crate) fn add(
         &mut self,
         first: usize,
@@ -92,14 +92,14 @@ pub struct Affine {
     pub scale: Vec<f32>,
     /// `[c]`.
     pub shift: Vec<f32>,
-    /// `[c]`; what deviations are taken from in [`GradSums`].
+    /// `[c]`; the mean that deviations in [`GradSums`] are relative to.
     pub mean: Vec<f32>,
-    /// What follows.
+    /// The activation after it.
     pub activation: Activation,
 }
 
 impl Affine {
-    /// The map of a normalization with these statistics.
+    /// The affine map of a normalization with these statistics.
     pub fn new(
         moments: &Moments,
         gamma: &[f32],
@@ -134,7 +134,7 @@ impl GradSums {
         Self { g: vec![0.0; c], gy: vec![0.0; c] }
     }
 
-    /// Takes in the sums of a block, of the channels from `first` on.
+    /// Adds the sums of a block, for the channels from `first` on.
     pub(crate) fn add(&mut self, first: usize, g: &[f32], gy: &[f32]) {
         for (own, &sum) in self.g[first..].iter_mut().zip(g) {
             *own += f64::from(sum);
@@ -172,8 +172,7 @@ pub struct NormGrad {
 }
 
 impl NormGrad {
-    /// The way back through a normalization. `frozen` says that the statistics were given, not taken
-    /// from the batch.
+    /// The gradient of a normalization. With `frozen`, the statistics were given and do not depend on the batch.
     pub fn new(
         moments: &Moments,
         gamma: &[f32],

@@ -1,24 +1,24 @@
-//! Pooling of NHWC pictures, forward and backward: the maximum or the mean of each window, and the mean
-//! of a whole picture.
+//! Pooling of NHWC images, forward and backward: the maximum or the mean of each window, and the mean
+//! of a whole image.
 //! Not here: the pooling inside a squeeze-and-excitation, which activates while it reads (`block`).
 //!
 //! # Contract
 //!
 //! ```text
-//! window     x[n, oy·s + ky − p, ox·s + kx − p, c] for ky, kx in 0..k, as far as inside the picture
+//! window     x[n, oy·s + ky − p, ox·s + kx − p, c] for ky, kx in 0..k, as far as inside the image
 //! maximum    y = max of the window; NaN if it holds one      dx = Σ dy of the windows that chose x
 //! average    y = Σ of the window / count                     dx = Σ dy/count of the windows that hold x
 //! global     y[n, c] = Σ x[n, ·, ·, c] / (h·w)               dx = dy/(h·w)
 //! ```
 //!
 //! A window chooses its first maximum in row-major order, or its last NaN, as PyTorch does. `count` is
-//! `k²`, or the number of pixels inside the picture where padding is not to be counted.
+//! `k²`, or the number of pixels inside the image if padding is not counted.
 //!
-//! Layout: pictures `[n, h, w, c]`, row-major, `f32` or `bf16`; sums are `f32`. Pictures are the units of
+//! Layout: images `[n, h, w, c]`, row-major, `f32` or `bf16`; sums are `f32`. Images are the units of
 //! work and share nothing, so a result does not depend on the number of threads.
 //!
-//! Closures are inlined by force: left to the compiler, they become functions of their own, without the
-//! instruction set that `Isa::run` chose.
+//! Closures are `#[inline(always)]`: the compiler would make them functions of their own, without the instruction set
+//! that `Isa::run` chose.
 
 use std::ops::Range;
 
@@ -33,14 +33,14 @@ use crate::scratch::Scratch;
 /// Channels whose window is reduced at a time, in registers.
 const LANES: usize = 16;
 
-/// The sizes of a pooling.
+/// Sizes of a pooling.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PoolShape {
-    /// Pictures.
+    /// Images.
     pub n: usize,
-    /// Height of a picture.
+    /// Height of an image.
     pub h: usize,
-    /// Width of a picture.
+    /// Width of an image.
     pub w: usize,
     /// Channels.
     pub c: usize,
@@ -48,7 +48,7 @@ pub struct PoolShape {
     pub kernel: usize,
     /// Stride in both directions.
     pub stride: usize,
-    /// Pixels of padding on each side, at most half a kernel, so that every window touches the picture.
+    /// Pixels of padding on each side, at most half a kernel, so that every window touches the image.
     pub padding: usize,
 }
 
@@ -69,12 +69,12 @@ impl PoolShape {
         self.out(self.w)
     }
 
-    /// Numbers of the input.
+    /// Number of elements of the input.
     pub fn input_len(&self) -> usize {
         self.n * self.h * self.w * self.c
     }
 
-    /// Numbers of the result.
+    /// Number of elements of the result.
     ///
     /// # Panics
     /// If not even one window fits.
@@ -88,7 +88,7 @@ impl PoolShape {
         (padded - self.kernel) / self.stride + 1
     }
 
-    /// The pixels inside the picture that window `out` reads, along a side of `size`.
+    /// The pixels inside the image that window `out` reads, along a side of `size`.
     #[inline(always)]
     fn window(&self, out: usize, size: usize) -> Range<usize> {
         let start = out * self.stride;
@@ -103,19 +103,20 @@ impl PoolShape {
         start..count.min(padded / self.stride + 1)
     }
 
-    /// Which pixel of window `[oy, ox]` the picture's pixel `[iy, ix]` is, padding included.
+    /// Index in window `[oy, ox]`, padding included, of the image's pixel `[iy, ix]`.
     #[inline(always)]
     fn place(&self, [oy, ox]: [usize; 2], [iy, ix]: [usize; 2]) -> u32 {
         let (ky, kx) = (iy + self.padding - oy * self.stride, ix + self.padding - ox * self.stride);
         (ky * self.kernel + kx) as u32
     }
 
-    /// What a window's sum is divided by.
+    /// Divisor of a window's sum.
     #[inline(always)]
     fn count(&self, [oy, ox]: [usize; 2], include_pad: bool) -> f32 {
-        let pixels = match include_pad {
-            true => self.kernel * self.kernel,
-            false => self.window(oy, self.h).len() * self.window(ox, self.w).len(),
+        let pixels = if include_pad {
+            self.kernel * self.kernel
+        } else {
+            self.window(oy, self.h).len() * self.window(ox, self.w).len()
         };
         pixels as f32
     }
@@ -127,7 +128,7 @@ impl PoolShape {
     }
 }
 
-/// The mean of each picture.
+/// The mean of each image.
 ///
 /// # Shapes
 /// `x` is `[n, h, w, c]`, the result `[n, c]`.
@@ -168,7 +169,7 @@ pub fn global_average_backward<T: Real>(isa: Isa, [n, h, w, c]: [usize; 4], dy: 
 /// `x` is `[n, h, w, c]`, the result `[n, h_out, w_out, c]`.
 ///
 /// # Panics
-/// If the length does not fit `shape`, or `shape` is no pooling.
+/// If the length does not fit `shape`, or the sizes of `shape` do not fit each other.
 pub fn max_pool<T: Real>(isa: Isa, shape: &PoolShape, x: &[T]) -> Vec<T> {
     for_each_image(
         isa,
@@ -179,14 +180,13 @@ pub fn max_pool<T: Real>(isa: Isa, shape: &PoolShape, x: &[T]) -> Vec<T> {
     )
 }
 
-/// The gradient of [`max_pool`]'s input. The choices are made again from `x`, which costs less than
-/// keeping them.
+/// The gradient of [`max_pool`]'s input. The maxima are found again from `x`, which costs less than keeping them.
 ///
 /// # Shapes
 /// `x` and the result are `[n, h, w, c]`, `dy` is `[n, h_out, w_out, c]`.
 ///
 /// # Panics
-/// If a length does not fit `shape`, or `shape` is no pooling.
+/// If a length does not fit `shape`, or the sizes of `shape` do not fit each other.
 pub fn max_pool_backward<T: Real>(isa: Isa, shape: &PoolShape, x: &[T], dy: &[T]) -> Vec<T> {
     shape.check();
     assert_eq!(x.len(), shape.input_len(), "input");
@@ -200,13 +200,13 @@ pub fn max_pool_backward<T: Real>(isa: Isa, shape: &PoolShape, x: &[T], dy: &[T]
     dx.into_vec()
 }
 
-/// The mean of each window; `count_include_pad` says that padding counts as zeros, PyTorch's default.
+/// The mean of each window. With `count_include_pad`, PyTorch's default, padding counts as zeros.
 ///
 /// # Shapes
 /// `x` is `[n, h, w, c]`, the result `[n, h_out, w_out, c]`.
 ///
 /// # Panics
-/// If the length does not fit `shape`, or `shape` is no pooling.
+/// If the length does not fit `shape`, or the sizes of `shape` do not fit each other.
 pub fn average_pool<T: Real>(
     isa: Isa,
     shape: &PoolShape,
@@ -228,7 +228,7 @@ pub fn average_pool<T: Real>(
 /// `dy` is `[n, h_out, w_out, c]`, the result `[n, h, w, c]`.
 ///
 /// # Panics
-/// If the length does not fit `shape`, or `shape` is no pooling.
+/// If the length does not fit `shape`, or the sizes of `shape` do not fit each other.
 pub fn average_pool_backward<T: Real>(
     isa: Isa,
     shape: &PoolShape,
@@ -246,7 +246,7 @@ pub fn average_pool_backward<T: Real>(
     dx.into_vec()
 }
 
-/// `pool(x, y)` for each picture; it writes all of `y`.
+/// Calls `pool(x, y)` for each image.
 fn for_each_image<T: Real>(
     isa: Isa,
     s: &PoolShape,
@@ -262,8 +262,8 @@ fn for_each_image<T: Real>(
     y.into_vec()
 }
 
-/// The mean of one picture. Each row has a sum of its own, so that a large picture's mean is no less
-/// precise than a small one's.
+/// The mean of one image. Each row has a sum of its own, so that the mean of a large image is as precise as that of a
+/// small one.
 #[inline(always)]
 fn mean<T: Real>(x: &[T], w: usize, y: &mut [f32]) {
     let c = y.len();
@@ -284,7 +284,7 @@ fn mean<T: Real>(x: &[T], w: usize, y: &mut [f32]) {
     y.iter_mut().for_each(|sum| *sum /= pixels);
 }
 
-/// `dy/pixels` for every pixel of one picture.
+/// `dy/pixels` for every pixel of one image.
 #[inline(always)]
 fn share<T: Real>(dy: &[f32], pixels: f32, dx: &mut [T]) {
     let (first, rest) = dx.split_at_mut(dy.len());
@@ -328,7 +328,7 @@ fn max_image<T: Real>(s: &PoolShape, x: &[T], y: &mut Output<'_, T>) {
     }
 }
 
-/// The maximum of window `[oy, ox]` in `lanes` channels from `first` on, and the place it has there.
+/// The maximum of window `[oy, ox]` in `lanes` channels from `first` on, and its index there.
 #[inline(always)]
 fn choose<T: Real>(
     s: &PoolShape,
@@ -338,7 +338,7 @@ fn choose<T: Real>(
     lanes: usize,
 ) -> ([f32; LANES], [u32; LANES]) {
     let (rows, columns) = (s.window(oy, s.h), s.window(ox, s.w));
-    // Where all are -∞ nothing is greater, and the first pixel stays chosen.
+    // If all are -∞, nothing is greater, and the first pixel stays chosen.
     let mut most = [f32::NEG_INFINITY; LANES];
     let mut chosen = [s.place([oy, ox], [rows.start, columns.start]); LANES];
     for iy in rows {
@@ -362,7 +362,7 @@ fn choose<T: Real>(
 #[inline(always)]
 fn max_image_backward<T: Real>(s: &PoolShape, x: &[T], dy: &[T], dx: &mut Output<'_, T>) {
     let (h_out, w_out) = (s.h_out(), s.w_out());
-    // The choices of the rows of windows that a row of pixels lies in; row `oy` lies at `oy % live`.
+    // The maxima's indices, for the rows of windows that a row of pixels is in; row `oy` is at `oy % live`.
     let live = s.kernel.div_ceil(s.stride);
     let mut chosen = vec![0; live * w_out * s.c];
     let mut next = 0;

@@ -1,5 +1,5 @@
-//! Where the time of a step goes: each operation on whole pictures, timed while a profile is asked for.
-//! Off, it costs one atomic read an operation.
+//! Times each operation of a step while a profile is being recorded.
+//! Otherwise it costs one atomic read an operation.
 
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -9,36 +9,36 @@ use std::time::{Duration, Instant};
 static WANTED: AtomicBool = AtomicBool::new(false);
 static ENTRIES: Mutex<BTreeMap<String, Entry>> = Mutex::new(BTreeMap::new());
 
-/// What an operation has come to so far.
+/// Running totals of an operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
 pub struct Entry {
-    /// How often it ran.
+    /// Number of runs.
     pub calls: u64,
-    /// In all.
+    /// Time of all runs.
     pub time: Duration,
-    /// Floating-point operations of its products, in all.
+    /// Floating-point operations of its products, over all runs.
     pub flops: u64,
-    /// Bytes of its operands that it reads and writes, in all, each counted once.
+    /// Bytes of its operands that it reads and writes, each counted once a run, over all runs.
     pub bytes: u64,
 }
 
-/// Starts a profile, or ends it. Either way what was recorded is forgotten.
+/// Starts or ends a profile. Either discards what was recorded before.
 pub fn record(wanted: bool) {
     WANTED.store(wanted, Ordering::Relaxed);
     entries().clear();
 }
 
-/// What was recorded, by operation.
+/// Recorded totals of each operation, by name.
 pub fn report() -> Vec<(String, Entry)> {
     entries().iter().map(|(name, entry)| (name.clone(), *entry)).collect()
 }
 
 fn entries() -> std::sync::MutexGuard<'static, BTreeMap<String, Entry>> {
-    // A panic elsewhere leaves sums that are still sums.
+    // A panic elsewhere leaves totals that are still valid.
     ENTRIES.lock().unwrap_or_else(std::sync::PoisonError::into_inner)
 }
 
-/// Runs an operation, timing it if a profile is wanted. `name` is asked for only then.
+/// Runs an operation, and times it if a profile is being recorded. `name` is called only then.
 pub(crate) fn timed<R>(
     name: impl FnOnce() -> String,
     flops: u64,

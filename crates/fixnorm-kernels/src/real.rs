@@ -1,6 +1,6 @@
-//! The two number formats that activations are stored in. All arithmetic is in `f32`.
+//! The two formats in which activations are stored. All arithmetic is in `f32`.
 
-use std::any::TypeId;
+use std::any::{Any, TypeId};
 
 pub use half::bf16;
 
@@ -10,7 +10,7 @@ pub(crate) use sealed::Format;
 mod sealed {
     use super::bf16;
 
-    /// Number formats.
+    /// Formats of stored values.
     #[derive(Clone, Copy, Debug, PartialEq, Eq)]
     pub enum Format {
         F32,
@@ -31,17 +31,31 @@ mod sealed {
     }
 }
 
-/// A stored number: `f32` or [`bf16`], and no other type.
+/// A stored value: `f32` or [`bf16`]. Kernels rely on it that there is no other type, so it cannot be implemented
+/// elsewhere:
+///
+/// ```compile_fail
+/// #[derive(Clone, Copy, Debug, Default, PartialEq)]
+/// struct Other(f32);
+/// impl fixnorm_kernels::Real for Other {
+///     fn to_f32(self) -> f32 {
+///         self.0
+///     }
+///     fn from_f32(value: f32) -> Self {
+///         Self(value)
+///     }
+/// }
+/// ```
 pub trait Real:
     sealed::Sealed + Copy + Default + Send + Sync + PartialEq + std::fmt::Debug + 'static
 {
-    /// Bytes of one.
+    /// Bytes of one value.
     const BYTES: usize = size_of::<Self>();
 
-    /// Returns the value.
+    /// Returns the value as `f32`, which is exact.
     fn to_f32(self) -> f32;
 
-    /// Returns the nearest stored number, ties to even; NaN stays NaN.
+    /// Returns the nearest value of this format, ties to even; NaN stays NaN.
     fn from_f32(value: f32) -> Self;
 
     /// Returns whether products of operands in this format are faster than those of `f32`.
@@ -58,6 +72,16 @@ pub trait Real:
         })
     }
 }
+/// `value` as one of type `B`, which is its type: for functions that are not generic below a generic one.
+///
+/// # Panics
+/// If it is not.
+pub(crate) fn same_type<A: 'static, B: 'static>(value: A) -> B {
+    let mut value = Some(value);
+    let value = (&mut value as &mut dyn Any).downcast_mut::<Option<B>>();
+    value.and_then(Option::take).expect("both types are the same one")
+}
+
 impl Real for f32 {
     #[inline(always)]
     fn to_f32(self) -> f32 {

@@ -1,23 +1,26 @@
-//! Loops over rows of channels: what happens to a picture's numbers while they pass through a
-//! thread's cache. All are inlined into the kernels, which are compiled for each instruction set.
+//! Loops over rows of channels: what happens to an image's values while they pass through a thread's cache.
+//!
+//! Kernels call them for a block of rows at a time, so they are functions of their own, compiled once for each
+//! instruction set: inlined into every kernel, they were most of the crate's code.
 
+use crate::isa::{Isa, vectorized};
 use crate::lanes::{self, fma, for_each_block, load, map};
 use crate::norm::{Affine, NormGrad};
 use crate::real::Real;
 
-/// What a convolution reads: stored numbers, and what is done to them on the way in.
+/// Input of a convolution: stored values, and what is applied to them as they are read.
 #[derive(Clone, Copy, Debug)]
 pub struct Input<'a, T> {
     /// `[n, h, w, c]`.
     pub data: &'a [T],
-    /// The normalization and activation that are still due; without one the numbers are the input.
+    /// The normalization and activation that are still due; without one the stored values are the input.
     pub affine: Option<&'a Affine>,
     /// A factor for each sample and channel, `[n, c]`, applied after the activation.
     pub gate: Option<&'a [f32]>,
 }
 
 impl<'a, T> Input<'a, T> {
-    /// Numbers that are taken as they are.
+    /// Stored values that are the input themselves.
     pub fn plain(data: &'a [T]) -> Self {
         Self { data, affine: None, gate: None }
     }
@@ -28,13 +31,14 @@ impl<'a, T> Input<'a, T> {
 pub struct Gradient<'a, T> {
     /// The gradient of the normalization's result, before the activation.
     pub g: &'a [T],
-    /// The convolution's result and the coefficients, where a normalization followed.
+    /// The convolution's result and the coefficients, if a normalization followed.
     pub norm: Option<(&'a [T], &'a NormGrad)>,
 }
 
 /// `out[i][..c] = gate·activation(scale·x[i] + shift)`, with zeros up to `stride`.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn activate<T: Real, P: Real>(
+    isa: Isa,
     x: &[T],
     c: usize,
     affine: Option<&Affine>,
@@ -42,9 +46,21 @@ pub(crate) fn activate<T: Real, P: Real>(
     out: &mut [P],
     stride: usize,
 ) {
-    let Some(affine) = affine else {
-        return widen(x, c, out, stride);
-    };
+    match affine {
+        None => widen(isa, x, c, out, stride),
+        Some(affine) => vectorized!(isa, activate_rows(x, c, affine, gate, out, stride)),
+    }
+}
+
+#[inline(always)]
+fn activate_rows<T: Real, P: Real>(
+    x: &[T],
+    c: usize,
+    affine: &Affine,
+    gate: Option<&[f32]>,
+    out: &mut [P],
+    stride: usize,
+) {
     let (scale, shift) = (&affine.scale[..c], &affine.shift[..c]);
     let rows = x.chunks_exact(c).zip(out.chunks_exact_mut(stride));
     for (x, out) in rows {
@@ -63,8 +79,13 @@ pub(crate) fn activate<T: Real, P: Real>(
 }
 
 /// Copies rows of `c` to rows of `stride`, filled with zeros.
+#[inline(never)]
+fn widen<T: Real, P: Real>(isa: Isa, x: &[T], c: usize, out: &mut [P], stride: usize) {
+    vectorized!(isa, widen_rows(x, c, out, stride));
+}
+
 #[inline(always)]
-fn widen<T: Real, P: Real>(x: &[T], c: usize, out: &mut [P], stride: usize) {
+fn widen_rows<T: Real, P: Real>(x: &[T], c: usize, out: &mut [P], stride: usize) {
     for (x, out) in x.chunks_exact(c).zip(out.chunks_exact_mut(stride)) {
         match P::same(x) {
             Some(x) => copy(x, &mut out[..c]),
@@ -74,7 +95,7 @@ fn widen<T: Real, P: Real>(x: &[T], c: usize, out: &mut [P], stride: usize) {
     }
 }
 
-/// Zeros; a call only where there is something to fill, which for most sizes there is not.
+/// Sets to zero. For most sizes there is nothing to fill, so the call is skipped.
 #[inline(always)]
 pub(crate) fn clear<T: Real>(out: &mut [T]) {
     if !out.is_empty() {
@@ -101,17 +122,30 @@ pub(crate) fn copy<T: Real>(from: &[T], to: &mut [T]) {
 }
 
 /// `out[i][..c] = p·g[i] + q·y[i] + r`, with zeros up to `stride`.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn gradient<T: Real, P: Real>(
+    isa: Isa,
     g: &[T],
     norm: Option<(&[T], &NormGrad)>,
     c: usize,
     out: &mut [P],
     stride: usize,
 ) {
-    let Some((y, norm)) = norm else {
-        return widen(g, c, out, stride);
-    };
+    match norm {
+        None => widen(isa, g, c, out, stride),
+        Some((y, norm)) => vectorized!(isa, gradient_rows(g, y, norm, c, out, stride)),
+    }
+}
+
+#[inline(always)]
+fn gradient_rows<T: Real, P: Real>(
+    g: &[T],
+    y: &[T],
+    norm: &NormGrad,
+    c: usize,
+    out: &mut [P],
+    stride: usize,
+) {
     let (p, q, r) = (&norm.p[..c], &norm.q[..c], &norm.r[..c]);
     let rows = g.chunks_exact(c).zip(y.chunks_exact(c));
     for ((g, y), out) in rows.zip(out.chunks_exact_mut(stride)) {
@@ -131,8 +165,22 @@ pub(crate) fn gradient<T: Real, P: Real>(
 
 /// Mean and sum of squared deviations of each of `c` columns over `m` rows of `stride`, which reach to
 /// whole blocks of sixteen: two passes over memory that is in the cache, a block's sums in registers.
-#[inline(always)]
+#[inline(never)]
 pub(crate) fn moments(
+    isa: Isa,
+    x: &[f32],
+    stride: usize,
+    m: usize,
+    c: usize,
+    mean: &mut [f32],
+    square: &mut [f32],
+) {
+    vectorized!(isa, moments_inline(x, stride, m, c, mean, square));
+}
+
+/// [`moments`] within a kernel that is compiled for an instruction set.
+#[inline(always)]
+pub(crate) fn moments_inline(
     x: &[f32],
     stride: usize,
     m: usize,
@@ -167,14 +215,20 @@ pub(crate) fn moments(
 }
 
 /// Stores rows of sums in the format of activations.
+#[inline(never)]
+pub(crate) fn store<T: Real>(isa: Isa, x: &[f32], stride: usize, c: usize, out: &mut [T]) {
+    vectorized!(isa, store_inline(x, stride, c, out));
+}
+
+/// [`store`] within a kernel that is compiled for an instruction set.
 #[inline(always)]
-pub(crate) fn store<T: Real>(x: &[f32], stride: usize, c: usize, out: &mut [T]) {
+pub(crate) fn store_inline<T: Real>(x: &[f32], stride: usize, c: usize, out: &mut [T]) {
     for (x, out) in x.chunks(stride).zip(out.chunks_exact_mut(c)) {
         for_each_block!(c, j, W => lanes::store(load::<f32, W>(&x[j..]), &mut out[j..]));
     }
 }
 
-/// The way back through an activation for some rows: `out = dx·activation'(scale·y + shift)`, row `i` of
+/// The gradient of an activation for some rows: `out = dx·activation'(scale·y + shift)`, row `i` of
 /// `dx` at `i·stride`, of `y` and `out` at `at[i]`; the sums of `out` and of `out·(y − mean)` are added to `g` and
 /// `gy`, whose blocks stay in registers over the rows.
 #[inline(always)]

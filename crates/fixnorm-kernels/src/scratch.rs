@@ -1,5 +1,5 @@
-//! Memory that a thread keeps between kernels, so that working buffers stay warm in its cache and
-//! are not asked of the system again and again.
+//! Memory that a thread keeps between kernels, so that working buffers stay in its cache and are not allocated again for
+//! every kernel.
 
 use std::any::{Any, TypeId};
 use std::cell::RefCell;
@@ -11,7 +11,7 @@ use crate::real::Real;
 /// Bytes of a cache line, and of the longest vector: one that lies across two lines costs two loads.
 pub(crate) const LINE: usize = 64;
 
-/// The first element of a buffer that starts a cache line, if it is long enough to have one.
+/// Index of the first element that starts a cache line, or 0 if the buffer is too short to have one.
 pub(crate) fn line_start<T>(buffer: &[T]) -> usize {
     let start = buffer.as_ptr().align_offset(LINE);
     if start < buffer.len() { start } else { 0 }

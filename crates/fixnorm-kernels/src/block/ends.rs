@@ -1,5 +1,5 @@
-//! A block's end: the last normalization, drop path, shortcut and activation; and the start of the way
-//! back, which is the same place.
+//! A block's end: the last normalization, drop path, shortcut and activation; and their gradients, with which the
+//! backward pass starts.
 
 use std::borrow::Cow;
 
@@ -23,7 +23,7 @@ pub(super) struct End<'a, T> {
     pub(super) shortcut: Added<'a, T>,
 }
 
-/// What is added.
+/// The shortcut's term.
 pub(super) enum Added<'a, T> {
     Nothing,
     /// Every `stride`-th pixel of the block's input.
@@ -41,13 +41,13 @@ pub(super) enum Added<'a, T> {
     },
 }
 
-/// Where the way back starts.
+/// Gradients at the block's end.
 pub(super) struct EndGrad<'a, T: Clone> {
-    /// Of what comes before the activation.
+    /// Gradient of the last activation's argument.
     dpre: Cow<'a, [T]>,
-    /// Of the last normalization's result, where a drop path makes it another.
+    /// Gradient of the last normalization's result, if a drop path makes it differ from `dpre`.
     dnorm: Option<Vec<T>>,
-    /// Of the input, by way of an identity that is not the input as it stands.
+    /// Gradient of the input through the identity, if its pixels or channels differ from those of the result.
     dspread: Option<Vec<T>>,
     pub(super) sums: GradSums,
     pub(super) projection_sums: Option<GradSums>,
@@ -59,12 +59,12 @@ impl<T: Clone> EndGrad<'_, T> {
         self.dnorm.as_deref().unwrap_or(&self.dpre)
     }
 
-    /// The gradient of what a projection comes to.
+    /// The gradient of a projection's result.
     pub(super) fn projection(&self) -> &[T] {
         &self.dpre
     }
 
-    /// The gradient of the input, by way of an identity.
+    /// The gradient of the input through an identity.
     pub(super) fn identity(&self) -> &[T] {
         self.dspread.as_deref().unwrap_or(&self.dpre)
     }
@@ -79,7 +79,7 @@ impl<T: Real> End<'_, T> {
         self.shape.c_out
     }
 
-    /// What comes before the activation, of the channels from `j` on of one pixel.
+    /// The last activation's arguments, for the channels from `j` on of one pixel.
     #[inline(always)]
     fn before_activation<const W: usize>(&self, image: usize, row: usize, j: usize) -> [f32; W] {
         let at = (image * self.rows() + row) * self.row_len() + j;
@@ -96,7 +96,7 @@ impl<T: Real> End<'_, T> {
                 let x = &x[self.input_pixel(image, row) * own..][..*own];
                 match x.get(j..j + W) {
                     Some(x) => load::<T, W>(x),
-                    // The block's last channels, or all of them, are not the input's.
+                    // The input lacks some of these channels.
                     None => map!(|i| x.get(j + i).map_or(0.0, |x| x.to_f32())),
                 }
             }
@@ -155,7 +155,7 @@ fn forward_part<T: Real>(end: &End<'_, T>, first_image: usize, out: &mut Output<
     }
 }
 
-/// The gradients at the block's end. `wants_dx` says whether the input's gradient is needed.
+/// The gradients at the block's end. That of the input is computed if `wants_dx` is set.
 pub(super) fn backward<'a, T: Real>(
     isa: Isa,
     end: &End<'_, T>,
@@ -166,7 +166,7 @@ pub(super) fn backward<'a, T: Real>(
     let c = end.row_len();
     let (rows, split) = (end.rows(), Split::new(end.shape.n));
     let part_len = split.per * rows * c;
-    // Without an activation the result's gradient is that of what is before it.
+    // Without an activation both gradients are the same.
     let same = end.affine.activation == Activation::Identity;
     let dpre: Cow<'a, [T]> = if same {
         Cow::Borrowed(dout)

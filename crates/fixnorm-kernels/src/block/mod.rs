@@ -4,20 +4,20 @@
 //!
 //! ```text
 //! yᵢ  = conv(wᵢ, aᵢ₋₁)                     a₀ = x
-//! aᵢ  = activation(norm(yᵢ))               made by whoever reads it, never stored
-//! a'  = a·gate(mean of a over the picture) before the last convolution, where there is a squeeze
+//! aᵢ  = activation(norm(yᵢ))               computed by the kernel that reads it, never stored
+//! a'  = a·gate(mean of a over the image)   before the last convolution, if there is a squeeze
 //! out = activation(survival·norm(y_last) + shortcut(x))
 //! ```
 //!
-//! What a training step keeps of a block is x and the yᵢ: normalization and activation are computed
-//! again on the way back. On that way dyᵢ is not stored either, but made of the masked gradient and yᵢ by
-//! whoever reads it.
+//! A training step keeps x and the yᵢ of a block: the backward pass computes normalization and activation again. It does
+//! not store dyᵢ either: the kernel that reads dyᵢ computes it from the masked gradient and yᵢ.
 
 mod ends;
 mod squeeze;
 #[cfg(test)]
 mod tests;
 
+use std::any::Any;
 use std::borrow::Cow;
 
 use crate::activation::Activation;
@@ -25,15 +25,15 @@ use crate::conv::{self, ConvShape, Wanted};
 use crate::isa::Isa;
 use crate::norm::{Affine, GradSums, Moments, NormGrad};
 use crate::profile::timed;
-use crate::real::Real;
+use crate::real::{Real, bf16, same_type};
 use crate::rows::{Gradient, Input};
 use squeeze::SqueezeSaved;
 pub use squeeze::{Squeeze, SqueezeGrad};
 
-/// Where a normalization takes its statistics from.
+/// Statistics of a normalization.
 #[derive(Clone, Copy, Debug)]
 pub enum Statistics<'a> {
-    /// From the batch at hand.
+    /// Those of the current batch.
     Batch,
     /// Given: running means and variances, both `[c_out]`.
     Given(&'a [f32], &'a [f32]),
@@ -52,13 +52,13 @@ pub struct Stage<'a> {
     pub beta: &'a [f32],
     /// Added to the variance.
     pub epsilon: f32,
-    /// Where mean and variance come from.
+    /// Source of mean and variance.
     pub statistics: Statistics<'a>,
-    /// What follows; for a block's last stage, after the shortcut.
+    /// The activation after it; for a block's last stage, after the shortcut.
     pub activation: Activation,
 }
 
-/// What is added to a block's result before its last activation.
+/// Added to a block's result before its last activation.
 #[derive(Clone, Copy, Debug)]
 pub enum Shortcut<'a> {
     /// Nothing.
@@ -72,21 +72,21 @@ pub enum Shortcut<'a> {
     Projection(Stage<'a>),
 }
 
-/// A block.
+/// Configuration and parameters of a block.
 #[derive(Clone, Debug)]
 pub struct Block<'a> {
-    /// At least one; each reads what the one before has made.
+    /// At least one; each reads the result of the one before.
     pub stages: Vec<Stage<'a>>,
     /// Gates the input of the last stage, of at least two.
     pub squeeze: Option<Squeeze<'a>>,
-    /// What is added.
+    /// The shortcut around the stages.
     pub shortcut: Shortcut<'a>,
     /// Factor of each sample's result before the shortcut is added, `[n]`: 0 or 1/(1 − rate) of a drop
     /// path.
     pub survival: Option<&'a [f32]>,
 }
 
-/// What a block keeps for its way back.
+/// Results of the forward pass that the backward pass needs.
 #[derive(Clone, Debug)]
 pub struct Saved<T> {
     stages: Vec<SavedStage<T>>,
@@ -100,6 +100,13 @@ struct SavedStage<T> {
     moments: Moments,
 }
 
+impl<T: Real> Saved<T> {
+    /// The same values, whose format the caller knows.
+    fn same<U: Real>(&self) -> &Saved<U> {
+        (self as &dyn Any).downcast_ref().expect("both formats are the same one")
+    }
+}
+
 impl<T> Saved<T> {
     /// The statistics of each stage, the projection's last.
     pub fn moments(&self) -> impl Iterator<Item = &Moments> {
@@ -110,7 +117,7 @@ impl<T> Saved<T> {
 /// The gradients of a stage's parameters.
 #[derive(Clone, Debug, PartialEq)]
 pub struct StageGrad {
-    /// As the weight.
+    /// In the weight's layout.
     pub dweight: Vec<f32>,
     /// `[c_out]`.
     pub dgamma: Vec<f32>,
@@ -121,13 +128,13 @@ pub struct StageGrad {
 /// The gradients of a block.
 #[derive(Clone, Debug)]
 pub struct BlockGrad<T> {
-    /// Of the input; empty where it was not wanted.
+    /// Gradient of the input; empty if it was not wanted.
     pub dx: Vec<T>,
-    /// Of each stage.
+    /// Gradients of each stage.
     pub stages: Vec<StageGrad>,
-    /// Of the projection.
+    /// Gradients of the projection.
     pub projection: Option<StageGrad>,
-    /// Of the squeeze.
+    /// Gradients of the squeeze.
     pub squeeze: Option<SqueezeGrad>,
 }
 
@@ -167,7 +174,7 @@ impl Block<'_> {
         self.stages.last().expect("a block has a stage")
     }
 
-    /// The result, and what the way back needs.
+    /// Returns the result, and what the backward pass needs.
     ///
     /// # Shapes
     /// `x`: that of the first stage's input; the result that of the last stage's.
@@ -175,12 +182,32 @@ impl Block<'_> {
     /// # Panics
     /// If sizes do not fit each other.
     pub fn forward<T: Real>(&self, isa: Isa, x: &[T]) -> (Vec<T>, Saved<T>) {
-        self.run(isa, x, true)
+        self.run_format(isa, x, true)
     }
 
-    /// The result alone; memory of a stage is freed as soon as the next one has read it.
+    /// Returns the result alone; memory of a stage is freed as soon as the next one has read it.
     pub fn infer<T: Real>(&self, isa: Isa, x: &[T]) -> Vec<T> {
-        self.run(isa, x, false).0
+        self.run_format(isa, x, false).0
+    }
+
+    // Both formats are compiled in this crate, by functions that are not generic. The generic ones would be compiled in
+    // every crate that calls them, which took minutes each.
+    fn run_format<T: Real>(&self, isa: Isa, x: &[T], keep: bool) -> (Vec<T>, Saved<T>) {
+        match (f32::same(x), bf16::same(x)) {
+            (Some(x), _) => same_type(self.run_f32(isa, x, keep)),
+            (_, Some(x)) => same_type(self.run_bf16(isa, x, keep)),
+            _ => unreachable!("there are two formats"),
+        }
+    }
+
+    #[inline(never)]
+    fn run_f32(&self, isa: Isa, x: &[f32], keep: bool) -> (Vec<f32>, Saved<f32>) {
+        self.run(isa, x, keep)
+    }
+
+    #[inline(never)]
+    fn run_bf16(&self, isa: Isa, x: &[bf16], keep: bool) -> (Vec<bf16>, Saved<bf16>) {
+        self.run(isa, x, keep)
     }
 
     fn run<T: Real>(&self, isa: Isa, x: &[T], keep: bool) -> (Vec<T>, Saved<T>) {
@@ -222,7 +249,7 @@ impl Block<'_> {
         (out, saved)
     }
 
-    /// The block's end as the kernels see it.
+    /// The inputs of the block's end.
     fn end<'a, T: Real>(&'a self, x: &'a [T], saved: &'a Saved<T>) -> ends::End<'a, T> {
         let last = self.last();
         let own = saved.stages.last().expect("a block has a stage");
@@ -245,11 +272,56 @@ impl Block<'_> {
         }
     }
 
-    /// The gradients, from that of the result. `wants_dx` says whether the input's is needed.
+    /// Returns the gradients, given that of the result. That of the input is computed if `wants_dx` is set.
     ///
     /// # Panics
     /// If sizes do not fit each other, or `saved` is of another block.
     pub fn backward<T: Real>(
+        &self,
+        isa: Isa,
+        x: &[T],
+        saved: &Saved<T>,
+        dout: &[T],
+        wants_dx: bool,
+    ) -> BlockGrad<T> {
+        match (f32::same(x), bf16::same(x)) {
+            (Some(x), _) => {
+                let dout = f32::same(dout).expect("one format");
+                same_type(self.backward_f32(isa, x, saved.same(), dout, wants_dx))
+            }
+            (_, Some(x)) => {
+                let dout = bf16::same(dout).expect("one format");
+                same_type(self.backward_bf16(isa, x, saved.same(), dout, wants_dx))
+            }
+            _ => unreachable!("there are two formats"),
+        }
+    }
+
+    #[inline(never)]
+    fn backward_f32(
+        &self,
+        isa: Isa,
+        x: &[f32],
+        saved: &Saved<f32>,
+        dout: &[f32],
+        wants_dx: bool,
+    ) -> BlockGrad<f32> {
+        self.run_backward(isa, x, saved, dout, wants_dx)
+    }
+
+    #[inline(never)]
+    fn backward_bf16(
+        &self,
+        isa: Isa,
+        x: &[bf16],
+        saved: &Saved<bf16>,
+        dout: &[bf16],
+        wants_dx: bool,
+    ) -> BlockGrad<bf16> {
+        self.run_backward(isa, x, saved, dout, wants_dx)
+    }
+
+    fn run_backward<T: Real>(
         &self,
         isa: Isa,
         x: &[T],

@@ -1,8 +1,8 @@
-//! Squeeze-and-excitation: each channel's mean over the picture, two small layers, and a gate that the
+//! Squeeze-and-excitation: each channel's mean over the image, two small layers, and a gate that the
 //! next convolution applies while it reads.
 //!
 //! ```text
-//! pooled = mean of a over the picture              [n, c]
+//! pooled = mean of a over the image                [n, c]
 //! hidden = activation(pooled · W₁ᵀ + b₁)           [n, r]
 //! gate   = gate_activation(hidden · W₂ᵀ + b₂)      [n, c]
 //! ```
@@ -18,7 +18,7 @@ use crate::real::Real;
 use crate::rows::Input;
 use crate::scratch::Scratch;
 
-/// The two layers.
+/// Parameters and activations of the two layers.
 #[derive(Clone, Copy, Debug)]
 pub struct Squeeze<'a> {
     /// `W₁`, `[r, c]`.
@@ -29,13 +29,13 @@ pub struct Squeeze<'a> {
     pub expand: &'a [f32],
     /// `b₂`, `[c]`.
     pub expand_bias: &'a [f32],
-    /// Of the hidden layer.
+    /// Activation of the hidden layer.
     pub activation: Activation,
-    /// Of the gate.
+    /// Activation of the gate.
     pub gate: Activation,
 }
 
-/// What the way back needs.
+/// Results of the forward pass that the backward pass needs.
 #[derive(Clone, Debug)]
 pub(super) struct SqueezeSaved {
     pooled: Vec<f32>,
@@ -53,18 +53,18 @@ impl SqueezeSaved {
 /// The gradients of the layers, in their layouts.
 #[derive(Clone, Debug, PartialEq)]
 pub struct SqueezeGrad {
-    /// Of `W₁`.
+    /// Gradient of `W₁`.
     pub dreduce: Vec<f32>,
-    /// Of `b₁`.
+    /// Gradient of `b₁`.
     pub dreduce_bias: Vec<f32>,
-    /// Of `W₂`.
+    /// Gradient of `W₂`.
     pub dexpand: Vec<f32>,
-    /// Of `b₂`.
+    /// Gradient of `b₂`.
     pub dexpand_bias: Vec<f32>,
 }
 
 impl Squeeze<'_> {
-    /// The gate of `n` pictures whose numbers before the activation are `affine` of `y`.
+    /// The gate of `n` images; the activation's arguments are `affine` of `y`.
     pub(super) fn forward<T: Real>(
         &self,
         isa: Isa,
@@ -85,8 +85,8 @@ impl Squeeze<'_> {
         SqueezeSaved { pooled, hidden, logits, gate }
     }
 
-    /// The gradients of the layers; `dx`, which is that of the gated numbers, becomes that of what is
-    /// before the activation, with the sums for its normalization.
+    /// The gradients of the layers. `dx`, the gradient of the gated values, becomes that of the activation's arguments;
+    /// the sums are those for its normalization.
     pub(super) fn backward<T: Real>(
         &self,
         isa: Isa,
@@ -133,7 +133,7 @@ impl Squeeze<'_> {
     }
 }
 
-/// The mean over a picture of `activation(scale·y + shift)`.
+/// The mean over an image of `activation(scale·y + shift)`.
 #[inline(always)]
 fn pool<T: Real>(y: &[T], affine: &Affine, pooled: &mut [f32]) {
     let c = pooled.len();
@@ -155,7 +155,7 @@ fn pool<T: Real>(y: &[T], affine: &Affine, pooled: &mut [f32]) {
     pooled.iter_mut().for_each(|sum| *sum /= pixels);
 }
 
-/// `dx ← (dx·gate + dpooled)·activation'(scale·y + shift)` for one picture.
+/// `dx ← (dx·gate + dpooled)·activation'(scale·y + shift)` for one image.
 #[inline(always)]
 fn ungate<T: Real>(
     dx: &mut [T],

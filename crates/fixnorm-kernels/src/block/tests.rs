@@ -3,6 +3,7 @@
 use super::*;
 use crate::conv::scalar;
 use crate::real::bf16;
+use crate::testing::cases;
 use proptest::prelude::*;
 
 fn value(seed: u64, i: usize) -> f32 {
@@ -13,11 +14,11 @@ fn value(seed: u64, i: usize) -> f32 {
 }
 
 fn values(len: usize, seed: u64) -> Vec<f32> {
-    // Numbers that both formats hold exactly.
+    // Values that both formats hold exactly.
     (0..len).map(|i| <bf16 as Real>::from_f32(value(seed, i)).to_f32()).collect()
 }
 
-/// A block with its numbers, all in one list: x, then for each stage (the projection last) weight, γ, β,
+/// A block with its values, all in one list: x, then for each stage (the projection last) weight, γ, β,
 /// then the squeeze's four.
 struct Case {
     shapes: Vec<ConvShape>,
@@ -27,7 +28,7 @@ struct Case {
     squeeze: Option<usize>,
     survival: Option<Vec<f32>>,
     given: bool,
-    numbers: Vec<Vec<f32>>,
+    tensors: Vec<Vec<f32>>,
 }
 
 const EPSILON: f32 = 1e-2;
@@ -48,7 +49,7 @@ impl Case {
             squeeze: None,
             survival: None,
             given: false,
-            numbers: vec![],
+            tensors: vec![],
         };
         match kind {
             // Stem.
@@ -56,7 +57,7 @@ impl Case {
                 case.shapes = vec![conv(3, 10, 3, 2, 1, [h, w])];
                 case.activations = vec![activation];
             }
-            // Basic block whose shortcut narrows the picture and widens the channels.
+            // Basic block whose shortcut halves the image and has more channels.
             1 | 2 => {
                 let stride = kind;
                 let first = conv(5, 7, 3, stride, 1, [h, w]);
@@ -98,20 +99,20 @@ impl Case {
             }
         }
         let mut seed = seed;
-        let mut push = |numbers: &mut Vec<Vec<f32>>, len, shift: f32| {
+        let mut push = |tensors: &mut Vec<Vec<f32>>, len, shift: f32| {
             seed = seed.wrapping_add(0x1234_5677);
-            numbers.push(values(len, seed).iter().map(|v| v + shift).collect());
+            tensors.push(values(len, seed).iter().map(|v| v + shift).collect());
         };
-        push(&mut case.numbers, case.shapes[0].input_len(), 0.0);
+        push(&mut case.tensors, case.shapes[0].input_len(), 0.0);
         for shape in case.shapes.iter().chain(&case.projection) {
-            push(&mut case.numbers, shape.weight_len(), 0.0);
-            push(&mut case.numbers, shape.c_out, 0.5);
-            push(&mut case.numbers, shape.c_out, 0.0);
+            push(&mut case.tensors, shape.weight_len(), 0.0);
+            push(&mut case.tensors, shape.c_out, 0.5);
+            push(&mut case.tensors, shape.c_out, 0.0);
         }
         if let Some(r) = case.squeeze {
             let c = case.shapes.last().unwrap().c_in;
             for len in [r * c, r, c * r, c] {
-                push(&mut case.numbers, len, 0.0);
+                push(&mut case.tensors, len, 0.0);
             }
         }
         case
@@ -134,10 +135,10 @@ impl Case {
         1 + 3 * self.all_shapes().len()
     }
 
-    /// The definition, from the numbers as `f64`: the result.
-    fn plain(&self, numbers: &[Vec<f64>]) -> Vec<f64> {
+    /// The result by the definition, in `f64`.
+    fn plain(&self, tensors: &[Vec<f64>]) -> Vec<f64> {
         let stage = |stage: usize, shape: &ConvShape, x: &[f64]| -> Vec<f64> {
-            let [weight, gamma, beta] = [0, 1, 2].map(|k| &numbers[1 + 3 * stage + k]);
+            let [weight, gamma, beta] = [0, 1, 2].map(|k| &tensors[1 + 3 * stage + k]);
             let mut y = scalar::forward(shape, x, weight);
             let running = self.running(stage);
             for c in 0..shape.c_out {
@@ -155,7 +156,7 @@ impl Case {
             }
             y
         };
-        let x = &numbers[0];
+        let x = &tensors[0];
         let mut a = x.clone();
         let last = self.shapes.len() - 1;
         for (i, shape) in self.shapes.iter().enumerate() {
@@ -168,14 +169,14 @@ impl Case {
                         .collect();
                     let hidden: Vec<f64> = (0..r)
                         .map(|j| {
-                            let sum: f64 = (0..c).map(|i| numbers[at][j * c + i] * pooled[i]).sum();
-                            smooth(Activation::Silu, sum + numbers[at + 1][j])
+                            let sum: f64 = (0..c).map(|i| tensors[at][j * c + i] * pooled[i]).sum();
+                            smooth(Activation::Silu, sum + tensors[at + 1][j])
                         })
                         .collect();
                     for c0 in 0..c {
                         let sum: f64 =
-                            (0..r).map(|j| numbers[at + 2][c0 * r + j] * hidden[j]).sum();
-                        let gate = smooth(Activation::Sigmoid, sum + numbers[at + 3][c0]);
+                            (0..r).map(|j| tensors[at + 2][c0 * r + j] * hidden[j]).sum();
+                        let gate = smooth(Activation::Sigmoid, sum + tensors[at + 3][c0]);
                         image.iter_mut().skip(c0).step_by(c).for_each(|a| *a *= gate);
                     }
                 }
@@ -215,13 +216,14 @@ impl Case {
         let running: Vec<_> = (0..shapes.len()).map(|i| self.running(i)).collect();
         let stage = |i: usize| Stage {
             shape: shapes[i],
-            weight: &self.numbers[1 + 3 * i],
-            gamma: &self.numbers[2 + 3 * i],
-            beta: &self.numbers[3 + 3 * i],
+            weight: &self.tensors[1 + 3 * i],
+            gamma: &self.tensors[2 + 3 * i],
+            beta: &self.tensors[3 + 3 * i],
             epsilon: EPSILON,
-            statistics: match self.given {
-                true => Statistics::Given(&running[i].0, &running[i].1),
-                false => Statistics::Batch,
+            statistics: if self.given {
+                Statistics::Given(&running[i].0, &running[i].1)
+            } else {
+                Statistics::Batch
             },
             activation: self.activations.get(i).copied().unwrap_or_default(),
         };
@@ -229,10 +231,10 @@ impl Case {
         f(&Block {
             stages: (0..self.shapes.len()).map(stage).collect(),
             squeeze: self.squeeze.map(|_| Squeeze {
-                reduce: &self.numbers[at],
-                reduce_bias: &self.numbers[at + 1],
-                expand: &self.numbers[at + 2],
-                expand_bias: &self.numbers[at + 3],
+                reduce: &self.tensors[at],
+                reduce_bias: &self.tensors[at + 1],
+                expand: &self.tensors[at + 2],
+                expand_bias: &self.tensors[at + 3],
                 activation: Activation::Silu,
                 gate: Activation::Sigmoid,
             }),
@@ -277,26 +279,26 @@ fn flat(grad: &BlockGrad<f32>) -> Vec<&[f32]> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(40))]
+    #![proptest_config(cases(40))]
 
     #[test]
     fn forward_is_the_definition(kind in 0..7_usize, activation in 0..7_usize, seed: u64) {
         let case = Case::new(kind, Activation::ALL[activation], seed);
-        let numbers: Vec<Vec<f64>> =
-            case.numbers.iter().map(|n| n.iter().map(|&v| f64::from(v)).collect()).collect();
-        let expected = case.plain(&numbers);
+        let tensors: Vec<Vec<f64>> =
+            case.tensors.iter().map(|n| n.iter().map(|&v| f64::from(v)).collect()).collect();
+        let expected = case.plain(&tensors);
         let scale = expected.iter().fold(1e-2_f64, |most, v| most.max(v.abs()));
         for isa in Isa::available() {
-            let (out, saved) = case.with_block(|block| block.forward(isa, &case.numbers[0]));
+            let (out, saved) = case.with_block(|block| block.forward(isa, &case.tensors[0]));
             prop_assert_eq!(out.len(), expected.len());
             for (got, expected) in out.iter().zip(&expected) {
                 prop_assert!((f64::from(*got) - expected).abs() < 2e-4 * scale, "{got} {expected}");
             }
             prop_assert_eq!(saved.moments().count(), case.all_shapes().len());
-            let inferred = case.with_block(|block| block.infer(isa, &case.numbers[0]));
+            let inferred = case.with_block(|block| block.infer(isa, &case.tensors[0]));
             prop_assert_eq!(inferred, out);
 
-            let half: Vec<bf16> = case.numbers[0].iter().map(|&v| Real::from_f32(v)).collect();
+            let half: Vec<bf16> = case.tensors[0].iter().map(|&v| Real::from_f32(v)).collect();
             let (out, _) = case.with_block(|block| block.forward(isa, &half));
             let square: f64 = out
                 .iter()
@@ -308,41 +310,41 @@ proptest! {
         }
     }
 
-    // Along a random direction of each tensor: one difference checks all its numbers.
+    // Along a random direction of each tensor: one difference checks all its values.
     #[test]
     fn backward_is_the_difference_of_the_definition(kind in 0..7_usize, smooth in 0..3_usize, seed: u64) {
         let activation = [Activation::Identity, Activation::Silu, Activation::Sigmoid][smooth];
         let case = Case::new(kind, activation, seed);
-        let numbers: Vec<Vec<f64>> =
-            case.numbers.iter().map(|n| n.iter().map(|&v| f64::from(v)).collect()).collect();
-        let dout = values(case.plain(&numbers).len(), seed ^ 55);
-        let loss = |numbers: &[Vec<f64>]| -> f64 {
-            case.plain(numbers).iter().zip(&dout).map(|(out, d)| out * f64::from(*d)).sum()
+        let tensors: Vec<Vec<f64>> =
+            case.tensors.iter().map(|n| n.iter().map(|&v| f64::from(v)).collect()).collect();
+        let dout = values(case.plain(&tensors).len(), seed ^ 55);
+        let loss = |tensors: &[Vec<f64>]| -> f64 {
+            case.plain(tensors).iter().zip(&dout).map(|(out, d)| out * f64::from(*d)).sum()
         };
         for isa in Isa::available() {
             let grad = case.with_block(|block| {
-                let (_, saved) = block.forward(isa, &case.numbers[0]);
-                let half: Vec<bf16> = case.numbers[0].iter().map(|&v| Real::from_f32(v)).collect();
+                let (_, saved) = block.forward(isa, &case.tensors[0]);
+                let half: Vec<bf16> = case.tensors[0].iter().map(|&v| Real::from_f32(v)).collect();
                 let dhalf: Vec<bf16> = dout.iter().map(|&v| Real::from_f32(v)).collect();
                 let (_, saved_half) = block.forward(isa, &half);
-                // The other format takes the same way; it must not fall over.
+                // The other format runs the same code; its gradients must be finite.
                 let grad = block.backward(isa, &half, &saved_half, &dhalf, true);
                 assert!(grad.stages.iter().all(|s| s.dweight.iter().all(|d| d.is_finite())));
-                let bare = block.backward(isa, &case.numbers[0], &saved, &dout, false);
-                let grad = block.backward(isa, &case.numbers[0], &saved, &dout, true);
+                let bare = block.backward(isa, &case.tensors[0], &saved, &dout, false);
+                let grad = block.backward(isa, &case.tensors[0], &saved, &dout, true);
                 assert!(bare.dx.is_empty() && bare.stages == grad.stages);
                 grad
             });
             for (tensor, got) in flat(&grad).into_iter().enumerate() {
-                prop_assert_eq!(got.len(), numbers[tensor].len());
+                prop_assert_eq!(got.len(), tensors[tensor].len());
                 let direction = values(got.len(), seed ^ (tensor as u64 + 1000));
                 let step = 1e-5;
                 let moved = |by: f64| {
-                    let mut numbers = numbers.clone();
-                    for (v, d) in numbers[tensor].iter_mut().zip(&direction) {
+                    let mut tensors = tensors.clone();
+                    for (v, d) in tensors[tensor].iter_mut().zip(&direction) {
                         *v += by * f64::from(*d);
                     }
-                    loss(&numbers)
+                    loss(&tensors)
                 };
                 let difference = (moved(step) - moved(-step)) / (2.0 * step);
                 let product: f64 =

@@ -6,36 +6,36 @@ use std::ops::Range;
 
 use super::shape::ConvShape;
 use super::window::Grid;
-use crate::isa::Isa;
+use crate::isa::{Isa, vectorized};
 use crate::lanes::{self, fma, for_each_block, load, map};
 use crate::norm::GradSums;
 use crate::real::Real;
-use crate::rows::{Gradient, Input, mask_rows, store};
+use crate::rows::{Gradient, Input, mask_rows, store_inline};
 use crate::scratch::Scratch;
 
-/// What becomes of the gradient of a convolution's input.
+/// The gradient that is wanted for a convolution's input.
 #[derive(Clone, Copy, Debug)]
 pub enum Wanted<'a, T> {
-    /// It is not needed.
+    /// None.
     Nothing,
-    /// The gradient of the stored numbers, which were taken as they are, plus these.
+    /// The gradient of the stored values, which are the input themselves, plus these values.
     Plain(Option<&'a [T]>),
-    /// The gradient before the activation, with the sums for its normalization.
+    /// The gradient of the activation's argument, with the sums for its normalization.
     Masked,
-    /// The gradient of the gated numbers, and of the gate.
+    /// The gradient of the gated values, and of the gate.
     Gated,
 }
 
 /// The gradients of a convolution.
 #[derive(Clone, Debug)]
 pub struct ConvGrad<T> {
-    /// As [`Wanted`]; empty for nothing.
+    /// Gradient of the input as [`Wanted`] asks for; empty for [`Wanted::Nothing`].
     pub dx: Vec<T>,
     /// `[c_out, c_in/groups, kh, kw]`.
     pub dweight: Vec<f32>,
-    /// Of `dx`, where it was masked.
+    /// Sums of `dx`, for [`Wanted::Masked`].
     pub sums: Option<GradSums>,
-    /// `[n, c_in]`, where there is a gate.
+    /// `[n, c_in]`, for [`Wanted::Gated`].
     pub dgate: Option<Vec<f32>>,
 }
 
@@ -62,8 +62,20 @@ pub(super) struct InputGrad<'a, T> {
 impl<T: Real> Backward<'_, T> {
     /// Takes a block of the input's gradient through the activation or the gate, and stores it. `c` holds the block's
     /// rows, those of `grid` numbered `rows` from the first pixel of image `first_image` on.
-    #[inline(always)]
+    #[inline(never)]
     pub(super) fn finish(
+        &self,
+        grid: Grid,
+        first_image: usize,
+        rows: Range<usize>,
+        c: &[f32],
+        out: InputGrad<'_, T>,
+    ) {
+        vectorized!(self.isa, self.finish_rows(grid, first_image, rows, c, out));
+    }
+
+    #[inline(always)]
+    fn finish_rows(
         &self,
         grid: Grid,
         first_image: usize,
@@ -84,7 +96,7 @@ impl<T: Real> Backward<'_, T> {
                     let at = (grid.pixel(s, row).1 - first_pixel) * channels;
                     let dx = &mut dx[at..][..channels];
                     match add {
-                        None => store(c, stride, channels, dx),
+                        None => store_inline(c, stride, channels, dx),
                         Some(add) => {
                             let add = &add[offset + at..][..channels];
                             for_each_block!(channels, j, W => {
@@ -97,7 +109,7 @@ impl<T: Real> Backward<'_, T> {
                 }
             }
             Wanted::Masked => {
-                // Few enough rows for their numbers to stay in the first-level cache from block to block.
+                // Few enough rows for their values to stay in the first-level cache from block to block.
                 const AT_ONCE: usize = 8;
                 let affine = self.x.affine.expect("checked by `backward`");
                 let mut g = Scratch::<f32>::zeroed(channels);

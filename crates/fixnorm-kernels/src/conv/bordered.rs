@@ -1,16 +1,16 @@
-//! Convolutions of stride 1 without gathering windows: with a border of zeros around a picture in the
+//! Convolutions of stride 1 without gathering windows: with a border of zeros around an image in the
 //! cache, the windows of neighbouring pixels are overlapping rows of one matrix.
 //!
 //! ```text
-//! picture with its border, pitch = w + k − 1 pixels a line, c numbers a pixel
-//! row r of tap line ty  = the k·c numbers from pixel r + ty·pitch on
+//! image with its border, pitch = w + k − 1 pixels a line, c values a pixel
+//! row r of tap line ty  = the k·c values from pixel r + ty·pitch on
 //! forward    C[r]   = Σ over ty  row(x, r, ty) · W[ty]         for all r, line ends included
 //! backward   dw[ty] = dyᵀ · rows(x, ty)                        dy being zero at line ends
 //!            dx       as forward, from dy, the taps turned round
 //! ```
 //!
 //! 1. A line has k − 1 rows too many, which are computed and dropped. That is cheaper than gathering
-//!    where a picture is wide and its channels are few: see [`Border::pays`].
+//!    where an image is wide and its channels are few: see [`Border::pays`].
 //! 2. Padding a window's `k·c` reads into the next pixel, against zeros of the weight.
 
 use std::ops::Range;
@@ -29,10 +29,10 @@ use crate::real::Real;
 use crate::rows::{Input, activate, clear, gradient, moments, store};
 use crate::scratch::Scratch;
 
-/// What a block's sums may take of the cache.
+/// Bytes of the cache for the sums of a block.
 const BLOCK_BYTES: usize = 1 << 17;
 
-/// A picture with zeros around it.
+/// An image with zeros around it.
 #[derive(Clone, Copy)]
 struct Border {
     kernel: usize,
@@ -41,7 +41,7 @@ struct Border {
 }
 
 impl Border {
-    /// Whether a convolution is of this kind and faster so.
+    /// Returns whether a convolution is of this kind and faster this way.
     fn pays<P: Real>(s: &ConvShape) -> bool {
         // Gathering a window costs as much as the products with about so many output channels.
         let gather = if P::BYTES == 4 { 12 } else { 96 };
@@ -58,7 +58,7 @@ impl Border {
         self.w + self.kernel - 1
     }
 
-    /// Numbers of a picture and of what is read beyond its end.
+    /// Elements of an image with its border, and of what is read beyond its end.
     fn len<P: Real>(&self, stride: usize) -> usize {
         let pixels = self.pitch() * (self.h + self.kernel - 1) + ROWS;
         pixels * stride + padded(self.kernel * stride, COLUMNS.max(k_align::<P>()))
@@ -69,8 +69,7 @@ impl Border {
         (BLOCK_BYTES / 4 / c_stride / self.pitch()).clamp(1, self.h)
     }
 
-    /// Has each line filled by `fill(line, place)`, and its surroundings with zeros.
-    #[inline(always)]
+    /// Fills each line by `fill(line, out)`, and the border with zeros.
     fn fill<P: Real>(&self, stride: usize, out: &mut [P], mut fill: impl FnMut(usize, &mut [P])) {
         let (half, line) = (self.kernel / 2, self.pitch() * stride);
         for (y, out) in out.chunks_mut(line).enumerate() {
@@ -87,7 +86,6 @@ impl Border {
     }
 
     /// `C` for `count` lines from `first` on, without the line ends.
-    #[inline(always)]
     #[allow(clippy::too_many_arguments)]
     fn multiply<P: Real>(
         &self,
@@ -150,7 +148,6 @@ impl<P: Real> Bordered<P> {
         Some(own)
     }
 
-    #[inline(always)]
     pub(super) fn forward_part<T: Real>(
         &self,
         isa: Isa,
@@ -170,40 +167,33 @@ impl<P: Real> Bordered<P> {
         let mut sums = MomentSums::new(s.c_out);
         let mut counted = 0;
         for image in images {
-            self.read(s, x, image, &mut xa);
+            self.read(isa, s, x, image, &mut xa);
             for first in (0..s.h).step_by(block) {
                 let lines = first..s.h.min(first + block);
                 let m = lines.len() * s.w;
                 border.multiply(isa, &xa, s.c_in, lines, &self.packed, &mut c, c_stride);
                 if want_moments {
-                    moments(&c, c_stride, m, s.c_out, &mut mean, &mut square);
+                    moments(isa, &c, c_stride, m, s.c_out, &mut mean, &mut square);
                     sums.add(0, counted, m, &mean[..s.c_out], &square[..s.c_out]);
                     counted += m;
                 }
-                store(&c, c_stride, s.c_out, y.next(m * s.c_out));
+                store(isa, &c, c_stride, s.c_out, y.next(m * s.c_out));
             }
         }
         sums.set_count(counted);
         sums
     }
 
-    /// Reads and activates a picture.
-    #[inline(always)]
-    fn read<T: Real>(&self, s: &ConvShape, x: Input<'_, T>, image: usize, out: &mut [P]) {
+    /// Reads and activates an image.
+    fn read<T: Real>(&self, isa: Isa, s: &ConvShape, x: Input<'_, T>, image: usize, out: &mut [P]) {
         let line = s.w * s.c_in;
         let gate = x.gate.map(|gate| &gate[image * s.c_in..][..s.c_in]);
-        self.border.fill(
-            s.c_in,
-            out,
-            #[inline(always)]
-            |y, out| {
-                let x_line = &x.data[(image * s.h + y) * line..][..line];
-                activate(x_line, s.c_in, x.affine, gate, out, s.c_in);
-            },
-        );
+        self.border.fill(s.c_in, out, |y, out| {
+            let x_line = &x.data[(image * s.h + y) * line..][..line];
+            activate(isa, x_line, s.c_in, x.affine, gate, out, s.c_in);
+        });
     }
 
-    #[inline(always)]
     pub(super) fn backward_part<T: Real>(
         &self,
         pass: Backward<'_, T>,
@@ -224,17 +214,12 @@ impl<P: Real> Bordered<P> {
         let mut dweight = vec![0.0; weights.len()];
         let line = s.w * s.c_out;
         for (i, image) in images.enumerate() {
-            self.read(s, pass.x, image, &mut xa);
-            border.fill(
-                y_stride,
-                &mut dya,
-                #[inline(always)]
-                |y, out| {
-                    let range = (image * s.h + y) * line..(image * s.h + y + 1) * line;
-                    let norm = pass.dy.norm.map(|(values, norm)| (&values[range.clone()], norm));
-                    gradient(&pass.dy.g[range], norm, s.c_out, out, y_stride);
-                },
-            );
+            self.read(pass.isa, s, pass.x, image, &mut xa);
+            border.fill(y_stride, &mut dya, |y, out| {
+                let range = (image * s.h + y) * line..(image * s.h + y + 1) * line;
+                let norm = pass.dy.norm.map(|(values, norm)| (&values[range.clone()], norm));
+                gradient(pass.isa, &pass.dy.g[range], norm, s.c_out, out, y_stride);
+            });
             // From the first pixel to the last one, line ends included: there dy is zero.
             let m = (s.h - 1) * pitch + s.w;
             let own = Rows { data: &dya[(half * pitch + half) * y_stride..], stride: y_stride };

@@ -1,10 +1,10 @@
-//! Convolutions over all channels of a group, as products of matrices: pointwise ones are a product as
-//! they stand, others gather the window under each pixel first.
+//! Convolutions over all channels of a group, as products of matrices: pointwise ones are a product
+//! already, others gather the window under each pixel first.
 //! Not here: depthwise ones (`depthwise/`), wide ones of few channels (`bordered.rs`), the products
 //! (`gemm`).
 //!
 //! ```text
-//! for each part of the pictures (in parallel)
+//! for each part of the images (in parallel)
 //!   for each chunk that fits the second-level cache
 //!     read and activate x, read and combine dy
 //!     for each block of rows
@@ -14,10 +14,10 @@
 //! ```
 //!
 //! 1. Windows are gathered for a block of rows only, which stays in the cache: the products run at their
-//!    full speed and no gathered picture ever goes to memory.
-//! 2. A strided convolution's `dx` is made class by class: pixels whose coordinates have the same
+//!    full speed and no gathered image ever goes to memory.
+//! 2. A strided convolution's `dx` is computed class by class: pixels whose coordinates have the same
 //!    remainder see the same taps, so each class is a product without wasted zeros.
-//! 3. A pointwise convolution has no windows; its pixels are one long matrix whatever the picture.
+//! 3. A pointwise convolution has no windows; the pixels of all images are one long matrix.
 
 use std::ops::Range;
 
@@ -29,17 +29,17 @@ use super::shape::ConvShape;
 use super::weight_sums::WeightSums;
 use super::window::{Grid, Window};
 use crate::gemm::{COLUMNS, PackedB, ROWS, Rows, RowsMut, add_outer, k_align, multiply, padded};
-use crate::isa::{Isa, vectorized};
+use crate::isa::Isa;
 use crate::memory::{Buffer, Output, Split, parts_of};
 use crate::norm::{GradSums, MomentSums, Moments};
 use crate::real::Real;
 use crate::rows::{Input, activate, gradient, moments, store};
 use crate::scratch::Scratch;
 
-/// What a block of rows may take of the second-level cache.
+/// Bytes of the second-level cache for a block of rows.
 const BLOCK_BYTES: usize = 1 << 19;
 
-/// What the pictures of a chunk may take of it.
+/// Bytes of it for the images of a chunk.
 const CHUNK_BYTES: usize = 1 << 20;
 
 /// Rows of a block: whole tiles, and enough of them to pay for reading the weight.
@@ -107,20 +107,21 @@ impl<P: Real> Taps<P> {
     }
 }
 
-/// A convolution without windows as one over pictures of one pixel.
+/// A convolution without windows as one over images of one pixel.
 fn flattened(s: &ConvShape, gated: bool) -> ConvShape {
-    match s.is_direct() && !gated {
-        true => ConvShape { n: s.n * s.h * s.w, h: 1, w: 1, h_out: 1, w_out: 1, ..*s },
-        false => *s,
+    if s.is_direct() && !gated {
+        ConvShape { n: s.n * s.h * s.w, h: 1, w: 1, h_out: 1, w_out: 1, ..*s }
+    } else {
+        *s
     }
 }
 
-/// Pictures of a chunk: enough rows for a block, as long as they fit.
-fn chunk_pictures(block: usize, rows: usize, bytes: usize) -> usize {
+/// Images of a chunk: enough rows for a block, as long as they fit.
+fn chunk_images(block: usize, rows: usize, bytes: usize) -> usize {
     block.div_ceil(rows).min(CHUNK_BYTES / bytes).max(1)
 }
 
-/// With operands of products in `P`.
+/// Convolves, with operands of products in `P`.
 pub(super) fn forward<T: Real, P: Real>(
     isa: Isa,
     shape: &ConvShape,
@@ -138,17 +139,14 @@ pub(super) fn forward<T: Real, P: Real>(
         let first = part * split.per;
         let images = first..s.n.min(first + split.per);
         match &bordered {
-            Some(own) => {
-                vectorized!(isa, own.forward_part(isa, &s, x, images, &mut y, want_moments))
-            }
-            None => vectorized!(isa, forward_part(isa, &s, x, &taps, images, &mut y, want_moments)),
+            Some(own) => own.forward_part(isa, &s, x, images, &mut y, want_moments),
+            None => forward_part(isa, &s, x, &taps, images, &mut y, want_moments),
         }
     });
     let sums: Vec<MomentSums> = parts.collect();
     (y.into_vec(), want_moments.then(|| MomentSums::join(sums)))
 }
 
-#[inline(always)]
 fn forward_part<T: Real, P: Real>(
     isa: Isa,
     s: &ConvShape,
@@ -165,7 +163,7 @@ fn forward_part<T: Real, P: Real>(
     let c_stride = padded(s.c_out, COLUMNS) + if s.groups > 1 { COLUMNS } else { 0 };
     let block = block_rows(k_stride * P::BYTES + c_stride * 4);
     let x_stride = if direct { k_stride } else { s.c_in };
-    let chunk = chunk_pictures(block, rows_out, rows_in * x_stride * P::BYTES);
+    let chunk = chunk_images(block, rows_out, rows_in * x_stride * P::BYTES);
     let chunk_rows = chunk.min(images.len());
     let mut xa = Scratch::<P>::new(padded(chunk_rows * rows_in, ROWS) * x_stride);
     let mut cols = Scratch::<P>::new(if direct { 0 } else { block * k_stride });
@@ -176,39 +174,45 @@ fn forward_part<T: Real, P: Real>(
     let mut counted = 0;
     for first in images.clone().step_by(chunk) {
         let last = images.end.min(first + chunk);
-        read(s, x, first..last, &mut xa, x_stride);
+        read(isa, s, x, first..last, &mut xa, x_stride);
         let total = (last - first) * rows_out;
         for start in (0..total).step_by(block) {
             let m = block.min(total - start);
             for (group, packed) in taps.packed.iter().enumerate() {
-                let a = match direct {
-                    true => Rows { data: &xa[start * x_stride..], stride: x_stride },
-                    false => {
-                        let c_in = s.c_in / s.groups;
-                        let source = Rows { data: &xa, stride: x_stride };
-                        let channels = group * c_in..(group + 1) * c_in;
-                        taps.window.gather(source, channels, start..start + m, &mut cols, k_stride);
-                        Rows { data: &cols, stride: k_stride }
-                    }
+                let a = if direct {
+                    Rows { data: &xa[start * x_stride..], stride: x_stride }
+                } else {
+                    let c_in = s.c_in / s.groups;
+                    let source = Rows { data: &xa, stride: x_stride };
+                    let channels = group * c_in..(group + 1) * c_in;
+                    taps.window.gather(
+                        isa,
+                        source,
+                        channels,
+                        start..start + m,
+                        &mut cols,
+                        k_stride,
+                    );
+                    Rows { data: &cols, stride: k_stride }
                 };
                 let out = &mut c[group * (s.c_out / s.groups)..];
                 multiply(isa, m, a, packed, RowsMut { data: out, stride: c_stride });
             }
             if want_moments {
-                moments(&c, c_stride, m, s.c_out, &mut mean, &mut square);
+                moments(isa, &c, c_stride, m, s.c_out, &mut mean, &mut square);
                 sums.add(0, counted, m, &mean[..s.c_out], &square[..s.c_out]);
                 counted += m;
             }
-            store(&c, c_stride, s.c_out, y.next(m * s.c_out));
+            store(isa, &c, c_stride, s.c_out, y.next(m * s.c_out));
         }
     }
     sums.set_count(counted);
     sums
 }
 
-/// Reads and activates the pictures `images` into rows of `stride`.
-#[inline(always)]
+/// Reads and activates `images` into rows of `stride`.
 fn read<T: Real, P: Real>(
+    isa: Isa,
     s: &ConvShape,
     x: Input<'_, T>,
     images: Range<usize>,
@@ -219,27 +223,25 @@ fn read<T: Real, P: Real>(
     let source =
         |images: Range<usize>| &x.data[images.start * rows * s.c_in..images.end * rows * s.c_in];
     match x.gate {
-        None => activate(source(images), s.c_in, x.affine, None, out, stride),
+        None => activate(isa, source(images), s.c_in, x.affine, None, out, stride),
         Some(gate) => {
             for (image, out) in images.zip(out.chunks_exact_mut(rows * stride)) {
                 let gate = &gate[image * s.c_in..][..s.c_in];
-                activate(source(image..image + 1), s.c_in, x.affine, Some(gate), out, stride);
+                activate(isa, source(image..image + 1), s.c_in, x.affine, Some(gate), out, stride);
             }
         }
     }
 }
 
-/// With operands of products in `P`.
+/// The gradients, with operands of products in `P`.
 pub(super) fn backward<T: Real, P: Real>(pass: Backward<'_, T>, weight: &[f32]) -> ConvGrad<T> {
-    let Backward { isa, wanted, .. } = pass;
+    let wanted = pass.wanted;
     let s = flattened(pass.s, pass.x.gate.is_some());
     let pass = Backward { s: &s, ..pass };
     let wants_dx = !matches!(wanted, Wanted::Nothing);
     let bordered = Bordered::<P>::backward(&s, weight, wants_dx);
-    let classes = match wants_dx && bordered.is_none() {
-        true => Taps::<P>::backward(&s, weight),
-        false => Vec::new(),
-    };
+    let classes =
+        if wants_dx && bordered.is_none() { Taps::<P>::backward(&s, weight) } else { Vec::new() };
     let sums = WeightSums::new(&s, bordered.is_some());
     let split = Split::with_sums(s.n, sums.len(), s.input_len());
     let dx_image = if wants_dx { s.h * s.w * s.c_in } else { 0 };
@@ -254,10 +256,10 @@ pub(super) fn backward<T: Real, P: Real>(pass: Backward<'_, T>, weight: &[f32]) 
         let images = first..s.n.min(first + split.per);
         let dx = &mut dx;
         match &bordered {
-            Some(own) => vectorized!(isa, own.backward_part(pass, &sums, images, dx, dgate)),
+            Some(own) => own.backward_part(pass, &sums, images, dx, dgate),
             None => {
                 let dense = DenseBackward { pass, classes: &classes, weights: &sums };
-                vectorized!(isa, dense.part(images, dx, dgate))
+                dense.part(images, dx, dgate)
             }
         }
     });
@@ -279,14 +281,13 @@ struct DenseBackward<'a, T, P> {
 }
 
 impl<T: Real, P: Real> DenseBackward<'_, T, P> {
-    #[inline(always)]
     fn part(
         &self,
         images: Range<usize>,
         dx: &mut Output<'_, T>,
         dgate: &mut [f32],
     ) -> (GradSums, Vec<f32>) {
-        let s = self.pass.s;
+        let Backward { isa, s, .. } = self.pass;
         let direct = s.is_direct();
         let (rows_in, rows_out) = (s.h * s.w, s.h_out * s.w_out);
         let align = k_align::<P>().max(ROWS);
@@ -296,7 +297,7 @@ impl<T: Real, P: Real> DenseBackward<'_, T, P> {
         let cols_stride = self.weights.stride.max(widest);
         let block = block_rows(cols_stride * P::BYTES + padded(s.c_in, COLUMNS) * 4);
         let bytes = (rows_in * x_stride + rows_out * y_stride) * P::BYTES;
-        let chunk = chunk_pictures(block, rows_out, bytes);
+        let chunk = chunk_images(block, rows_out, bytes);
         let most = chunk.min(images.len());
         let mut xa = Scratch::<P>::new(padded(most * rows_in, ROWS) * x_stride);
         let mut dya = Scratch::<P>::new(padded(most * rows_out, ROWS) * y_stride);
@@ -308,8 +309,8 @@ impl<T: Real, P: Real> DenseBackward<'_, T, P> {
             let images_here = first..images.end.min(first + chunk);
             let y = images_here.start * rows_out * s.c_out..images_here.end * rows_out * s.c_out;
             let norm = self.pass.dy.norm.map(|(values, norm)| (&values[y.clone()], norm));
-            gradient(&self.pass.dy.g[y], norm, s.c_out, &mut dya, y_stride);
-            read(s, self.pass.x, images_here.clone(), &mut xa, x_stride);
+            gradient(isa, &self.pass.dy.g[y], norm, s.c_out, &mut dya, y_stride);
+            read(isa, s, self.pass.x, images_here.clone(), &mut xa, x_stride);
             let (xa, dya) = (
                 Rows { data: &xa[..], stride: x_stride },
                 Rows { data: &dya[..], stride: y_stride },
@@ -333,7 +334,6 @@ impl<T: Real, P: Real> DenseBackward<'_, T, P> {
     }
 
     /// Adds a chunk's share of the weight's gradient.
-    #[inline(always)]
     fn add_weight(
         &self,
         images: usize,
@@ -343,7 +343,7 @@ impl<T: Real, P: Real> DenseBackward<'_, T, P> {
         block: usize,
         dweight: &mut [f32],
     ) {
-        let (s, weights) = (self.pass.s, self.weights);
+        let (Backward { isa, s, .. }, weights) = (self.pass, self.weights);
         let direct = s.is_direct();
         let window = Window::forward(s);
         let total = images * s.h_out * s.w_out;
@@ -352,13 +352,12 @@ impl<T: Real, P: Real> DenseBackward<'_, T, P> {
         for start in (0..total).step_by(block) {
             let m = block.min(total - start);
             for (group, dweight) in dweight.chunks_exact_mut(weights.group_len()).enumerate() {
-                let b = match direct {
-                    true => Rows { data: &xa.data[start * xa.stride..], stride: xa.stride },
-                    false => {
-                        let channels = group * weights.c_in..(group + 1) * weights.c_in;
-                        window.gather(xa, channels, start..start + m, cols, weights.stride);
-                        Rows { data: &*cols, stride: weights.stride }
-                    }
+                let b = if direct {
+                    Rows { data: &xa.data[start * xa.stride..], stride: xa.stride }
+                } else {
+                    let channels = group * weights.c_in..(group + 1) * weights.c_in;
+                    window.gather(isa, xa, channels, start..start + m, cols, weights.stride);
+                    Rows { data: &*cols, stride: weights.stride }
                 };
                 let a = &dya.data[start * dya.stride..];
                 let a = match s.groups {
@@ -386,8 +385,7 @@ impl<T: Real, P: Real> DenseBackward<'_, T, P> {
         }
     }
 
-    /// Makes the input's gradient at a class of pixels.
-    #[inline(always)]
+    /// Computes the input's gradient at a class of pixels.
     #[allow(clippy::too_many_arguments)]
     fn input_class(
         &self,
@@ -400,7 +398,7 @@ impl<T: Real, P: Real> DenseBackward<'_, T, P> {
         out: InputGrad<'_, T>,
     ) {
         let InputGrad { dx, first_pixel, dgate, sums } = out;
-        let s = self.pass.s;
+        let Backward { isa, s, .. } = self.pass;
         let direct = s.is_direct();
         let k_stride = class.packed[0].k_padded();
         let c_stride = padded(s.c_in, COLUMNS) + if s.groups > 1 { COLUMNS } else { 0 };
@@ -414,17 +412,16 @@ impl<T: Real, P: Real> DenseBackward<'_, T, P> {
                     columns[..m * c_stride].fill(0.0);
                     break;
                 }
-                let a = match direct {
-                    true => Rows { data: &dya.data[start * dya.stride..], stride: dya.stride },
-                    false => {
-                        let c_out = s.c_out / s.groups;
-                        let channels = group * c_out..(group + 1) * c_out;
-                        class.window.gather(dya, channels, start..start + m, cols, k_stride);
-                        Rows { data: &*cols, stride: k_stride }
-                    }
+                let a = if direct {
+                    Rows { data: &dya.data[start * dya.stride..], stride: dya.stride }
+                } else {
+                    let c_out = s.c_out / s.groups;
+                    let channels = group * c_out..(group + 1) * c_out;
+                    class.window.gather(isa, dya, channels, start..start + m, cols, k_stride);
+                    Rows { data: &*cols, stride: k_stride }
                 };
                 let columns = RowsMut { data: columns, stride: c_stride };
-                multiply(self.pass.isa, m, a, packed, columns);
+                multiply(isa, m, a, packed, columns);
             }
             let c = &c[..m * c_stride];
             let out = InputGrad { dx: &mut *dx, first_pixel, dgate: &mut *dgate, sums: &mut *sums };

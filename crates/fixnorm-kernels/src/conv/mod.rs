@@ -1,19 +1,19 @@
-//! Convolutions of NHWC pictures, forward and backward, with what comes before and after them.
-//! Not here: how a block strings them together (`block`).
+//! Convolutions of NHWC images, forward and backward, fused with the normalization and activation around them.
+//! Not here: how a block connects them (`block`).
 //!
 //! # Contract
 //!
 //! ```text
-//! forward    x = gate·activation(scale·data + shift)           read and made in the cache
+//! forward    x = gate·activation(scale·data + shift)           computed in the cache while reading
 //!            y[n, oy, ox, co] = Σ x[n, oy·s + ky − top, ox·s + kx − left, ci] · w[co, ci, ky, kx]
 //!            moments of y over n, oy, ox                       from the f32 sums
-//! backward   dy = p·g + q·y + r                                read and made in the cache
+//! backward   dy = p·g + q·y + r                                computed in the cache while reading
 //!            dw = Σ dy·x;   dx = Σ dy·w, then masked, added to or split from its gate
 //! ```
 //!
-//! Layout: pictures `[n, h, w, c]`, weights `[c_out, c_in/groups, kh, kw]`, row-major. Stored numbers are
+//! Layout: images `[n, h, w, c]`, weights `[c_out, c_in/groups, kh, kw]`, row-major. Stored values are
 //! `f32` or `bf16`; sums are `f32` within a block of rows, `f64` across blocks. Work is split by
-//! sizes alone, so a result does not depend on the number of threads. Pixels outside the picture
+//! sizes alone, so a result does not depend on the number of threads. Pixels outside the image
 //! are zero, after activation. NaN and infinity reach every result that they take part in, and, where a
 //! convolution is filtered minimally (`winograd.rs`), what shares a tile with one.
 
@@ -39,7 +39,7 @@ use backward::Backward;
 pub use backward::{ConvGrad, Wanted};
 pub use shape::ConvShape;
 
-/// Convolves: the result, and its moments where they are wanted.
+/// Convolves. Returns the result, and its moments if `want_moments` is set.
 ///
 /// # Panics
 /// If a length does not fit `shape`.
@@ -67,7 +67,7 @@ pub fn forward<T: Real>(
     )
 }
 
-/// The gradients of weight and input.
+/// Returns the gradients of weight and input.
 ///
 /// # Panics
 /// If a length does not fit `shape`, or `wanted` does not fit `x`.

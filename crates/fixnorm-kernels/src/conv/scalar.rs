@@ -1,4 +1,4 @@
-//! The plainest loops over the definition, in `f64`: what the kernels are held against.
+//! The plainest loops over the definition, in `f64`: the reference that kernels are compared with.
 
 use super::ConvShape;
 

@@ -1,9 +1,10 @@
-//! Both kinds of kernels, on every instruction set and in both formats, against the plain loops.
+//! Every kind of convolution, on every instruction set and in both formats, against the plain loops.
 
 use super::*;
 use crate::activation::Activation;
 use crate::norm::{Affine, NormGrad};
 use crate::real::bf16;
+use crate::testing::cases;
 use proptest::prelude::*;
 
 fn value(seed: u64, i: usize) -> f32 {
@@ -59,7 +60,7 @@ fn any_shape() -> impl Strategy<Value = ConvShape> {
     )
 }
 
-/// `got` and `expected` agree within `tolerance` of the largest expected number, or of 1: sums of terms
+/// `got` and `expected` agree within `tolerance` of the largest expected value, or of 1: sums of terms
 /// of that size may cancel.
 fn close(what: &str, got: &[f64], expected: &[f64], tolerance: f64) -> Result<(), TestCaseError> {
     prop_assert_eq!(got.len(), expected.len(), "{}", what);
@@ -109,7 +110,7 @@ impl<T: Real> Case<T> {
     }
 }
 
-/// `tolerance` covers the rounding of what is stored, relative to the largest number.
+/// `tolerance` covers the rounding of what is stored, relative to the largest value.
 fn check<T: Real>(
     s: &ConvShape,
     activation: Activation,
@@ -131,7 +132,7 @@ fn check<T: Real>(
         _ => Wanted::Gated,
     };
 
-    // What it should come to, in f64.
+    // Expected results, in f64.
     let pre = |i: usize| {
         let c = i % s.c_in;
         case.x[i].to_f32() * case.affine.scale[c] + case.affine.shift[c]
@@ -217,7 +218,7 @@ fn check<T: Real>(
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(cases(64))]
 
     #[test]
     fn f32_agrees_with_the_definition(s in shape(), kind in 0..7_usize, mode in 0..3_usize, seed: u64) {
@@ -287,4 +288,23 @@ fn nan_reaches_what_it_touches_and_nothing_else() {
             assert!(moments.unwrap().mean.iter().all(|mean| mean.is_nan()));
         }
     }
+}
+
+#[test]
+fn groups_of_many_channels_fill_whole_blocks_of_rows() {
+    // On a thread of its own, whose working buffers are no longer than this convolution asks for.
+    let run = || {
+        let s = ConvShape::symmetric([1, 32, 32, 48], 48, 3, 1, 3);
+        let case = Case::<f32>::new(&s, Activation::Relu, 5);
+        let x = Input { data: &case.x, affine: Some(&case.affine), gate: None };
+        let dy = Gradient { g: &case.g, norm: Some((&case.y[..], &case.norm)) };
+        for isa in Isa::available() {
+            let (y, _) = forward(isa, &s, x, &case.weight, true);
+            assert_eq!(y.len(), s.output_len());
+            let grad = backward(isa, &s, x, &case.weight, dy, Wanted::Masked);
+            assert!(grad.dx.iter().all(|dx| dx.is_finite()));
+        }
+    };
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    pool.install(run);
 }

@@ -1,5 +1,5 @@
 //! The transforms of F(4×4, 3×3) on one tile, sixteen channels at a time.
-//! Not here: which numbers a tile is made of (`winograd.rs`).
+//! Not here: which values a tile holds (`winograd.rs`).
 //!
 //! With a polynomial's values at the points 0, ±p, ±q and ∞, p = √½ and q = √2:
 //!
@@ -18,7 +18,7 @@ use std::f32::consts::{FRAC_1_SQRT_2 as P, SQRT_2 as Q};
 
 use crate::lanes::{fma, map};
 
-/// Side of what a tile computes.
+/// Side of a tile's result.
 pub(super) const OUT: usize = 4;
 /// Side of a tile, and of its transform.
 pub(super) const IN: usize = 6;
@@ -26,7 +26,7 @@ pub(super) const IN: usize = 6;
 pub(super) const LANES: usize = 16;
 pub(super) type Lanes = [f32; LANES];
 
-/// A transform of one line of a tile. A type for each, not a function: what is passed as a function is not
+/// A transform of one line of a tile. A type for each, not a function: a function passed as a value is not
 /// compiled into its caller, and so not for the caller's instruction set.
 pub(super) trait Transform<const N: usize, const M: usize> {
     /// The line's transform.

@@ -6,7 +6,7 @@ use super::shape::ConvShape;
 use crate::gemm::{COLUMNS, ROWS, padded};
 use crate::scratch::Scratch;
 
-/// How a part's sum of the weight's gradient is laid out: `[group][c_out, padded][taps·c_in, padded]`,
+/// Layout of a part's sum of the weight's gradient: `[group][c_out, padded][taps·c_in, padded]`,
 /// each line of taps from a multiple of `line` on.
 pub(super) struct WeightSums {
     groups: usize,
@@ -33,7 +33,7 @@ impl WeightSums {
         self.groups * self.group_len()
     }
 
-    /// The parts' sum in the weight's own layout.
+    /// The sum of all parts in the layout of the weight.
     pub(super) fn join(&self, parts: &[Vec<f32>]) -> Vec<f32> {
         let (k, row) = (self.kernel, self.c_in * self.kernel * self.kernel);
         let mut dweight = vec![0.0; self.groups * self.c_out * row];

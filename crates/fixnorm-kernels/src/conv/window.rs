@@ -1,10 +1,11 @@
-//! Which pixels of a picture a row of a product is made of, and which pixel it belongs to.
+//! The pixels of an image that a row of a product consists of, and the pixel that it belongs to.
 //! Not here: the products (`dense.rs`).
 
 use std::ops::Range;
 
 use super::shape::ConvShape;
 use crate::gemm::Rows;
+use crate::isa::{Isa, vectorized};
 use crate::real::Real;
 use crate::rows::{clear, copy};
 
@@ -34,10 +35,23 @@ impl Window {
         self.grid[0] * self.grid[1]
     }
 
-    /// Writes the windows of the grid's pixels `rows`, counted through all pictures of `source`, as rows
-    /// of `out`: the channels `channels` of each pixel, zeros outside the picture and up to `stride`.
-    #[inline(always)]
+    /// Writes the windows of the grid's pixels `rows`, counted through all images of `source`, as rows
+    /// of `out`: the channels `channels` of each pixel, zeros outside the image and up to `stride`.
+    #[inline(never)]
     pub(super) fn gather<T: Real>(
+        &self,
+        isa: Isa,
+        source: Rows<'_, T>,
+        channels: Range<usize>,
+        rows: Range<usize>,
+        out: &mut [T],
+        stride: usize,
+    ) {
+        vectorized!(isa, self.gather_rows(source, channels, rows, out, stride));
+    }
+
+    #[inline(always)]
+    fn gather_rows<T: Real>(
         &self,
         source: Rows<'_, T>,
         channels: Range<usize>,
@@ -55,12 +69,12 @@ impl Window {
         for out in out.chunks_exact_mut(stride).take(rows.len()) {
             let y = (jy * self.step) as isize + self.off[0];
             let x = (jx * self.step) as isize + self.off[1];
-            // The taps that lie inside the picture.
+            // The taps that are inside the image.
             let first = (-x).clamp(0, taps_x as isize) as usize;
             let last = (w as isize - x).clamp(first as isize, taps_x as isize) as usize;
             let inside = first == 0 && last == taps_x && y >= 0 && y as usize + taps_y <= h;
             if whole && inside {
-                // Most windows: a row of taps lies in one piece.
+                // Most windows: a row of taps is contiguous.
                 let mut from = ((image * h + y as usize) * w + x as usize) * c;
                 for out in out.chunks_exact_mut(taps_x * c).take(taps_y) {
                     copy(&source.data[from..][..taps_x * c], out);
@@ -103,7 +117,7 @@ impl Window {
     }
 }
 
-/// Where rows of a grid lie in a picture: grid pixel `(jy, jx)` is the picture's pixel
+/// Places of a grid's rows in an image: grid pixel `(jy, jx)` is the image's pixel
 /// `(jy·stride + first[0], jx·stride + first[1])`.
 #[derive(Clone, Copy)]
 pub(super) struct Grid {
@@ -112,7 +126,7 @@ pub(super) struct Grid {
 }
 
 impl Grid {
-    /// The picture and the pixel, both counted from a chunk's first, of a row.
+    /// The image and the pixel of a row, both counted from the first of a chunk.
     #[inline(always)]
     pub(super) fn pixel(&self, s: &ConvShape, row: usize) -> (usize, usize) {
         let [grid_h, grid_w] = self.size;

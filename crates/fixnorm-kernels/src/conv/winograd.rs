@@ -4,7 +4,7 @@
 //!
 //! ```text
 //! tile      6 × 6 pixels of x around 4 × 4 pixels of y
-//! forward   V = Bᵀ·x·B,  U = G·w·Gᵀ        36 numbers for each channel, for each pair of channels
+//! forward   V = Bᵀ·x·B,  U = G·w·Gᵀ        36 values for each channel, for each pair of channels
 //!           M[e] = V[e] · U[e]             36 products of [tiles, c_in] and [c_in, c_out]
 //!           y = Aᵀ·M·A
 //! backward  dx as forward, of dy with the taps turned round
@@ -14,7 +14,7 @@
 //! 1. A product takes 36 multiplications for 16 pixels, where the definition takes 144.
 //! 2. Tiles are transformed, multiplied and transformed back a block at a time, which stays in the
 //!    second-level cache.
-//! 3. Lines of a picture are read and activated for each line of tiles anew: a line of six in every four.
+//! 3. Lines of an image are read and activated again for each line of tiles: six lines for every four.
 
 use std::ops::Range;
 
@@ -36,10 +36,10 @@ use crate::scratch::Scratch;
 /// Products for each tile.
 const PLANES: usize = tile::IN * tile::IN;
 
-/// What a block's numbers in transformed form may take of the second-level cache.
+/// Bytes of the second-level cache for a block in transformed form.
 const BLOCK_BYTES: usize = 1 << 20;
 
-/// Whether this is faster than the definition.
+/// Returns whether this is faster than the definition.
 pub(super) fn pays(s: &ConvShape) -> bool {
     s.groups == 1
         && s.kernel == 3
@@ -48,7 +48,7 @@ pub(super) fn pays(s: &ConvShape) -> bool {
         && s.c_in.min(s.c_out) >= 16
 }
 
-/// The tiles of a picture, and a line of them in memory.
+/// The tiles of an image, and a line of them in memory.
 #[derive(Clone, Copy)]
 struct Tiling {
     h: usize,
@@ -70,10 +70,10 @@ impl Tiling {
         self.across * tile::OUT + tile::IN - tile::OUT
     }
 
-    /// Pictures of a part: enough tiles to pay for reading the weight.
+    /// Images of a part: enough tiles to pay for reading the weight.
     fn split(&self, split: Split, n: usize) -> Split {
-        let pictures = 64_usize.div_ceil(self.down * self.across);
-        Split { per: split.per.max(pictures.min(n.div_ceil(2))) }
+        let images = 64_usize.div_ceil(self.down * self.across);
+        Split { per: split.per.max(images.min(n.div_ceil(2))) }
     }
 
     /// Lines of tiles of a block, of `count` in all, with so many channels in transformed form.
@@ -82,7 +82,7 @@ impl Tiling {
         tiles.div_ceil(self.across).min(count)
     }
 
-    /// Pixels of the lines of tiles `rows`, counted through all pictures, as a range of all pixels.
+    /// Pixels of the lines of tiles `rows`, counted through all images, as a range of all pixels.
     fn pixels(&self, rows: Range<usize>) -> Range<usize> {
         let first = |row: usize| {
             let line = row / self.down * self.h + (row % self.down * tile::OUT).min(self.h);
@@ -91,8 +91,7 @@ impl Tiling {
         first(rows.start)..first(rows.end)
     }
 
-    /// Fills the picture lines that a line of tiles sees, `fill(image, y, pixels)` each, zeros outside.
-    #[inline(always)]
+    /// Fills the image's lines that a line of tiles sees, `fill(image, y, pixels)` each, zeros outside.
     fn read(
         &self,
         row: usize,
@@ -117,7 +116,7 @@ impl Tiling {
     }
 }
 
-/// Numbers in transformed form: plane `e` is a matrix of a row a tile, `stride` long.
+/// Values in transformed form: plane `e` is a matrix with a row for each tile, `stride` long.
 struct Planes {
     data: Scratch<f32>,
     plane: usize,
@@ -127,7 +126,7 @@ struct Planes {
 impl Planes {
     fn new(tiles: usize, channels: usize) -> Self {
         let stride = padded(channels, COLUMNS);
-        // One line more, so that a tile's 36 numbers fall into different sets of the cache.
+        // One line more, so that a tile's 36 values are in different sets of the cache.
         let plane = padded(tiles, ROWS) * stride + LANES;
         Self { data: Scratch::new(PLANES * plane), plane, stride }
     }
@@ -140,7 +139,7 @@ impl Planes {
         RowsMut { data: &mut self.data[e * self.plane..][..self.plane], stride: self.stride }
     }
 
-    /// Number `e` of a tile, the channels from `j` on.
+    /// Value `e` of a tile, the channels from `j` on.
     #[inline(always)]
     fn get(&self, e: usize, tile: usize, j: usize) -> Lanes {
         load(&self.data[e * self.plane + tile * self.stride + j..])
@@ -152,15 +151,15 @@ impl Planes {
     }
 
     /// Transforms a line of tiles from the lines of `read`: those of a convolution's input.
-    #[inline(always)]
-    fn take_input(&mut self, lines: &[f32], tiling: &Tiling, first: usize) {
-        self.take::<tile::Input, _>(lines, tiling, first, 0);
+    #[inline(never)]
+    fn take_input(&mut self, isa: Isa, lines: &[f32], tiling: &Tiling, first: usize) {
+        vectorized!(isa, self.take::<tile::Input, _>(lines, tiling, first, 0));
     }
 
     /// The same of the 4 × 4 pixels in the middle of each tile: those of a result's gradient.
-    #[inline(always)]
-    fn take_gradient(&mut self, lines: &[f32], tiling: &Tiling, first: usize) {
-        self.take::<tile::Gradient, _>(lines, tiling, first, 1);
+    #[inline(never)]
+    fn take_gradient(&mut self, isa: Isa, lines: &[f32], tiling: &Tiling, first: usize) {
+        vectorized!(isa, self.take::<tile::Gradient, _>(lines, tiling, first, 1));
     }
 
     #[inline(always)]
@@ -186,8 +185,13 @@ impl Planes {
     }
 
     /// Transforms the lines of tiles `rows` back into rows of pixels.
+    #[inline(never)]
+    fn give(&self, isa: Isa, tiling: &Tiling, rows: Range<usize>, out: &mut [f32]) {
+        vectorized!(isa, self.give_rows(tiling, rows, out));
+    }
+
     #[inline(always)]
-    fn give(&self, tiling: &Tiling, rows: Range<usize>, out: &mut [f32]) {
+    fn give_rows(&self, tiling: &Tiling, rows: Range<usize>, out: &mut [f32]) {
         let (w, stride) = (tiling.w, self.stride);
         let start = tiling.pixels(rows.start..rows.start).start;
         for (i, row) in rows.enumerate() {
@@ -243,12 +247,18 @@ fn planes_of(
     planes.into_iter().map(Packing::finish).collect()
 }
 
-/// Reads and activates line `y` of a picture.
-#[inline(always)]
-fn read_line<T: Real>(s: &ConvShape, x: Input<'_, T>, image: usize, y: usize, out: &mut [f32]) {
+/// Reads and activates line `y` of an image.
+fn read_line<T: Real>(
+    isa: Isa,
+    s: &ConvShape,
+    x: Input<'_, T>,
+    image: usize,
+    y: usize,
+    out: &mut [f32],
+) {
     let line = &x.data[(image * s.h + y) * s.w * s.c_in..][..s.w * s.c_in];
     let gate = x.gate.map(|gate| &gate[image * s.c_in..][..s.c_in]);
-    activate(line, s.c_in, x.affine, gate, out, padded(s.c_in, COLUMNS));
+    activate(isa, line, s.c_in, x.affine, gate, out, padded(s.c_in, COLUMNS));
 }
 
 pub(super) fn forward<T: Real>(
@@ -268,13 +278,12 @@ pub(super) fn forward<T: Real>(
     let parts = outputs.into_par_iter().enumerate().map(|(part, mut y)| {
         let first = part * split.per;
         let images = first..s.n.min(first + split.per);
-        vectorized!(isa, forward_part(isa, s, tiling, x, &weight, images, &mut y, want_moments))
+        forward_part(isa, s, tiling, x, &weight, images, &mut y, want_moments)
     });
     let sums: Vec<MomentSums> = parts.collect();
     (y.into_vec(), want_moments.then(|| MomentSums::join(sums)))
 }
 
-#[inline(always)]
 #[allow(clippy::too_many_arguments)]
 fn forward_part<T: Real>(
     isa: Isa,
@@ -300,27 +309,23 @@ fn forward_part<T: Real>(
     for first in (0..count).step_by(block) {
         let rows = first..count.min(first + block);
         for (i, row) in rows.clone().enumerate() {
-            tiling.read(
-                row,
-                x_stride,
-                &mut lines,
-                #[inline(always)]
-                |image, y, out| read_line(s, x, images.start + image, y, out),
-            );
-            v.take_input(&lines, &tiling, i * tiling.across);
+            tiling.read(row, x_stride, &mut lines, |image, y, out| {
+                read_line(isa, s, x, images.start + image, y, out)
+            });
+            v.take_input(isa, &lines, &tiling, i * tiling.across);
         }
         for (e, weight) in weight.iter().enumerate() {
             multiply(isa, rows.len() * tiling.across, v.rows(e), weight, m.rows_mut(e));
         }
         let pixels = tiling.pixels(rows.clone());
-        m.give(&tiling, rows, &mut out);
+        m.give(isa, &tiling, rows, &mut out);
         let out = &out[..pixels.len() * y_stride];
         if want_moments {
-            moments(out, y_stride, pixels.len(), s.c_out, &mut mean, &mut square);
+            moments(isa, out, y_stride, pixels.len(), s.c_out, &mut mean, &mut square);
             sums.add(0, counted, pixels.len(), &mean[..s.c_out], &square[..s.c_out]);
             counted += pixels.len();
         }
-        rows::store(out, y_stride, s.c_out, y.next(pixels.len() * s.c_out));
+        rows::store(isa, out, y_stride, s.c_out, y.next(pixels.len() * s.c_out));
     }
     sums.set_count(counted);
     sums
@@ -347,7 +352,7 @@ pub(super) fn backward<T: Real>(pass: Backward<'_, T>, weight: &[f32]) -> ConvGr
     let parts = outputs.enumerate().map(|(part, (mut dx, dgate))| {
         let first = part * split.per;
         let images = first..s.n.min(first + split.per);
-        vectorized!(isa, backward_part(pass, tiling, turned.as_deref(), images, &mut dx, dgate))
+        backward_part(pass, tiling, turned.as_deref(), images, &mut dx, dgate)
     });
     let (sums, partial): (Vec<GradSums>, Vec<Vec<f32>>) = parts.unzip();
     ConvGrad {
@@ -358,7 +363,6 @@ pub(super) fn backward<T: Real>(pass: Backward<'_, T>, weight: &[f32]) -> ConvGr
     }
 }
 
-#[inline(always)]
 fn backward_part<T: Real>(
     pass: Backward<'_, T>,
     tiling: Tiling,
@@ -384,42 +388,32 @@ fn backward_part<T: Real>(
         let tiles = rows.len() * tiling.across;
         for (i, row) in rows.clone().enumerate() {
             let at = i * tiling.across;
-            tiling.read(
-                row,
-                y_stride,
-                &mut lines,
-                #[inline(always)]
-                |image, y, out| {
-                    let start = ((images.start + image) * s.h + y) * s.w * s.c_out;
-                    let range = start..start + s.w * s.c_out;
-                    let norm = dy.norm.map(|(values, norm)| (&values[range.clone()], norm));
-                    gradient(&dy.g[range], norm, s.c_out, out, y_stride);
-                },
-            );
-            a.take_gradient(&lines, &tiling, at);
+            tiling.read(row, y_stride, &mut lines, |image, y, out| {
+                let start = ((images.start + image) * s.h + y) * s.w * s.c_out;
+                let range = start..start + s.w * s.c_out;
+                let norm = dy.norm.map(|(values, norm)| (&values[range.clone()], norm));
+                gradient(isa, &dy.g[range], norm, s.c_out, out, y_stride);
+            });
+            a.take_gradient(isa, &lines, &tiling, at);
             if turned.is_some() {
-                v.take_input(&lines, &tiling, at);
+                v.take_input(isa, &lines, &tiling, at);
             }
-            tiling.read(
-                row,
-                x_stride,
-                &mut lines,
-                #[inline(always)]
-                |image, y, out| read_line(s, x, images.start + image, y, out),
-            );
-            b.take_input(&lines, &tiling, at);
+            tiling.read(row, x_stride, &mut lines, |image, y, out| {
+                read_line(isa, s, x, images.start + image, y, out)
+            });
+            b.take_input(isa, &lines, &tiling, at);
         }
         for (e, dweight) in dweight.chunks_exact_mut(plane).enumerate() {
             let dweight = RowsMut { data: dweight, stride: x_stride };
             add_outer(isa, [tiles, s.c_out, s.c_in], a.rows(e), b.rows(e), dweight);
         }
         let Some(turned) = turned else { continue };
-        // What `b` held is not needed any more.
+        // The content of `b` is not needed any more.
         for (e, turned) in turned.iter().enumerate() {
             multiply(isa, tiles, v.rows(e), turned, b.rows_mut(e));
         }
         let pixels = tiling.pixels(rows.clone());
-        b.give(&tiling, rows, &mut out);
+        b.give(isa, &tiling, rows, &mut out);
         let grid = Grid { size: [s.h, s.w], first: [0; 2] };
         let out = &out[..pixels.len() * x_stride];
         let dx = dx.next(pixels.len() * s.c_in);
@@ -430,7 +424,7 @@ fn backward_part<T: Real>(
     (sums, dweight)
 }
 
-/// The parts' sum, transformed back into the weight's own layout.
+/// The sum of all parts, transformed back into the layout of the weight.
 fn weight_gradient(isa: Isa, s: &ConvShape, parts: &[Vec<f32>]) -> Vec<f32> {
     let stride = padded(s.c_in, COLUMNS);
     let plane = padded(s.c_out, ROWS) * stride;

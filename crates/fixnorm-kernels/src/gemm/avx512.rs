@@ -7,7 +7,7 @@
 //! ```
 //!
 //! 1. Eleven loads feed 24 multiply-adds, so the two load ports never hold up the two others.
-//! 2. `L` is read where it lies: its rows are in the cache already, and packing them would cost a pass.
+//! 2. `L` is not packed: its rows are in the cache already, and packing them would cost a pass.
 
 use std::arch::x86_64::{
     __m512, __m512bh, __m512i, _mm256_loadu_si256, _mm512_add_ps, _mm512_cvtepu16_epi32,
@@ -179,7 +179,7 @@ unsafe fn tile_bf16<const R: usize, const V: usize>(o: Operands<bf16>, row: usiz
     }
 }
 
-/// `out[j * out_row + p] = a[p * a_row + j]` for 32 rows of 16: pairs of rows become 32-bit numbers,
+/// `out[j * out_row + p] = a[p * a_row + j]` for 32 rows of 16: pairs of rows become 32-bit integers,
 /// whose 16 × 16 matrix is transposed in registers.
 ///
 /// # Safety
@@ -204,7 +204,7 @@ pub(super) unsafe fn transpose_block(a: *const bf16, a_row: usize, out: *mut bf1
     }
 }
 
-/// The transpose of a 16 × 16 matrix of 32-bit numbers.
+/// The transpose of a 16 × 16 matrix of 32-bit integers.
 #[inline]
 #[target_feature(enable = "avx512f")]
 fn transpose16(x: [__m512i; 16]) -> [__m512i; 16] {

@@ -90,7 +90,7 @@ fn check(what: &str, len: usize, stride: usize, rows: usize, width: usize) {
     );
 }
 
-/// What the inner loops see: `C (+)= L · R`, where element `(i, p)` of `L` is at
+/// Operands of the inner loops: `C (+)= L · R`, where element `(i, p)` of `L` is at
 /// `l + i * l_row + p * l_step` and row `p` of panel `v` of `R` is at `r + v * r_panel + p * r_row`.
 /// For `bf16`, `p` counts pairs and so do `l_step` and a panel's columns.
 #[derive(Clone, Copy)]

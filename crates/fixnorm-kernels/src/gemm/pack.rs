@@ -1,4 +1,4 @@
-//! Laying operands out as the inner loops read them.
+//! Copies operands into the order in which the inner loops read them.
 
 use rayon::prelude::*;
 

@@ -1,5 +1,5 @@
-//! The inner loops without vector instructions of their own: four rows by one panel at a time, in a
-//! form that compilers turn into whatever vectors the target has.
+//! The inner loops in portable code: four rows by one panel at a time, in a form that compilers turn into the vector
+//! instructions of the target.
 
 use super::operands::{COLUMNS, Operands};
 use crate::real::{Real, bf16};

@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::real::bf16;
+use crate::testing::cases;
 use proptest::prelude::*;
 
 /// Sizes around lanes, tiles and panels, and the degenerate ones.
@@ -10,7 +11,7 @@ fn size(max: usize) -> impl Strategy<Value = usize> {
 }
 
 fn value(seed: u64, i: usize) -> f32 {
-    // A fixed hash to a number in ±1.
+    // A fixed hash, mapped to ±1.
     let mut x = (i as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15) ^ seed;
     x = (x ^ (x >> 29)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
     ((x >> 40) as f32) / (1 << 23) as f32 - 1.0
@@ -83,7 +84,7 @@ fn check<T: Real>([m, n, k]: [usize; 3], seed: u64) -> Result<(), TestCaseError>
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(cases(48))]
 
     #[test]
     fn f32_is_the_plain_product(m in size(70), n in size(70), k in size(90), seed: u64) {
@@ -122,4 +123,65 @@ fn nan_and_infinity_stay_in_their_row_and_column() {
     }
     check::<f32>();
     check::<bf16>();
+}
+
+#[test]
+fn an_empty_sum_is_zero() {
+    fn check<T: Real>() {
+        let packed = PackedB::<T>::new(0, 5, |_, _| 1.0);
+        for isa in Isa::available() {
+            let mut c = vec![7.0; ROWS * COLUMNS];
+            let a = Rows { data: &[], stride: 0 };
+            add_product(isa, 3, a, &packed, RowsMut { data: &mut c, stride: COLUMNS });
+            assert!(c.iter().all(|&c| c == 7.0), "{isa:?}");
+            multiply(isa, 3, a, &packed, RowsMut { data: &mut c, stride: COLUMNS });
+            assert!(c[..3 * COLUMNS].iter().all(|&c| c == 0.0), "{isa:?}");
+            let out = RowsMut { data: &mut c, stride: COLUMNS };
+            add_outer(isa, [0, 5, 5], a, a, out);
+            let out = RowsMut { data: &mut c, stride: COLUMNS };
+            add_outer(isa, [5, 5, 0], a, a, out);
+        }
+    }
+    check::<f32>();
+    check::<bf16>();
+}
+
+/// Panics, or the loops would read and write beyond the slices.
+fn refused(run: impl FnOnce() + std::panic::UnwindSafe) -> String {
+    let panic = std::panic::catch_unwind(run).expect_err("the sizes do not fit");
+    panic.downcast_ref::<String>().cloned().unwrap_or_default()
+}
+
+#[test]
+fn sizes_whose_product_overflows_are_refused() {
+    // 31 rows further the index has gone once around.
+    let wrapping = usize::MAX / 31 + 1;
+    let isa = Isa::detected();
+    let message = refused(|| {
+        let packed = PackedB::<f32>::new(4, 16, |_, _| 1.0);
+        let (a, mut c) = ([1.0; 64], [0.0; 32 * 16]);
+        let a = Rows { data: &a, stride: wrapping };
+        multiply(isa, 17, a, &packed, RowsMut { data: &mut c, stride: 16 });
+    });
+    assert!(message.starts_with("A: 64 elements"), "{message}");
+    let message = refused(|| {
+        let packed = PackedB::<f32>::new(4, 16, |_, _| 1.0);
+        let (a, mut c) = ([1.0; 32 * 4], [0.0; 64]);
+        let a = Rows { data: &a, stride: 4 };
+        multiply(isa, 17, a, &packed, RowsMut { data: &mut c, stride: wrapping });
+    });
+    assert!(message.starts_with("C: 64 elements"), "{message}");
+    let message = refused(|| {
+        let (a, mut c) = ([1.0; 64], [0.0; 16 * 16]);
+        let (a, b) = (Rows { data: &a, stride: wrapping }, Rows { data: &a, stride: 1 });
+        add_outer(isa, [32, 16, 16], a, b, RowsMut { data: &mut c, stride: 16 });
+    });
+    assert!(message.starts_with("A: 64 elements"), "{message}");
+    refused(|| {
+        let packed = PackedB::<f32>::new(4, 16, |_, _| 1.0);
+        let (a, mut c) = ([1.0; 64], [0.0; 64]);
+        let a = Rows { data: &a, stride: 0 };
+        multiply(isa, usize::MAX, a, &packed, RowsMut { data: &mut c, stride: 16 });
+    });
+    refused(|| drop(PackedB::<f32>::new(usize::MAX / 16 + 1, 16, |_, _| 1.0)));
 }

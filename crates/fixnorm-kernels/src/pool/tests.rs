@@ -2,10 +2,11 @@
 
 use super::*;
 use crate::real::bf16;
+use crate::testing::cases;
 use proptest::prelude::*;
 
 /// The plainest loops over the definition, in `f64`: calls `window(result, inputs)` with the indices
-/// of each window's pixels inside the picture.
+/// of each window's pixels inside the image.
 fn for_each_window(s: &PoolShape, mut window: impl FnMut(usize, &[usize])) {
     let inside = |out: usize, k: usize, size: usize| {
         (out * s.stride + k).checked_sub(s.padding).filter(|&at| at < size)
@@ -40,7 +41,7 @@ enum Kind {
 const KINDS: [Kind; 3] =
     [Kind::Max, Kind::Average { include_pad: true }, Kind::Average { include_pad: false }];
 
-/// The first of the greatest numbers.
+/// Index of the first maximum.
 fn first_maximum(x: &[f64], inputs: &[usize]) -> usize {
     let most = inputs.iter().map(|&i| x[i]).fold(f64::NEG_INFINITY, f64::max);
     inputs.iter().copied().find(|&i| x[i] == most).expect("no window is empty")
@@ -90,15 +91,15 @@ fn pool_backward<T: Real>(isa: Isa, s: &PoolShape, kind: Kind, x: &[T], dy: &[T]
     }
 }
 
-/// Multiples of 1/32 below 4 that `bf16` holds exactly; with `levels` of 256 no picture of up to 256
-/// pixels holds one twice, with few levels most windows do.
-fn numbers<T: Real>(s: &PoolShape, levels: usize) -> Vec<T> {
-    let number = |i: usize| {
-        let (picture, pixel, c) = (i / (s.h * s.w * s.c), i / s.c % (s.h * s.w), i % s.c);
-        let level = (pixel * 97 + c * 31 + picture * 57) % 256 * levels / 256;
+/// Multiples of 1/32 below 4, which are exact in `bf16`. With `levels` of 256 no image of up to 256 pixels holds one
+/// twice, with few levels most windows do.
+fn ranked<T: Real>(s: &PoolShape, levels: usize) -> Vec<T> {
+    let value = |i: usize| {
+        let (image, pixel, c) = (i / (s.h * s.w * s.c), i / s.c % (s.h * s.w), i % s.c);
+        let level = (pixel * 97 + c * 31 + image * 57) % 256 * levels / 256;
         T::from_f32((level as f32 - levels as f32 / 2.0) / 32.0)
     };
-    (0..s.input_len()).map(number).collect()
+    (0..s.input_len()).map(value).collect()
 }
 
 fn values<T: Real>(len: usize, seed: usize) -> Vec<T> {
@@ -110,7 +111,7 @@ fn exact<T: Real>(values: &[T]) -> Vec<f64> {
     values.iter().map(|v| f64::from(v.to_f32())).collect()
 }
 
-/// Relative to the largest number: what storing costs.
+/// Rounding error of a stored value, relative to the largest one.
 fn tolerance<T: Real>() -> f64 {
     if T::BYTES == 4 { 1e-6 } else { 4e-3 }
 }
@@ -127,7 +128,7 @@ fn close(what: &str, got: &[f64], expected: &[f64], tolerance: f64) {
 
 fn check<T: Real>(s: &PoolShape, levels: usize) {
     for kind in KINDS {
-        let (x, dy) = (numbers::<T>(s, levels), values::<T>(s.output_len(), 3));
+        let (x, dy) = (ranked::<T>(s, levels), values::<T>(s.output_len(), 3));
         let y = twin(s, kind, &exact(&x));
         let dx = twin_backward(s, kind, &exact(&x), &exact(&dy));
         for isa in Isa::available() {
@@ -179,7 +180,7 @@ fn of([n, h, w, c]: [usize; 4], kernel: usize, stride: usize, padding: usize) ->
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(64))]
+    #![proptest_config(cases(64))]
 
     #[test]
     fn f32_agrees_with_the_definition(s in shape(), levels in prop_oneof![Just(3), Just(256)]) {
@@ -218,7 +219,7 @@ fn edge_shapes_agree_with_the_definition() {
 
 #[test]
 fn gradients_are_the_differences_of_the_twin() {
-    // Less than half of what the numbers differ by, so that the choices stay.
+    // Less than half of the difference between values, so that the maxima stay where they are.
     const STEP: f64 = 1.0 / 128.0;
     for s in [
         of([2, 5, 7, 3], 3, 2, 1),
@@ -228,7 +229,7 @@ fn gradients_are_the_differences_of_the_twin() {
         of([1, 7, 8, 1], 2, 3, 1),
     ] {
         for kind in KINDS {
-            let (x, dy) = (numbers::<f32>(&s, 256), values::<f32>(s.output_len(), 3));
+            let (x, dy) = (ranked::<f32>(&s, 256), values::<f32>(s.output_len(), 3));
             let mut moved = exact(&x);
             let loss = |x: &[f64]| -> f64 {
                 twin(&s, kind, x).iter().zip(&dy).map(|(y, &dy)| y * f64::from(dy)).sum()
@@ -253,7 +254,7 @@ fn gradients_are_the_differences_of_the_twin() {
 }
 
 #[test]
-fn worked_by_hand() {
+fn a_small_example() {
     // 1 3 3    Two windows of four, stride one. The right one holds three equal maxima, of which it
     // 2 0 3    chooses the first, as does the left one.
     let s = of([1, 2, 3, 1], 2, 1, 0);
@@ -275,12 +276,12 @@ fn worked_by_hand() {
 #[test]
 fn nan_and_infinity_reach_what_they_touch_and_nothing_else() {
     let s = of([2, 7, 5, 17], 3, 2, 1);
-    // Row 2, column 2, channel 16 of the first picture: in the windows of rows 1 and columns 1.
+    // Row 2, column 2, channel 16 of the first image: in the windows of rows 1 and columns 1.
     let at = (2 * s.w + 2) * s.c + 16;
     for isa in Isa::available() {
         for kind in KINDS {
             for odd in [f32::NAN, f32::INFINITY] {
-                let mut x = numbers::<f32>(&s, 256);
+                let mut x = ranked::<f32>(&s, 256);
                 x[at] = odd;
                 let y = pool(isa, &s, kind, &x);
                 for_each_window(&s, |o, inputs| {
@@ -290,7 +291,7 @@ fn nan_and_infinity_reach_what_they_touch_and_nothing_else() {
                 });
             }
         }
-        let mut x = numbers::<f32>(&s, 256);
+        let mut x = ranked::<f32>(&s, 256);
         x[at] = f32::NAN;
         let y = global_average(isa, [s.n, s.h, s.w, s.c], &x);
         assert!((0..y.len()).all(|i| y[i].is_nan() == (i == 16)));
@@ -323,7 +324,7 @@ fn windows_of_negative_infinity_or_two_nans_choose_as_pytorch() {
 }
 
 #[test]
-fn a_large_pictures_mean_is_precise() {
+fn the_mean_of_a_large_image_is_precise() {
     let (h, w) = (300, 301);
     let x = vec![0.1_f32; h * w];
     let mean = global_average(Isa::detected(), [1, h, w, 1], &x)[0];
@@ -354,12 +355,12 @@ fn threads_do_not_change_a_bit() {
 
 #[test]
 #[should_panic(expected = "padding of more than half a kernel")]
-fn padding_that_hides_the_picture_is_refused() {
+fn padding_of_more_than_half_a_kernel_is_refused() {
     max_pool(Isa::SCALAR, &of([1, 4, 4, 1], 2, 2, 2), &[0.0_f32; 16]);
 }
 
 #[test]
 #[should_panic(expected = "a window of 5 in 4 pixels")]
-fn a_window_larger_than_the_picture_is_refused() {
+fn a_window_larger_than_the_image_is_refused() {
     max_pool(Isa::SCALAR, &of([1, 4, 4, 1], 5, 1, 0), &[0.0_f32; 16]);
 }

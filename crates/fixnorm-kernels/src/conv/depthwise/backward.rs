@@ -53,7 +53,7 @@ pub(in crate::conv) fn backward<T: Real>(pass: Backward<'_, T>, weight: &[f32]) 
 struct Class {
     first: [usize; 2],
     taps: Taps,
-    /// Of output pixel 0 over input pixel `first`, in rows and columns; may be negative.
+    /// Offset of output pixel 0 from input pixel `first`, in rows and columns; may be negative.
     off: [isize; 2],
 }
 
@@ -162,7 +162,7 @@ impl<T: Real> DepthwiseBackward<'_, T> {
         );
     }
 
-    /// Makes a row of the input's gradient, carries it through the activation, and stores it.
+    /// Computes a row of the input's gradient, takes it through the activation, and stores it.
     #[inline(always)]
     fn input_row(
         &self,
@@ -250,7 +250,7 @@ fn correlate_row<const K: usize>(row: &[f32], dy: &[f32], stride: usize, dtaps: 
     }
 }
 
-/// Carries a block of a row of the input's gradient through the activation, and stores it.
+/// Takes a block of a row of the input's gradient through the activation, and stores it.
 struct End<'a, T> {
     x: Input<'a, T>,
     wanted: Wanted<'a, T>,
@@ -275,7 +275,7 @@ impl<'a, T: Real> End<'a, T> {
         Self { x, wanted, block, scale, shift, mean, g: zero, gy: zero }
     }
 
-    /// Takes in the gradient of the pixel whose channels start at `at`, to be stored in `out`.
+    /// Adds the gradient of the pixel whose channels start at `at`, and stores it in `out`.
     #[inline(always)]
     fn pixel(&mut self, at: usize, d: Lanes, out: &mut [T]) {
         match (self.wanted, self.x.affine) {
@@ -303,7 +303,7 @@ impl<'a, T: Real> End<'a, T> {
         }
     }
 
-    /// Hands on the sums.
+    /// Adds the block's sums to those of the part.
     #[inline(always)]
     fn finish(self, sums: &mut GradSums, dgate: Option<&mut [f32]>) {
         let Block { first, lanes } = self.block;

@@ -12,7 +12,7 @@ use crate::lanes;
 use crate::memory::{Buffer, Output, Split};
 use crate::norm::{MomentSums, Moments};
 use crate::real::Real;
-use crate::rows::{Input, moments};
+use crate::rows::{Input, moments_inline};
 use crate::scratch::Scratch;
 
 pub(in crate::conv) fn forward<T: Real>(
@@ -71,7 +71,7 @@ fn forward_part<T: Real>(
             );
             if want_moments {
                 let (mut mean, mut square) = ([0.0; LANES], [0.0; LANES]);
-                moments(&result, LANES, s.w_out, LANES, &mut mean, &mut square);
+                moments_inline(&result, LANES, s.w_out, LANES, &mut mean, &mut square);
                 let (mean, square) = (&mean[..block.lanes], &square[..block.lanes]);
                 sums.add(block.first, counted, s.w_out, mean, square);
             }

@@ -1,5 +1,5 @@
-//! What passes through the caches: blocks of sixteen channels, and the ring of the last few rows of a picture.
-//! Not here: what is computed of them (`mod.rs` forward, `backward.rs`).
+//! Blocks of sixteen channels, and a ring of the last few rows of an image, which stays in the cache.
+//! Not here: the convolutions of these rows (`forward.rs`, `backward.rs`).
 
 use super::super::shape::ConvShape;
 use crate::lanes::{self, fma, load, map};
@@ -15,7 +15,7 @@ pub(super) type Lanes = [f32; LANES];
 #[derive(Clone, Copy)]
 pub(super) struct Block {
     pub(super) first: usize,
-    /// At most [`LANES`]. What lies in lanes beyond is computed and not stored.
+    /// At most [`LANES`]. Lanes beyond are computed and not stored.
     pub(super) lanes: usize,
 }
 
@@ -24,7 +24,7 @@ impl Block {
         (0..c).step_by(LANES).map(move |first| Block { first, lanes: LANES.min(c - first) })
     }
 
-    /// The block's numbers out of those of all channels, zeros beyond.
+    /// The block's values out of those of all channels, zeros beyond.
     #[inline(always)]
     pub(super) fn load<T: Real>(self, channels: &[T]) -> Lanes {
         if self.lanes == LANES {
@@ -48,13 +48,13 @@ impl Block {
     }
 }
 
-/// The last few rows of a padded picture, each block of channels by itself: `[slot][block][w][LANES]`.
+/// The last few rows of a padded image, each block of channels by itself: `[slot][block][w][LANES]`.
 pub(super) struct Ring {
     data: Scratch<f32>,
     slots: usize,
     blocks: usize,
     w: usize,
-    /// A row of zeros, for rows outside the picture.
+    /// A row of zeros, for rows outside the image.
     pub(super) zeros: Scratch<f32>,
 }
 
@@ -120,7 +120,7 @@ impl<'a, T: Real> InputRows<'a, T> {
         Self { s, x, ring, read: 0 }
     }
 
-    /// Reads on until the rows of result row `oy` are there.
+    /// Reads the rows that result row `oy` sees, if they have not been read.
     #[inline(always)]
     pub(super) fn read_for(&mut self, image: usize, oy: usize) {
         let s = self.s;
@@ -128,7 +128,7 @@ impl<'a, T: Real> InputRows<'a, T> {
             self.read = 0;
         }
         let end = oy * s.stride + s.kernel;
-        // With a stride above the kernel's side, some rows are seen by nobody.
+        // With a stride above the kernel's side, no window sees some rows.
         self.read = self.read.max(oy * s.stride);
         while self.read < end {
             let y = self.read;
