@@ -212,8 +212,13 @@ fn files_that_do_harm_are_refused_by_every_command() {
         said.stderr.contains("w.safetensors: the weights do not fit resnet20: missing: "),
         "{said:?}"
     );
-    fs::write(dir.join("other.safetensors"), b"\x02\0\0\0\0\0\0\0{}").unwrap();
+    let header = br#"{"a.b":{"dtype":"F32","shape":[1],"data_offsets":[0,4]}}"#;
+    let other = [&(header.len() as u64).to_le_bytes()[..], header, &[0; 4]].concat();
+    fs::write(dir.join("other.safetensors"), other).unwrap();
     let said = run(dir, &["inspect", "--weights", "other.safetensors"]);
     assert!(said.stderr.contains("fits none of the models"), "{said:?}");
+    fs::write(dir.join("empty.safetensors"), b"\x02\0\0\0\0\0\0\0{}").unwrap();
+    let said = run(dir, &["inspect", "--weights", "empty.safetensors"]);
+    assert!(said.stderr.contains("it holds no tensors"), "{said:?}");
     assert_eq!(fixnorm(dir, &["export"]).output().unwrap().status.code(), Some(2));
 }

@@ -228,7 +228,10 @@ impl Bundle {
             (Some(name), _) | (None, Some(name)) => Ok(ModelSpec::find(name)?),
             (None, None) => match weights::fitting_models(&self.file)[..] {
                 [spec] => Ok(spec),
-                [] => Err(BundleError::NoModelFits(path()).into()),
+                [] => {
+                    let nearest = weights::nearest_model(&self.file);
+                    Err(BundleError::NoModelFits { path: path(), nearest }.into())
+                }
                 ref several => {
                     let models = several.iter().map(|spec| spec.name).collect();
                     Err(BundleError::SeveralModelsFit { path: path(), models }.into())
@@ -253,7 +256,14 @@ impl Bundle {
         let input = self.input(spec);
         match &self.about {
             Some(about) => Ok(about.clone()),
-            None if input.channels == 3 => Ok(About::of_others(spec, input.classes)),
+            None if input.channels == 3 => {
+                let mut about = About::of_others(spec, input.classes);
+                let own = self.file.class_names().filter(|names| names.len() == input.classes);
+                if let Some(names) = own {
+                    about.classes = names.to_vec();
+                }
+                Ok(about)
+            }
             None => {
                 let (path, channels) = (self.path.clone(), input.channels);
                 Err(BundleError::NoPreprocessing { path, channels }.into())

@@ -2,6 +2,8 @@
 
 use std::path::PathBuf;
 
+use fixnorm_nn::weights::NearestModel;
+
 /// A weights file that cannot be used as asked.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 #[non_exhaustive]
@@ -17,8 +19,17 @@ pub enum BundleError {
         named: String,
     },
     /// The file names no model, and its tensors fit none.
-    #[error("{} fits none of the models to the last tensor; name one with --model to see what differs", .0.display())]
-    NoModelFits(PathBuf),
+    #[error(
+        "{} fits none of the models to the last tensor{}; name one with --model to see what differs",
+        path.display(),
+        nearest.as_ref().map(|nearest| format!("; {nearest}")).unwrap_or_default()
+    )]
+    NoModelFits {
+        /// The file.
+        path: PathBuf,
+        /// The model with the most tensors in common with the file.
+        nearest: Option<NearestModel>,
+    },
     /// The file names no model, and its tensors fit several.
     #[error("{} fits {}; name one with --model", path.display(), models.join(" and "))]
     SeveralModelsFit {
@@ -50,7 +61,7 @@ impl BundleError {
     pub(crate) fn is_usage(&self) -> bool {
         matches!(
             self,
-            Self::OtherModel { .. } | Self::NoModelFits(_) | Self::SeveralModelsFit { .. }
+            Self::OtherModel { .. } | Self::NoModelFits { .. } | Self::SeveralModelsFit { .. }
         )
     }
 }
