@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
-use fixnorm_data::{DataSpec, LoadOptions};
+use fixnorm_data::{Columns, DataSpec, LoadOptions};
 use libfuzzer_sys::fuzz_target;
 
 static DIR: LazyLock<PathBuf> = LazyLock::new(|| {
@@ -17,8 +17,8 @@ static DIR: LazyLock<PathBuf> = LazyLock::new(|| {
 
 fuzz_target!(|bytes: &[u8]| {
     let (name, spec): (_, fn(PathBuf) -> DataSpec) = match bytes.starts_with(b"PAR1") {
-        true => ("0.parquet", |pattern| DataSpec::Parquet { pattern }),
-        false => ("0.tar", |pattern| DataSpec::Tar { pattern }),
+        true => ("0.parquet", |pattern| DataSpec::Parquet { pattern, columns: Columns::default() }),
+        false => ("0.tar", |pattern| DataSpec::Tar { pattern, columns: Columns::default() }),
     };
     let path = DIR.join(name);
     std::fs::write(&path, bytes).expect("the temporary directory can be written");

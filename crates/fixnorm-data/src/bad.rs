@@ -3,11 +3,12 @@
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Serialize, Serializer};
 
+use crate::names::text_of;
 use crate::{DataError, Sample, Source};
 
 /// An image that cannot be read or decoded.
@@ -16,7 +17,7 @@ pub struct BadImage {
     /// Which image of the source.
     pub index: usize,
     /// Its file, or `shard.tar/name`.
-    #[serde(rename = "path")]
+    #[serde(rename = "path", serialize_with = "as_text")]
     pub name: PathBuf,
     /// What is wrong with it.
     pub reason: String,
@@ -27,6 +28,11 @@ impl BadImage {
         let (name, reason) = error.name_and_reason();
         Self { index, name, reason }
     }
+}
+
+/// A path that is not UTF-8 is no reason to lose a report.
+fn as_text<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&text_of(path.as_os_str()))
 }
 
 /// What `make` makes of an image.
@@ -84,5 +90,18 @@ impl Known {
             }),
             false => Ok(new),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #[cfg(unix)]
+    #[test]
+    fn names_that_are_not_utf8_can_be_written() {
+        use std::os::unix::ffi::OsStrExt;
+        let name = std::ffi::OsStr::from_bytes(b"a/caf\xe9.jpg").into();
+        let bad = super::BadImage { index: 3, name, reason: "torn".to_owned() };
+        let json = serde_json::to_string(&bad).unwrap();
+        assert_eq!(json, r#"{"index":3,"path":"a/caf\\xe9.jpg","reason":"torn"}"#);
     }
 }

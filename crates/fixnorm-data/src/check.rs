@@ -15,6 +15,10 @@ use crate::{BadImage, DataSet, Image, Sample, Source, bad};
 pub struct Report {
     /// Its name.
     pub data: String,
+    /// What was understood of its names, in one line.
+    pub understood: String,
+    /// What is unusual about it.
+    pub warnings: Vec<String>,
     /// `train`, `val` and, where there is one, `test`.
     pub parts: Vec<PartReport>,
     /// In the order of the labels.
@@ -117,6 +121,8 @@ pub fn check(data: &DataSet, progress: &(dyn Fn(usize, usize) + Sync)) -> Report
     let (mean, std) = looks[0].statistics();
     Report {
         data: data.name.clone(),
+        understood: data.summary.to_string(),
+        warnings: data.summary.warnings.clone(),
         classes: classes.collect(),
         mean,
         std,

@@ -6,7 +6,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use crate::{DataError, DataSet, InMemory, Normalization, places, split};
+use crate::{DataError, DataSet, InMemory, Normalization, Source, Summary, places, split};
 
 const SIDE: usize = 32;
 const RECORD: usize = 1 + 3 * SIDE * SIDE;
@@ -24,6 +24,11 @@ const CLASSES: usize = 10;
 pub(crate) fn load(dir: &Path, name: String) -> Result<DataSet, DataError> {
     let inner = dir.join(INNER);
     let dir = if inner.join(FIRST).exists() { &inner } else { dir };
+    if !dir.join(FIRST).exists()
+        && let Some(error) = other_version(dir)
+    {
+        return Err(error);
+    }
     let batches: Vec<_> =
         (1..=5).map(|batch| dir.join(format!("data_batch_{batch}.bin"))).collect();
     let train = read(&batches)?;
@@ -33,20 +38,50 @@ pub(crate) fn load(dir: &Path, name: String) -> Result<DataSet, DataError> {
         let expected = format!("at least {VAL_SHARE} images in all batches");
         return Err(DataError::format(&batches[0], expected, labels.len()));
     }
-    let train_part = train.subset(train_indices);
+    let (val, train) = (train.subset(val), train.subset(train_indices));
+    let test = read(&[dir.join("test_batch.bin")])?;
+    let class_names = class_names(&dir.join("batches.meta.txt"))?;
+    let counts = [
+        Some((train.len(), "data_batch_1 to 5")),
+        Some((val.len(), "a tenth of data_batch_1 to 5")),
+        Some((test.len(), "test_batch")),
+    ];
     Ok(DataSet {
+        summary: Summary::new(&name, counts, &class_names, "numbers in the files"),
         name,
         // As the field has it: over the official 50,000, rounded to four digits.
         normalization: Normalization {
             mean: vec![0.4914, 0.4822, 0.4465],
             std: vec![0.2470, 0.2435, 0.2616],
         },
-        val: Arc::new(train.subset(val)),
-        train: Arc::new(train_part),
-        test: Some(Arc::new(read(&[dir.join("test_batch.bin")])?)),
+        val: Arc::new(val),
+        train: Arc::new(train),
+        test: Some(Arc::new(test)),
         shape: Some([SIDE, SIDE, 3]),
-        class_names: class_names(&dir.join("batches.meta.txt"))?,
+        class_names,
     })
+}
+
+/// What is wrong where `dir` has CIFAR in another version.
+fn other_version(dir: &Path) -> Option<DataError> {
+    const KNOWN: [(&str, &str, &str); 5] = [
+        (
+            "data_batch_1",
+            "the Python version",
+            "fetch the binary version: fixnorm data fetch cifar10",
+        ),
+        (
+            "cifar-10-batches-py",
+            "the Python version",
+            "fetch the binary version: fixnorm data fetch cifar10",
+        ),
+        ("cifar-10-binary.tar.gz", "an archive", "unpack it"),
+        ("train.bin", "the binary version of CIFAR-100", "name the directory of CIFAR-10"),
+        ("cifar-100-binary", "the binary version of CIFAR-100", "name the directory of CIFAR-10"),
+    ];
+    let (name, what, remedy) = KNOWN.into_iter().find(|(name, ..)| dir.join(name).exists())?;
+    let problem = format!("no {FIRST}, but {what}, {name}");
+    Some(DataError::Layout { path: dir.to_owned(), problem, remedy: remedy.to_owned() })
 }
 
 /// The first of the usual places that has the set.
@@ -58,6 +93,7 @@ pub(crate) fn find() -> Result<PathBuf, DataError> {
 fn read(files: &[PathBuf]) -> Result<InMemory, DataError> {
     let (mut pixels, mut labels) = (vec![], vec![]);
     for file in files {
+        DataError::check_regular(file)?;
         let bytes = fs::read(file).map_err(DataError::read(file))?;
         if bytes.is_empty() || !bytes.len().is_multiple_of(RECORD) {
             let expected = format!("records of {RECORD} bytes");
@@ -130,6 +166,21 @@ mod tests {
         let outer = tempfile::tempdir().unwrap();
         fs::rename(dir.path(), outer.path().join(INNER)).unwrap();
         assert_eq!(load(outer.path(), String::new()).unwrap().train.len(), 90);
+    }
+
+    #[test]
+    fn other_versions_are_named() {
+        for (name, part) in [
+            ("data_batch_1", "the Python version"),
+            ("cifar-10-batches-py", "data fetch cifar10"),
+            ("cifar-10-binary.tar.gz", "unpack it"),
+            ("train.bin", "CIFAR-100"),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join(name), "").unwrap();
+            let said = load(dir.path(), String::new()).err().unwrap().to_string();
+            assert!(said.contains(part) && said.contains(name), "{said}");
+        }
     }
 
     #[test]

@@ -4,8 +4,9 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use crate::names::text_of;
 use crate::split::{self, VAL_SHARE};
-use crate::{DataError, DataSet, Source, idx};
+use crate::{DataError, DataSet, Source, Summary, idx, parts};
 
 pub(crate) const TRAIN_IMAGES: &str = "train-images-idx3-ubyte";
 pub(crate) const TRAIN_LABELS: &str = "train-labels-idx1-ubyte";
@@ -15,6 +16,33 @@ pub(crate) const TEST_LABELS: &str = "t10k-labels-idx1-ubyte";
 /// Whether `dir` has this file, gzipped or not.
 pub(crate) fn has(dir: &Path, file: &str) -> bool {
     idx::existing(&dir.join(file)).exists()
+}
+
+/// What is wrong where the training images are not in `dir`: they may lie below it, or be called otherwise.
+fn elsewhere(dir: &Path) -> Option<DataError> {
+    let (mut below, mut alike) = (vec![], vec![]);
+    let mut look = vec![(dir.to_owned(), 0)];
+    while let Some((at, depth)) = look.pop() {
+        for entry in std::fs::read_dir(&at).into_iter().flatten().flatten() {
+            let (path, name) = (entry.path(), text_of(&entry.file_name()));
+            if path.is_dir() && depth < 2 {
+                if has(&path, TRAIN_IMAGES) {
+                    below.push(path.display().to_string());
+                }
+                look.push((path, depth + 1));
+            } else if name.contains("train-images") {
+                alike.push(path.display().to_string());
+            }
+        }
+    }
+    below.sort();
+    let problem = format!("no {TRAIN_IMAGES}");
+    let remedy = match (&below[..], &alike[..]) {
+        ([first, ..], _) => format!("it is in {first}"),
+        (_, [first, ..]) => format!("{first} may be it: rename or link the four files"),
+        _ => return None,
+    };
+    Some(DataError::Layout { path: dir.to_owned(), problem, remedy })
 }
 
 /// The data set in `dir`. With `class_names` known, labels are checked against them; else there are as
@@ -30,6 +58,11 @@ pub(crate) fn load(dir: &Path, class_names: Option<Vec<String>>) -> Result<DataS
         let images = idx::labelled(images, labels, [&image_file, &label_file], classes)?;
         Ok::<_, DataError>((images, shape))
     };
+    if !has(dir, TRAIN_IMAGES)
+        && let Some(error) = elsewhere(dir)
+    {
+        return Err(error);
+    }
     let known = class_names.as_ref().map(Vec::len);
     let (all, sides) = read(TRAIN_IMAGES, TRAIN_LABELS, known)?;
     let labels = all.labels();
@@ -60,12 +93,21 @@ pub(crate) fn load(dir: &Path, class_names: Option<Vec<String>>) -> Result<DataS
             found: labels.len().to_string(),
         });
     }
-    let train = all.subset(train);
+    let (train, val) = (all.subset(train), all.subset(val));
+    let name = format!("idx:{}", dir.display());
+    let counts = [
+        Some((train.len(), TRAIN_IMAGES)),
+        Some((val.len(), "a twelfth of the training images")),
+        test.as_ref().map(|test| (test.len(), TEST_IMAGES)),
+    ];
+    let mut summary = Summary::new(&name, counts, &class_names, "numbers in the files");
+    summary.warnings.extend(parts::check_classes(dir, &train, &class_names)?);
     Ok(DataSet {
-        name: format!("idx:{}", dir.display()),
+        summary,
+        name,
         normalization: train.statistics(),
         train: Arc::new(train),
-        val: Arc::new(all.subset(val)),
+        val: Arc::new(val),
         test,
         shape: Some([sides[0], sides[1], sides.get(2).copied().unwrap_or(1)]),
         class_names,
@@ -136,6 +178,47 @@ pub(crate) mod tests {
             error.ends_with("label 9 of image 7 is out of range, there are 4 classes"),
             "{error}"
         );
+    }
+
+    #[test]
+    fn files_below_or_with_other_names_are_found_or_named() {
+        let dir = directory(240, 0, 4);
+        let (outer, at) = (tempfile::tempdir().unwrap(), |name: &str| dir.path().join(name));
+        let load_at = |path: &Path| DataSpec::Idx { dir: path.to_owned() }.load();
+        // As Kaggle has them: with a dot, and each in a directory of its name.
+        for (name, dotted) in
+            [(TRAIN_IMAGES, "train-images.idx3-ubyte"), (TRAIN_LABELS, "train-labels.idx1-ubyte")]
+        {
+            fs::rename(at(name), at(dotted)).unwrap();
+        }
+        assert_eq!(load(&dir).unwrap().train.len(), 220);
+        fs::rename(at("train-labels.idx1-ubyte"), at("moved")).unwrap();
+        fs::create_dir(at("train-labels-idx1-ubyte")).unwrap();
+        fs::rename(at("moved"), at("train-labels-idx1-ubyte/train-labels-idx1-ubyte")).unwrap();
+        assert_eq!(load(&dir).unwrap().train.len(), 220);
+        // As torchvision has them.
+        fs::create_dir(outer.path().join("MNIST")).unwrap();
+        fs::rename(dir.path(), outer.path().join("MNIST/raw")).unwrap();
+        let error = load_at(outer.path()).err().unwrap().to_string();
+        assert!(error.contains("it is in") && error.ends_with("MNIST/raw"), "{error}");
+        let other = tempfile::tempdir().unwrap();
+        fs::write(other.path().join("emnist-letters-train-images-idx3-ubyte"), "").unwrap();
+        let error = load_at(other.path()).err().unwrap().to_string();
+        assert!(
+            error.contains("emnist-letters-train-images") && error.contains("rename"),
+            "{error}"
+        );
+    }
+
+    #[test]
+    fn a_single_class_is_refused_and_one_without_images_is_worth_a_word() {
+        let error = load(&directory(240, 12, 1)).err().unwrap().to_string();
+        assert!(error.contains("all training images are of one class, `0`"), "{error}");
+        let dir = directory(240, 0, 4);
+        let labels: Vec<u8> = (0..240).map(|i| (i % 4 + 1) as u8).collect();
+        write_idx(&dir.path().join(TRAIN_LABELS), &[240], &labels);
+        let warnings = load(&dir).unwrap().summary.warnings;
+        assert_eq!(warnings, ["1 class without training images: 0"]);
     }
 
     #[test]

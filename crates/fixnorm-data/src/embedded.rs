@@ -4,7 +4,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use crate::{DataError, DataSet, InMemory, fashion, idx};
+use crate::{DataError, DataSet, InMemory, Source, Summary, fashion, idx};
 
 macro_rules! part {
     ($name:literal) => {
@@ -32,7 +32,9 @@ fn part(name: &str, images: &[u8], labels: &[u8]) -> Result<InMemory, DataError>
 
 pub(crate) fn fashion_mnist_mini() -> Result<DataSet, DataError> {
     let (train, val, test) = (part!("train")?, part!("val")?, part!("test")?);
+    let counts = [&train, &val, &test].map(|part| Some((part.len(), "embedded")));
     Ok(DataSet {
+        summary: Summary::new("fashion-mnist-mini", counts, &fashion::class_names(), "embedded"),
         name: "fashion-mnist-mini".to_owned(),
         train: Arc::new(train),
         val: Arc::new(val),
@@ -46,7 +48,6 @@ pub(crate) fn fashion_mnist_mini() -> Result<DataSet, DataError> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Source;
     use std::collections::HashSet;
 
     #[test]

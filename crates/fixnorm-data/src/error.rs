@@ -3,7 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::BadImage;
+use crate::names::first_few;
+use crate::{BadImage, Split};
 
 /// Data that cannot be read or used.
 #[derive(Debug, thiserror::Error)]
@@ -81,12 +82,70 @@ pub enum DataError {
         path: PathBuf,
     },
     /// A pattern that no file fits.
-    #[error("{} fits no {kind} file", pattern.display())]
+    #[error("{} fits no {kind} file{hint}", pattern.display())]
     NoShards {
         /// The pattern.
         pattern: PathBuf,
         /// `.tar` or `.parquet`.
         kind: &'static str,
+        /// What is there instead, if that is known.
+        hint: String,
+    },
+    /// A part of a data set that has no images, or is not there.
+    #[error("{}: no {} images{}", path.display(), split.adjective(), empty_part(*.split))]
+    EmptyPart {
+        /// The data set.
+        path: PathBuf,
+        /// The part.
+        split: Split,
+    },
+    /// Training images of a single class.
+    #[error(
+        "{}: all training images are of one class, `{class}`, so there is nothing to learn; expected two classes or more",
+        path.display()
+    )]
+    OneClass {
+        /// The data set.
+        path: PathBuf,
+        /// The class.
+        class: String,
+    },
+    /// Directories or files whose names allow no reading, or several.
+    #[error("{}: {problem}; {remedy}", path.display())]
+    Layout {
+        /// The directory, file or pattern.
+        path: PathBuf,
+        /// What was found.
+        problem: String,
+        /// What to do.
+        remedy: String,
+    },
+    /// Several columns or files that may be what is looked for.
+    #[error("{}: {what} may be {}; choose with {answer}", path.display(), candidates.join(", "))]
+    Ambiguous {
+        /// The file or pattern.
+        path: PathBuf,
+        /// What is looked for.
+        what: String,
+        /// What it may be.
+        candidates: Vec<String>,
+        /// How the user says which it is.
+        answer: String,
+    },
+    /// Images of classes that a model does not have.
+    #[error(
+        "{}: {} of {} of its classes are none of the model's {} ({}): {}; classes are matched by name",
+        path.display(), unknown.len(), unknown.len() + known, model.len(), first_few(model), first_few(unknown)
+    )]
+    UnknownClasses {
+        /// The data set.
+        path: PathBuf,
+        /// Classes that the model does not have.
+        unknown: Vec<String>,
+        /// Number of classes that it has.
+        known: usize,
+        /// The model's classes.
+        model: Vec<String>,
     },
     /// More images that cannot be read than a loader may skip.
     #[error(
@@ -131,7 +190,8 @@ pub enum DataError {
 impl DataError {
     /// Whether the user can mend it on the command line: a name that does not exist or parse.
     pub fn is_usage(&self) -> bool {
-        matches!(self, DataError::UnknownData { .. } | DataError::Spec { .. })
+        use DataError::{Ambiguous, Spec, UnknownData};
+        matches!(self, UnknownData { .. } | Spec { .. } | Ambiguous { .. })
     }
 
     /// The file it is about, and what is wrong with it.
@@ -151,9 +211,28 @@ impl DataError {
         DataError::Format { path: path.to_owned(), expected, found }
     }
 
+    /// Refuses what is there and no regular file: opening a pipe would wait for somebody to write into it.
+    pub(crate) fn check_regular(path: &Path) -> Result<(), Self> {
+        if path.exists() && !path.is_file() {
+            return Err(Self::format(path, "a file", "a directory, pipe or device"));
+        }
+        Ok(())
+    }
+
     pub(crate) fn read(path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |source| DataError::Read { path, source }
+    }
+}
+
+/// What can be done about a part without images.
+fn empty_part(split: Split) -> &'static str {
+    match split {
+        Split::Train => "",
+        Split::Val => {
+            "; fill the part or remove it: without one, some of the training images are set aside for validation"
+        }
+        Split::Test => "; fill the part or remove it",
     }
 }
 

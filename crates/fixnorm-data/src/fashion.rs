@@ -4,7 +4,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::{DataError, DataSet, Normalization, directory, places};
+use crate::{DataError, DataSet, Normalization, Summary, directory, places};
 
 /// In the order of the labels.
 const CLASSES: [&str; 10] = [
@@ -47,7 +47,8 @@ pub(crate) fn load(dir: &Path, name: String) -> Result<DataSet, DataError> {
         let expected = "the official test images";
         return Err(wrong(directory::TEST_IMAGES, expected, "no such file".to_owned()));
     }
-    Ok(DataSet { normalization: normalization(), name, ..data })
+    let summary = Summary { data: name.clone(), ..data.summary };
+    Ok(DataSet { normalization: normalization(), name, summary, ..data })
 }
 
 /// The first of the usual places that has the training images.

@@ -3,9 +3,9 @@
 //! Classes are the directories in `train`, sorted; images are sorted by class, directory and name, as
 //! torchvision's `ImageFolder` has them. No index is kept: to know that one still holds, every directory would
 //! have to be listed all the same.
-//! Not here: decoding (`decode.rs`).
+//! Not here: which directories are which parts (`folder/layout.rs`), decoding (`decode.rs`).
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -13,9 +13,16 @@ use std::sync::Arc;
 use rayon::prelude::*;
 
 use crate::decode::read_encoded;
-use crate::parts::Parts;
-use crate::walk::is_image;
-use crate::{DataError, DataSet, Sample, Source};
+use crate::left_out::{LeftOut, Reason};
+use crate::names::{first_few, is_junk, text_of};
+use crate::parts::{Part, Parts, Purpose};
+use crate::split_names::{SPLITS, of_directory};
+use crate::walk::{check_depth, ending, is_image, may_be_image};
+use crate::{DataError, Sample, Source, Split};
+
+mod layout;
+
+use layout::Layout;
 
 /// Image files with the labels of their directories.
 struct Folder {
@@ -39,204 +46,193 @@ impl Source for Folder {
     }
 }
 
-/// The data set in `dir`. Without a directory `train`, the classes are those in `dir` itself.
+/// The data set in `dir`. Where no directory is named as a split, the classes are those in `dir` itself.
 ///
 /// # Errors
-/// Directories that cannot be read, a class without images, or one that training does not have.
-pub(crate) fn load(dir: &Path, name: String) -> Result<DataSet, DataError> {
-    let below = |names: &[&str]| names.iter().map(|name| dir.join(name)).find(|dir| dir.is_dir());
-    let root = below(&["train"]).unwrap_or_else(|| dir.to_owned());
-    let classes = classes(&root)?;
-    let train = part(&root, &classes)?;
-    let absent = (0..classes.len()).find(|&class| !train.labels.contains(&(class as u32)));
-    if let Some(class) = absent {
-        return Err(DataError::NoImages { path: root.join(&classes[class]) });
+/// Directories that cannot be read or whose names are unclear, a class without training images, or one that
+/// training does not have.
+pub(crate) fn load(dir: &Path, name: String, purpose: Purpose) -> Result<Parts, DataError> {
+    let Layout { roots, unsplit, mut warnings } = layout::of(dir, purpose)?;
+    let wanted = SPLITS.map(|split| {
+        let wants = purpose.wants(split, |split| roots[split as usize].is_some());
+        roots[split as usize].as_ref().filter(|_| wants)
+    });
+    if purpose == Purpose::Training && wanted[0].is_none() {
+        return Err(layout::no_training(dir, &roots));
     }
-    // A tree that is all training may well have a class that is called like a part.
-    let other = |names: &[&str]| -> Result<Option<Arc<dyn Source>>, DataError> {
-        match below(names).filter(|_| root != dir) {
-            Some(root) => Ok(Some(Arc::new(part(&root, &classes)?))),
-            None => Ok(None),
-        }
+    let Some(first) = wanted.iter().flatten().next() else {
+        let split = match purpose {
+            Purpose::Evaluation(Some(split)) => split,
+            _ => Split::Val,
+        };
+        return Err(DataError::EmptyPart { path: dir.to_owned(), split });
     };
-    let (val, test) = (other(&["val", "validation", "valid"])?, other(&["test"])?);
-    let names = classes.iter().map(|class| class.to_string_lossy().into_owned()).collect();
-    Parts { train: Arc::new(train), val, test }.data_set(name, dir.to_owned(), names)
+    let classes = classes(first)?;
+    let mut left_out = LeftOut::default();
+    let mut next = |split: Split| -> Result<Option<Part>, DataError> {
+        let Some(root) = wanted[split as usize] else { return Ok(None) };
+        let mut own = LeftOut::default();
+        let folder = part(root, &classes, &mut own)?;
+        if folder.is_empty() && own.count() > 0 {
+            return Err(none_but(root, split, &own));
+        }
+        left_out.merge(own);
+        if split == Split::Train && purpose == Purpose::Training {
+            check_train(&folder, &classes)?;
+        }
+        let from = text_of(root.file_name().unwrap_or(root.as_os_str()));
+        Ok(Some(Part { source: Arc::new(folder), from }))
+    };
+    let (train, val, test) = (next(Split::Train)?, next(Split::Val)?, next(Split::Test)?);
+    warnings.extend(left_out.warning());
+    Ok(Parts {
+        name,
+        path: dir.to_owned(),
+        train,
+        val,
+        test,
+        unsplit,
+        class_names: classes.iter().map(|class| text_of(class)).collect(),
+        labels: "names of directories".to_owned(),
+        warnings,
+    })
 }
 
-/// The directories in `root`, sorted.
+/// What is wrong with a part that has files, but no images.
+fn none_but(root: &Path, split: Split, left_out: &LeftOut) -> DataError {
+    DataError::Layout {
+        path: root.to_owned(),
+        problem: format!(
+            "no {} images that can be read, but {}",
+            split.adjective(),
+            left_out.words()
+        ),
+        remedy: "convert the files, or remove the directory".to_owned(),
+    }
+}
+
+/// Every class must have a training image.
+fn check_train(train: &Folder, classes: &[OsString]) -> Result<(), DataError> {
+    let mut present = vec![false; classes.len()];
+    train.labels.iter().for_each(|&label| present[label as usize] = true);
+    let Some(class) = present.iter().position(|&present| !present) else { return Ok(()) };
+    let path = train.root.join(&classes[class]);
+    // Listed again, for what is there instead.
+    let listed = list(&train.root, Path::new(&classes[class]), 0)?;
+    if listed.left_out.count() == 0 {
+        return Err(DataError::NoImages { path });
+    }
+    Err(none_but(&path, Split::Train, &listed.left_out))
+}
+
+/// The directories in `root`, sorted; hidden ones and those of tools are left out.
 fn classes(root: &Path) -> Result<Vec<OsString>, DataError> {
-    let mut classes = vec![];
-    for entry in fs::read_dir(root).map_err(DataError::read(root))? {
-        let entry = entry.map_err(DataError::read(root))?;
-        if entry.path().is_dir() {
-            classes.push(entry.file_name());
-        }
-    }
+    let mut classes = layout::directories(root)?;
     classes.sort();
-    match classes.is_empty() {
-        true => Err(DataError::format(root, "a directory for each class", "none")),
-        false => Ok(classes),
+    if classes.is_empty() {
+        return Err(DataError::format(root, "a directory for each class", "none"));
     }
+    Ok(classes)
 }
 
 /// The images of `classes` in `root`; a class may be missing here.
-fn part(root: &Path, known: &[OsString]) -> Result<Folder, DataError> {
+fn part(root: &Path, known: &[OsString], left_out: &mut LeftOut) -> Result<Folder, DataError> {
     if let Some(class) =
         classes(root)?.into_iter().find(|class| known.binary_search(class).is_err())
     {
-        let expected = "a class of the training images";
+        let names: Vec<String> = known.iter().map(|class| text_of(class)).collect();
+        let expected = format!("a class of the training images ({})", first_few(&names));
         return Err(DataError::format(&root.join(class), expected, "another directory"));
     }
     let listed: Vec<_> = known
         .par_iter()
         .map(|class| match root.join(class).is_dir() {
             true => list(root, Path::new(class), 0),
-            false => Ok(vec![]),
+            false => Ok(Listed::default()),
         })
         .collect();
     let (mut files, mut labels) = (vec![], vec![]);
     for (label, own) in listed.into_iter().enumerate() {
         let mut own = own?;
-        own.sort();
-        labels.resize(labels.len() + own.len(), label as u32);
-        files.extend(own.into_iter().map(|(dir, name)| dir.join(name).into_boxed_path()));
+        own.files.sort();
+        left_out.merge(own.left_out);
+        labels.resize(labels.len() + own.files.len(), label as u32);
+        files.extend(own.files.into_iter().map(|(dir, name)| dir.join(name).into_boxed_path()));
     }
+    beside_classes(root, left_out)?;
     Ok(Folder { root: root.to_owned(), files, labels })
 }
 
-/// Deeper than any tree that was meant; links can lead in a circle.
-const DEEPEST: usize = 16;
-
-/// Directory and name of every image file in `dir` and below it. What has an image's name counts as one,
-/// whatever it is: reading it will say what is wrong.
-fn list(root: &Path, dir: &Path, depth: usize) -> Result<Vec<(PathBuf, OsString)>, DataError> {
-    let here = root.join(dir);
-    if depth > DEEPEST {
-        let expected = format!("at most {DEEPEST} directories in each other");
-        return Err(DataError::format(&here, expected, "more; a link may lead in a circle"));
+/// Counts images that lie beside the directories of classes.
+fn beside_classes(root: &Path, left_out: &mut LeftOut) -> Result<(), DataError> {
+    for entry in fs::read_dir(root).map_err(DataError::read(root))? {
+        let path = entry.map_err(DataError::read(root))?.path();
+        let name = path.file_name().unwrap_or_default();
+        if is_image(&path) && !is_junk(name) && !path.is_dir() {
+            left_out.add(Reason::NoClass, || text_of(name));
+        }
     }
-    let mut found = vec![];
+    Ok(())
+}
+
+/// What is in the directory of a class.
+#[derive(Default)]
+struct Listed {
+    /// Directory and name of every image file.
+    files: Vec<(PathBuf, OsString)>,
+    left_out: LeftOut,
+}
+
+/// The images in `dir` and below it. What has an image's name counts as one, unless reading it would never end:
+/// reading it will say what is wrong.
+fn list(root: &Path, dir: &Path, depth: usize) -> Result<Listed, DataError> {
+    let here = root.join(dir);
+    check_depth(&here, depth)?;
+    let mut listed = Listed::default();
     for entry in fs::read_dir(&here).map_err(DataError::read(&here))? {
         let entry = entry.map_err(DataError::read(&here))?;
         let name = entry.file_name();
-        if is_image(Path::new(&name)) {
-            found.push((dir.to_owned(), name));
-        } else {
-            let kind = entry.file_type().map_err(DataError::read(&here))?;
-            if kind.is_dir() || (kind.is_symlink() && entry.path().is_dir()) {
-                found.extend(list(root, &dir.join(name), depth + 1)?);
+        let shown = || text_of(dir.join(&name).as_os_str());
+        let image = is_image(Path::new(&name));
+        if is_junk(&name) {
+            if image {
+                listed.left_out.add(Reason::Hidden, shown);
             }
+            continue;
+        }
+        let kind = entry.file_type().map_err(DataError::read(&here))?;
+        if kind.is_dir() || (!image && kind.is_symlink() && entry.path().is_dir()) {
+            if image {
+                listed.files.push((dir.to_owned(), name));
+                continue;
+            }
+            check_class_directory(&here, &name, depth)?;
+            let below = list(root, &dir.join(&name), depth + 1)?;
+            listed.files.extend(below.files);
+            listed.left_out.merge(below.left_out);
+        } else if !kind.is_file() && !kind.is_symlink() {
+            listed.left_out.add(Reason::Special, shown);
+        } else if image {
+            listed.files.push((dir.to_owned(), name));
+        } else if may_be_image(&ending(&name)) {
+            listed.left_out.add(Reason::Ending(ending(&name)), shown);
         }
     }
-    Ok(found)
+    Ok(listed)
+}
+
+/// A directory of a split in one of a class: the classes lie a level deeper than the user thinks, or the splits.
+fn check_class_directory(class: &Path, name: &OsStr, depth: usize) -> Result<(), DataError> {
+    if depth == 0 && of_directory(name).is_some() {
+        return Err(DataError::Layout {
+            path: class.to_owned(),
+            problem: format!("it would be a class, but holds a directory `{}`", text_of(name)),
+            remedy: "name the directory that holds train/CLASS, or move CLASS/train to train/CLASS"
+                .to_owned(),
+        });
+    }
+    Ok(())
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn tree(files: &[&str]) -> tempfile::TempDir {
-        let dir = tempfile::tempdir().unwrap();
-        for file in files {
-            let path = dir.path().join(file);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            image::RgbImage::new(4, 3).save_with_format(path, image::ImageFormat::Png).unwrap();
-        }
-        dir
-    }
-
-    fn names(source: &Arc<dyn Source>) -> Vec<(String, u32)> {
-        let name = |index| match source.sample(index).unwrap() {
-            Sample::Encoded(encoded) => {
-                encoded.name.file_name().unwrap().to_str().unwrap().to_owned()
-            }
-            Sample::Pixels(_) => panic!("a file"),
-        };
-        (0..source.len()).map(|index| (name(index), source.label(index))).collect()
-    }
-
-    fn load_dir(dir: &tempfile::TempDir) -> Result<DataSet, DataError> {
-        load(dir.path(), "folder".to_owned())
-    }
-
-    #[test]
-    fn classes_and_images_are_sorted_as_torchvision_sorts_them() {
-        let dir = tree(&[
-            "train/b/2.png",
-            "train/b/1.JPEG",
-            "train/a/z.jpg",
-            "train/a/sub/0.webp",
-            "train/a-b/0.png",
-            "val/b/0.png",
-            "test/a/0.png",
-        ]);
-        fs::write(dir.path().join("train/a/notes.txt"), "").unwrap();
-        let data = load_dir(&dir).unwrap();
-        assert_eq!(data.class_names, ["a", "a-b", "b"]);
-        assert_eq!(data.shape, None);
-        let expected = [("z.jpg", 0), ("0.webp", 0), ("0.png", 1), ("1.JPEG", 2), ("2.png", 2)];
-        assert_eq!(names(&data.train), expected.map(|(name, label)| (name.to_owned(), label)));
-        assert_eq!(names(&data.val), [("0.png".to_owned(), 2)]);
-        assert_eq!(data.test.unwrap().len(), 1);
-        // A PNG whatever its name says.
-        assert_eq!(data.train.image(0).unwrap().width, 4);
-    }
-
-    #[test]
-    fn without_val_a_balanced_part_of_train_validates() {
-        let files: Vec<String> = (0..48)
-            .map(|i| format!("train/{}/{i:02}.png", ["n01440764", "n01443537"][i % 2]))
-            .collect();
-        let files: Vec<&str> = files.iter().map(String::as_str).collect();
-        let data = load_dir(&tree(&files)).unwrap();
-        assert_eq!((data.train.len(), data.val.len()), (44, 4));
-        assert_eq!((0..4).map(|i| data.val.label(i)).sum::<u32>(), 2);
-        assert_eq!(data.class_names[0], "tench, Tinca tinca");
-        let flat: Vec<&str> = files.iter().map(|file| &file["train/".len()..]).collect();
-        assert_eq!(load_dir(&tree(&flat)).unwrap().train.len(), 44);
-        let error = load_dir(&tree(&files[..4])).err().unwrap().to_string();
-        assert!(error.contains("at least 12 for training"), "{error}");
-    }
-
-    #[test]
-    fn trees_that_are_none_are_named() {
-        let error = |files: &[&str], empty: &[&str]| {
-            let dir = tree(files);
-            empty.iter().for_each(|name| fs::create_dir_all(dir.path().join(name)).unwrap());
-            load_dir(&dir).err().unwrap().to_string()
-        };
-        let said = error(&["train/a/0.png"], &["train/b"]);
-        assert!(said.contains("train/b holds no"), "{said}");
-        let said = error(&["train/a/0.png", "val/c/0.png"], &[]);
-        assert!(said.contains("val/c: expected a class of the training images"), "{said}");
-        let said = error(&[], &["train"]);
-        assert!(said.contains("expected a directory for each class, found none"), "{said}");
-        let said = load(Path::new("nowhere"), String::new()).err().unwrap().to_string();
-        assert!(said.starts_with("cannot read nowhere"), "{said}");
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn links_are_followed_but_not_in_a_circle() {
-        let dir = tree(&["train/a/0.png", "elsewhere/1.png", "val/a/0.png"]);
-        let at = |name: &str| dir.path().join(name);
-        std::os::unix::fs::symlink(at("elsewhere"), at("train/b")).unwrap();
-        assert_eq!(load_dir(&dir).unwrap().train.len(), 2);
-        std::os::unix::fs::symlink(at("train/a"), at("train/a/again")).unwrap();
-        let error = load_dir(&dir).err().unwrap().to_string();
-        assert!(error.contains("in a circle"), "{error}");
-    }
-
-    #[cfg(unix)]
-    #[test]
-    fn what_only_looks_like_an_image_is_found_when_it_is_read() {
-        let dir = tree(&["train/a/0.png", "val/a/0.png"]);
-        fs::create_dir(dir.path().join("train/a/directory.jpg")).unwrap();
-        std::os::unix::fs::symlink("nowhere", dir.path().join("train/a/dangling.jpg")).unwrap();
-        let data = load_dir(&dir).unwrap();
-        assert_eq!(data.train.len(), 3);
-        let errors: Vec<_> = (0..3).filter_map(|index| data.train.sample(index).err()).collect();
-        assert_eq!(errors.len(), 2);
-    }
-}
+mod tests;

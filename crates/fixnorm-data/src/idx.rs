@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 
 use flate2::bufread::MultiGzDecoder;
 
+use crate::names::text_of;
 use crate::{DataError, InMemory};
 
 /// An array of bytes with its dimensions.
@@ -31,19 +32,25 @@ const GZIP: [u8; 2] = [0x1f, 0x8b];
 /// A file that is missing, truncated, too long, or of another type.
 pub fn read(path: &Path) -> Result<Idx, DataError> {
     let file = existing(path);
+    DataError::check_regular(&file)?;
     let opened = File::open(&file).map_err(|error| unreadable(&file, error))?;
     array(BufReader::new(opened), &file)
 }
 
-/// `path` if it exists, else `path.gz` if that does, else `path`.
+/// The file that is there: `path`, gzipped, with `.idx` for `-idx`, or in a directory of its own name, as archives
+/// of others have them; `path` where there is none.
 pub(crate) fn existing(path: &Path) -> PathBuf {
-    let mut zipped = path.as_os_str().to_owned();
-    zipped.push(".gz");
-    let zipped = PathBuf::from(zipped);
-    match !path.exists() && zipped.exists() {
-        true => zipped,
-        false => path.to_owned(),
-    }
+    let name = text_of(path.file_name().unwrap_or_default());
+    let dotted = path.with_file_name(name.replacen("-idx", ".idx", 1));
+    let with_gz = |path: &Path| {
+        let mut zipped = path.as_os_str().to_owned();
+        zipped.push(".gz");
+        PathBuf::from(zipped)
+    };
+    let inside = |path: &Path| path.join(path.file_name().unwrap_or_default());
+    let plain = [path, &dotted].map(|path| [path.to_owned(), with_gz(path), inside(path)]);
+    let mut all = plain.into_iter().flatten();
+    all.find(|file| file.is_file()).unwrap_or_else(|| path.to_owned())
 }
 
 /// Parses an IDX file's bytes, gzipped or not; `path` names it in errors.

@@ -22,6 +22,14 @@ pub(crate) fn normalization() -> Normalization {
     Normalization { mean: mean.to_vec(), std: std.to_vec() }
 }
 
+/// The number of each class, where all of them are synsets of ImageNet-1k.
+pub(crate) fn places_of_synsets(classes: &[String]) -> Option<Vec<u32>> {
+    // The list is sorted.
+    let known: Vec<&str> = synsets().collect();
+    let place = |class: &String| known.binary_search(&class.as_str()).ok().map(|p| p as u32);
+    classes.iter().map(place).collect::<Option<Vec<_>>>().filter(|places| !places.is_empty())
+}
+
 /// Names for people: where all of them are synsets of ImageNet-1k, the synsets' words.
 pub(crate) fn named(classes: Vec<String>) -> Vec<String> {
     let words: std::collections::HashMap<_, _> = synsets().zip(class_names()).collect();

@@ -9,7 +9,7 @@ use std::collections::HashMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::UNIX_EPOCH;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rayon::prelude::*;
 use serde::de::DeserializeOwned;
@@ -17,6 +17,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
 use crate::DataError;
+use crate::names::text_of;
 
 /// How a data set is loaded.
 #[derive(Clone)]
@@ -50,12 +51,13 @@ pub fn cache_dir() -> Option<PathBuf> {
 }
 
 /// The first bytes of an index. The number is the version: of the container and of all that is kept in it.
-const MAGIC: &[u8; 16] = b"fixnorm index 1\n";
+const MAGIC: &[u8; 16] = b"fixnorm index 2\n";
 
 /// What a file must still be for its entry to hold.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Fingerprint {
-    path: PathBuf,
+    /// Absolute; as text, so that one that is not UTF-8 can be written too.
+    path: String,
     size: u64,
     /// Nanoseconds since 1970; 0 where the system does not tell.
     changed: u128,
@@ -66,7 +68,7 @@ impl Fingerprint {
         let of = fs::metadata(path).map_err(DataError::read(path))?;
         let changed = of.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         Ok(Self {
-            path: std::path::absolute(path).map_err(DataError::read(path))?,
+            path: text_of(std::path::absolute(path).map_err(DataError::read(path))?.as_os_str()),
             size: of.len(),
             changed: changed.map_or(0, |time| time.as_nanos()),
         })
@@ -118,21 +120,31 @@ where
     Ok(entries)
 }
 
-/// One index for each set of paths.
+/// One index for each kind and set of paths. What a kind says of columns is in the digest.
 fn name(kind: &str, prints: &[Fingerprint]) -> String {
-    format!("{kind}-{}", digest(prints.iter().map(|print| &print.path)))
+    let form = kind.split('?').next().unwrap_or_default();
+    let paths = prints.iter().map(|print| print.path.as_str());
+    format!("{form}-{}", digest(std::iter::once(kind).chain(paths)))
 }
 
 /// A name for a file as it is now, which begins with one for its path.
 pub(crate) fn name_of_version(path: &Path) -> Option<String> {
     let print = Fingerprint::of(path).ok()?;
-    Some(format!("{}-{:x}-{:x}", digest([&print.path]), print.size, print.changed))
+    Some(format!("{}-{:x}-{:x}", digest([print.path.as_str()]), print.size, print.changed))
 }
 
-fn digest<'a>(paths: impl IntoIterator<Item = &'a PathBuf>) -> String {
+/// A name beside `path` that no other process or thread has, also on another machine with the same cache.
+pub(crate) fn temporary(path: &Path) -> PathBuf {
+    static COUNT: AtomicUsize = AtomicUsize::new(0);
+    let count = COUNT.fetch_add(1, Ordering::Relaxed);
+    let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos());
+    path.with_extension(format!("{}-{now:x}-{count}.tmp", std::process::id()))
+}
+
+fn digest<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     let mut digest = Sha256::new();
-    for path in paths {
-        digest.update(path.as_os_str().as_encoded_bytes());
+    for name in names {
+        digest.update(name.as_bytes());
         digest.update([0]);
     }
     digest.finalize()[..8].iter().map(|byte| format!("{byte:02x}")).collect()
@@ -154,7 +166,7 @@ fn write<T: Serialize>(path: &Path, prints: &[Fingerprint], entries: &[T]) -> Op
     let checksum = crc32c::crc32c(&content).to_le_bytes();
     fs::create_dir_all(path.parent()?).ok()?;
     // Another process may write the same one: each under a name of its own, and the last rename wins.
-    let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+    let temporary = temporary(path);
     let written = fs::write(&temporary, [&MAGIC[..], &checksum, &content].concat())
         .and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
@@ -234,6 +246,31 @@ mod tests {
             assert_eq!((found.unwrap(), looked.len()), (expected.clone(), 3));
             assert_eq!(fs::read(&path).unwrap(), whole);
         }
+    }
+
+    #[cfg(unix)]
+    #[test]
+    fn many_may_start_at_once_and_names_need_not_be_utf8() {
+        use std::os::unix::ffi::OsStrExt;
+        let dir = tempfile::tempdir().unwrap();
+        let cache = dir.path().join("cache");
+        let mut files = files(dir.path());
+        files.push(dir.path().join(std::ffi::OsStr::from_bytes(b"caf\xe9")));
+        fs::write(&files[3], "é").unwrap();
+        let expected = scanned(&files, None).0.unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    for _ in 0..20 {
+                        assert_eq!(scanned(&files, Some(&cache)).0.unwrap(), expected);
+                        let _ = fs::remove_dir_all(cache.join("index"));
+                    }
+                });
+            }
+        });
+        assert_eq!(scanned(&files, Some(&cache)).0.unwrap(), expected);
+        assert!(scanned(&files, Some(&cache)).1.is_empty());
+        only_index(&cache);
     }
 
     #[test]

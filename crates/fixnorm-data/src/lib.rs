@@ -9,6 +9,8 @@
 //! | [`index`] | what is known of each shard, kept between runs |
 //! | [`imagenet`] | classes and statistics of ImageNet-1k |
 //! | [`split`] | a class-balanced validation set |
+//! | [`summary`] | what was understood of a data set's names |
+//! | [`evaluation`] | a data set with a model's labels |
 //! | [`transform`] | from a sample to a model's numbers: cut, resized, changed at random |
 //! | [`augment`] | the random changes |
 //! | [`normalization`] | pixels to numbers |
@@ -53,23 +55,29 @@ pub mod augment;
 mod bad;
 pub mod check;
 mod cifar;
+mod classes;
 pub mod decode;
 mod directory;
 mod dispatch;
 mod embedded;
 mod error;
+pub mod evaluation;
 mod fashion;
 pub mod fetch;
+mod fingerprint;
 mod folder;
 pub mod idx;
 pub mod image;
 pub mod imagenet;
 pub mod index;
 mod jpeg;
+mod left_out;
 pub mod loader;
+mod names;
 pub mod normalization;
 mod parquet;
 mod parts;
+mod pattern;
 pub mod pixels;
 mod places;
 pub mod preprocessing;
@@ -80,6 +88,8 @@ pub mod source;
 pub mod spec;
 mod spill;
 pub mod split;
+mod split_names;
+pub mod summary;
 mod synthetic;
 mod tar;
 pub mod transform;
@@ -95,13 +105,17 @@ pub use bad::BadImage;
 pub use check::check;
 pub use decode::{decode, fit, read_image};
 pub use error::DataError;
+pub use evaluation::EvaluationSet;
 pub use index::LoadOptions;
 pub use loader::{Batch, Epoch, Loader, LoaderConfig, OnBad};
+pub use names::text_of;
 pub use normalization::Normalization;
 pub use pixels::Pixels;
 pub use preprocessing::{Preprocessing, Resize};
 pub use resize::{Interpolation, resize, resize_window};
 pub use source::{DataSet, Encoded, InMemory, Sample, Source};
-pub use spec::DataSpec;
+pub use spec::{Columns, DataSpec};
+pub use split_names::Split;
+pub use summary::Summary;
 pub use transform::{Crop, Transform};
 pub use walk::image_files;

@@ -1,10 +1,7 @@
 //! Parquet files as Hugging Face's `datasets` writes them: an image's bytes in one column, its label in
 //! another.
 //!
-//! Which columns (`parquet/schema.rs`): `bytes` (and `path`) of a group, `image` before others, or a column of bytes called
-//! `image`; and an integer column, by the `huggingface` entry of the file's metadata, or called `label`, or
-//! the only one. Class names come from that entry too. Images are in the order of label and path, or of
-//! files and rows where there are no paths.
+//! Images are in the order of label and path, or of files and rows where there are no paths.
 //!
 //! Images are drawn at random from all row groups, and decoding a row group for each would read it once a
 //! row. So the index keeps where each *page* of the image column begins, which takes reading the pages'
@@ -12,7 +9,8 @@
 //! that stays. But Arrow's writer puts all images of a row group of up to 1,024 rows into one dictionary
 //! page. Where an image would cost more than 2 MiB, the images are copied once, row group by row group, into a
 //! file of plain bytes in the cache directory; where that cannot be written, it costs what it costs.
-//! Not here: the index itself (`index.rs`), the copy (`spill.rs`).
+//! Not here: which columns (`parquet/schema.rs`), labels to classes (`parquet/classes.rs`), the index itself
+//! (`index.rs`), the copy (`spill.rs`).
 
 use std::fs::File;
 use std::io;
@@ -34,14 +32,16 @@ use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 
 use crate::index::LoadOptions;
-use crate::parts::{self, Parts};
-use crate::shards;
+use crate::parts::{Part, Parts, Purpose};
+use crate::shards::{self, Scanned};
 use crate::spill::{Put, Spill};
-use crate::{DataError, DataSet, Encoded, Sample, Source};
+use crate::{Columns, DataError, Encoded, Sample, Source, Split};
 
+mod classes;
 mod schema;
 
-use schema::{class_label, open, torn};
+use classes::{Classes, Names};
+use schema::{Leaves, open, torn};
 
 /// A row group: its rows, and of each page of the image column offset and first row.
 type Group = (u32, Vec<(u64, u32)>);
@@ -50,10 +50,12 @@ type Group = (u32, Vec<(u64, u32)>);
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Contents {
     labels: Vec<i64>,
+    names: Names,
+    /// Name of the label column.
+    label_column: String,
     /// One a row, or none at all.
     paths: Vec<String>,
     groups: Vec<Group>,
-    class_names: Vec<String>,
 }
 
 /// A file that images are read from.
@@ -174,39 +176,57 @@ impl Shard {
 /// competition, are left out.
 ///
 /// # Errors
-/// Files that are missing or not Parquet, columns that are not there, or rows without a label.
+/// Files that are missing or not Parquet, columns that are not there or may be several, rows without a label, or
+/// classes that training does not have.
 pub(crate) fn load(
     pattern: &Path,
+    columns: &Columns,
     name: String,
+    purpose: Purpose,
     options: &LoadOptions<'_>,
-) -> Result<DataSet, DataError> {
-    let indexed = shards::find(pattern, ".parquet")?
-        .indexed("parquet", options, |path| caught(|| scan(path), torn(path)))?;
-    let [train, val, mut test] = indexed;
-    let class_names = train.first().map(|(_, first)| first.class_names.clone()).unwrap_or_default();
-    let largest = train.iter().flat_map(|(_, contents)| &contents.labels).max();
-    let class_names = match class_names.is_empty() {
-        true => parts::numbered(largest.map_or(0, |&label| label.max(0) as u64), pattern)?,
-        false => class_names,
-    };
-    if test.iter().all(|(_, own)| own.labels.iter().all(|&label| label == -1)) {
+) -> Result<Parts, DataError> {
+    let shards = shards::find(pattern, ".parquet")?;
+    if purpose == Purpose::Training {
+        shards.check_training(pattern)?;
+    }
+    let scan = |path: &Path| caught(|| scan(path, columns), torn(path));
+    let mut parts = shards.indexed(&format!("parquet{columns}"), purpose, options, scan)?;
+    let mut warnings = shards.warnings.clone();
+    let test = &mut parts[Split::Test as usize];
+    let unlabelled = |(_, own): &(PathBuf, Contents)| own.labels.iter().all(|&label| label == -1);
+    if purpose == Purpose::Training && !test.is_empty() && test.iter().all(unlabelled) {
+        warnings.push("test images are left out: they have no labels, all are -1".to_owned());
         test.clear();
     }
-    let train = Arc::new(table(train, options)?);
-    if train.is_empty() {
-        return Err(DataError::NoImages { path: pattern.to_owned() });
-    }
-    let other = |part: Vec<_>| -> Result<Option<Arc<dyn Source>>, DataError> {
-        match part.is_empty() {
-            true => Ok(None),
-            false => Ok(Some(Arc::new(table(part, options)?))),
+    let Classes { names, labels, warning } = classes::unify(pattern, &mut parts)?;
+    warnings.extend(warning);
+    let column = parts.iter().flatten().next().map(|(_, own)| own.label_column.clone());
+    let mut part = |split: Split| -> Result<Option<Part>, DataError> {
+        let own = std::mem::take(&mut parts[split as usize]);
+        if own.is_empty() {
+            return Ok(None);
         }
+        let source = Arc::new(table(own, columns, options)?);
+        Ok(Some(Part { source, from: shards.from(split) }))
     };
-    let (val, test) = (other(val)?, other(test)?);
-    Parts { train, val, test }.data_set(name, pattern.to_owned(), class_names)
+    Ok(Parts {
+        name,
+        path: pattern.to_owned(),
+        train: part(Split::Train)?,
+        val: part(Split::Val)?,
+        test: part(Split::Test)?,
+        unsplit: shards.unsplit,
+        class_names: names,
+        labels: format!("column `{}`, {labels}", column.unwrap_or_default()),
+        warnings,
+    })
 }
 
-fn table(part: Vec<(PathBuf, Contents)>, options: &LoadOptions<'_>) -> Result<Table, DataError> {
+fn table(
+    part: Scanned<Contents>,
+    columns: &Columns,
+    options: &LoadOptions<'_>,
+) -> Result<Table, DataError> {
     let mut rows = vec![];
     for (shard, (path, contents)) in (0..).zip(&part) {
         for (row, &label) in (0..).zip(&contents.labels) {
@@ -221,8 +241,8 @@ fn table(part: Vec<(PathBuf, Contents)>, options: &LoadOptions<'_>) -> Result<Ta
         (a, path(a_shard, a_row), a_shard, a_row).cmp(&(b, path(b_shard, b_row), b_shard, b_row))
     });
     let open = |(path, contents): (PathBuf, Contents)| {
-        let (metadata, columns) = open(&path)?;
-        let (column, groups) = (columns.bytes, contents.groups);
+        let (metadata, leaves) = open(&path, columns)?;
+        let (column, groups) = (leaves.bytes, contents.groups);
         Ok(Shard { path, spill: None, metadata, column, groups })
     };
     let shards: Vec<Result<Shard, DataError>> = part.into_par_iter().map(open).collect();
@@ -258,55 +278,101 @@ fn spill(shards: &mut [Shard], options: &LoadOptions<'_>) {
 const MOST_BYTES_READ: u64 = 2 << 20;
 
 /// Labels, paths and pages of a file.
-fn scan(path: &Path) -> Result<Contents, DataError> {
-    let (metadata, columns) = open(path)?;
+fn scan(path: &Path, columns: &Columns) -> Result<Contents, DataError> {
+    let (metadata, leaves) = open(path, columns)?;
     let file = || File::open(path).map_err(DataError::read(path));
     let reader = SerializedFileReader::new(file()?).map_err(torn(path))?;
-    let mut contents = Contents {
-        labels: vec![],
-        paths: vec![],
-        groups: vec![],
-        class_names: class_label(&metadata).map(|(_, names)| names).unwrap_or_default(),
-    };
+    let (mut labels, mut paths, mut groups) = (LabelColumn::default(), vec![], vec![]);
     for group in 0..metadata.num_row_groups() {
         let rows = usize::try_from(metadata.row_group(group).num_rows()).unwrap_or(0);
         let group_reader = reader.get_row_group(group).map_err(torn(path))?;
         let column = |leaf| group_reader.get_column_reader(leaf).map_err(torn(path));
-        let of_label = defined(&metadata, columns.label);
-        let labels = match column(columns.label)? {
-            ColumnReader::Int32ColumnReader(mut reader) => {
-                let values = all_values(&mut reader, rows, of_label).map_err(torn(path))?;
-                values.into_iter().map(|value| value.map(i64::from)).collect()
-            }
-            ColumnReader::Int64ColumnReader(mut reader) => {
-                all_values(&mut reader, rows, of_label).map_err(torn(path))?
-            }
-            _ => vec![],
-        };
-        for label in labels {
-            let row = contents.labels.len();
-            let missing =
-                || DataError::format(&path.join(format!("row {row}")), "a class number", "null");
-            contents.labels.push(label.ok_or_else(missing)?);
-        }
-        if let Some(leaf) = columns.path
+        let of_label = defined(&metadata, leaves.label);
+        labels.add(column(leaves.label)?, rows, of_label).map_err(torn(path))?;
+        if let Some(leaf) = leaves.path
             && let ColumnReader::ByteArrayColumnReader(mut reader) = column(leaf)?
         {
             let values = all_values(&mut reader, rows, defined(&metadata, leaf));
             let values: Vec<Option<ByteArray>> = values.map_err(torn(path))?;
-            let text = |value: Option<ByteArray>| {
-                value.map(|value| String::from_utf8_lossy(value.data()).into_owned())
-            };
-            contents.paths.extend(values.into_iter().map(|value| text(value).unwrap_or_default()));
+            paths.extend(values.into_iter().map(|value| text_of(value).unwrap_or_default()));
         }
-        let pages = pages(file()?, &metadata, group, columns.bytes).map_err(torn(path))?;
-        contents.groups.push((rows as u32, pages));
+        let pages = pages(file()?, &metadata, group, leaves.bytes).map_err(torn(path))?;
+        groups.push((rows as u32, pages));
     }
-    let rows: usize = contents.groups.iter().map(|(rows, _)| *rows as usize).sum();
-    if contents.labels.len() != rows {
-        return Err(DataError::format(path, format!("{rows} labels"), contents.labels.len()));
+    let rows: usize = groups.iter().map(|(rows, _): &Group| *rows as usize).sum();
+    let Leaves { class_names, label_name, .. } = leaves;
+    let (labels, names) = labels.finish(path, class_names)?;
+    if labels.len() != rows {
+        return Err(DataError::format(path, format!("{rows} labels"), labels.len()));
     }
-    Ok(contents)
+    Ok(Contents { labels, names, label_column: label_name, paths, groups })
+}
+
+fn text_of(value: Option<ByteArray>) -> Option<String> {
+    value.map(|value| crate::names::text_of_bytes(value.data()))
+}
+
+/// The values of a label column.
+#[derive(Default)]
+struct LabelColumn {
+    numbers: Vec<Option<i64>>,
+    texts: Vec<Option<String>>,
+    truths: Vec<Option<bool>>,
+}
+
+impl LabelColumn {
+    /// Adds those of a row group.
+    fn add(&mut self, reader: ColumnReader, rows: usize, defined: i16) -> ParquetResult<()> {
+        match reader {
+            ColumnReader::Int32ColumnReader(mut reader) => {
+                let values = all_values(&mut reader, rows, defined)?;
+                self.numbers.extend(values.into_iter().map(|value| value.map(i64::from)));
+            }
+            ColumnReader::Int64ColumnReader(mut reader) => {
+                self.numbers.extend(all_values(&mut reader, rows, defined)?);
+            }
+            ColumnReader::BoolColumnReader(mut reader) => {
+                self.truths.extend(all_values(&mut reader, rows, defined)?);
+            }
+            ColumnReader::ByteArrayColumnReader(mut reader) => {
+                let values = all_values(&mut reader, rows, defined)?;
+                self.texts.extend(values.into_iter().map(text_of));
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// Numbers, and what they are called.
+    fn finish(
+        self,
+        path: &Path,
+        class_names: Option<Vec<String>>,
+    ) -> Result<(Vec<i64>, Names), DataError> {
+        let Self { numbers, texts, truths } = self;
+        if !texts.is_empty() {
+            let texts = present(path, texts)?;
+            let mut names = texts.clone();
+            names.sort_unstable();
+            names.dedup();
+            let number = |text: &String| names.binary_search(text).map_or(-1, |place| place as i64);
+            return Ok((texts.iter().map(number).collect(), Names::Text(names)));
+        }
+        if !truths.is_empty() {
+            let numbers = present(path, truths)?.into_iter().map(i64::from).collect();
+            return Ok((numbers, Names::Listed(["false", "true"].map(str::to_owned).to_vec())));
+        }
+        Ok((present(path, numbers)?, class_names.map_or(Names::None, Names::Listed)))
+    }
+}
+
+/// Labels of which none may be null.
+fn present<T>(path: &Path, labels: Vec<Option<T>>) -> Result<Vec<T>, DataError> {
+    let label = |(row, label): (usize, Option<T>)| {
+        let path = || path.join(format!("row {row}"));
+        label.ok_or_else(|| DataError::format(&path(), "a class number or name", "null"))
+    };
+    labels.into_iter().enumerate().map(label).collect()
 }
 
 /// What `read` returns, or an error where it panics: the crate `parquet` does on some damaged files.

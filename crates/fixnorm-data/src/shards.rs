@@ -1,239 +1,370 @@
 //! Which files a pattern names, and which of them train, validate and test.
-//! Not here: what is in them (`tar.rs`, `parquet.rs`).
+//! Not here: patterns themselves (`pattern.rs`), words for splits (`split_names.rs`), what is in the files
+//! (`tar.rs`, `parquet.rs`).
 
+use std::ffi::OsStr;
+use std::fs;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::DataError;
 use crate::index::{self, LoadOptions};
+use crate::names::{counted, first_few, is_junk, text_of};
+use crate::parts::Purpose;
+use crate::pattern::{matching, without_ranges};
+use crate::split_names::{Named, SPLITS, Said, of_directory, of_file};
+use crate::{DataError, Split};
 
 /// Files by what they are for, each list in the order of names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Shards {
-    pub(crate) train: Vec<PathBuf>,
-    pub(crate) val: Vec<PathBuf>,
-    pub(crate) test: Vec<PathBuf>,
+    /// Of training, validation and test.
+    pub(crate) files: [Vec<PathBuf>; 3],
+    /// Whether no name means a split; all are training files then.
+    pub(crate) unsplit: bool,
+    pub(crate) warnings: Vec<String>,
+    /// The words in their names.
+    words: [Option<&'static str>; 3],
 }
 
+/// The files of one split, with what was found in each.
+pub(crate) type Scanned<T> = Vec<(PathBuf, T)>;
+
 impl Shards {
-    /// The files of each part with what `scan` finds in them, from the index where it holds.
+    /// The files that a purpose wants with what `scan` finds in them, from the index where it holds.
     ///
     /// # Errors
     /// The first file that cannot be scanned.
     pub(crate) fn indexed<T>(
-        self,
+        &self,
         kind: &str,
+        purpose: Purpose,
         options: &LoadOptions<'_>,
         scan: impl Fn(&Path) -> Result<T, DataError> + Sync,
-    ) -> Result<[Vec<(PathBuf, T)>; 3], DataError>
+    ) -> Result<[Scanned<T>; 3], DataError>
     where
         T: Serialize + DeserializeOwned + Send,
     {
-        let all = [&self.train[..], &self.val, &self.test].concat();
-        let mut found = index::of_each(kind, &all, options, scan)?.into_iter();
+        let wanted = SPLITS.map(|split| {
+            // Where names of files say nothing, directories within them may.
+            let wanted = self.unsplit || purpose.wants(split, |split| !self.of(split).is_empty());
+            if wanted { self.of(split).to_vec() } else { vec![] }
+        });
+        let mut found = index::of_each(kind, &wanted.concat(), options, scan)?.into_iter();
         // `zip` asks its first side first, so that nothing of the next part is taken.
-        Ok([self.train, self.val, self.test]
-            .map(|files| files.into_iter().zip(found.by_ref()).collect()))
+        Ok(wanted.map(|files| files.into_iter().zip(found.by_ref()).collect()))
+    }
+
+    pub(crate) fn of(&self, split: Split) -> &[PathBuf] {
+        &self.files[split as usize]
+    }
+
+    /// Where the images of a split are from, for people.
+    pub(crate) fn from(&self, split: Split) -> String {
+        let files = counted(self.of(split).len(), "file");
+        match self.words[split as usize] {
+            Some(word) => format!("{files} called `{word}`"),
+            None => files,
+        }
     }
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Part {
-    Train,
-    Val,
-    Test,
-}
-
-/// A part's names: the first is what its files are called where a pattern names only training files.
-const NAMES: [(Part, &[&str]); 3] = [
-    (Part::Train, &["train", "training"]),
-    (Part::Val, &["val", "validation", "valid"]),
-    (Part::Test, &["test"]),
-];
-
-/// The files that a pattern names: a directory's files of `kind`, or those that fit `*`, `?`, `{a,b}` and
-/// `{00..12}`.
+/// The files that a pattern names: those that fit `*`, `?`, `{a,b}` and `{00..12}`, or a directory's files of
+/// `kind`, also in directories below it that are named as a split, or in the only one that has such files.
 ///
-/// A file belongs to the part that is a word of its name, or else of its directory's name, and to training
-/// where neither says anything. A pattern that fits training files only and has `train` in it brings those
-/// that fit with `val` (or `validation`, `valid`) and `test` in its place.
+/// A file belongs to the split that is a word of its name, or else to that of the nearest directory. Where no
+/// name means training, files whose names mean nothing train. A pattern that fits training files only and has
+/// `train` in it brings those that fit with the words of validation and test in its place.
 ///
 /// # Errors
-/// No file of `kind` for training, or a pattern that is none.
+/// No file of `kind`, one that is missing, a pattern that is none, or names that mean several things.
 pub(crate) fn find(pattern: &Path, kind: &'static str) -> Result<Shards, DataError> {
-    let text = pattern.to_str().ok_or_else(|| wrong(pattern, "it is not Unicode"))?;
-    let text = match pattern.is_dir() {
-        true => format!("{}/*{kind}", glob::Pattern::escape(text.trim_end_matches('/'))),
-        false => text.to_owned(),
+    let (files, mut warnings) = if pattern.is_dir() {
+        in_directory(pattern, kind, 0)?
+    } else {
+        (fitting(pattern)?, vec![])
     };
-    let mut shards = Shards::default();
-    for file in matching(pattern, &text)? {
-        match part_of(&file) {
-            Some(Part::Val) => shards.val.push(file),
-            Some(Part::Test) => shards.test.push(file),
-            Some(Part::Train) | None => shards.train.push(file),
-        }
+    if files.is_empty() {
+        return Err(DataError::NoShards {
+            pattern: pattern.to_owned(),
+            kind,
+            hint: others_there(pattern),
+        });
     }
-    if shards.train.is_empty() {
-        return Err(DataError::NoShards { pattern: pattern.to_owned(), kind });
-    }
-    if let Some(place) = text.rfind("train")
-        && shards.val.is_empty()
-        && shards.test.is_empty()
-    {
-        for (part, names) in &NAMES[1..] {
-            for name in *names {
-                let twin = format!("{}{name}{}", &text[..place], &text[place + "train".len()..]);
-                let found = matching(pattern, &twin)?;
-                if !found.is_empty() {
-                    match part {
-                        Part::Val => shards.val = found,
-                        _ => shards.test = found,
-                    }
-                    break;
-                }
-            }
-        }
+    warnings.extend(incomplete(&files));
+    let mut shards = sorted(pattern, files)?;
+    shards.warnings = warnings;
+    if !shards.of(Split::Train).is_empty() && SPLITS[1..].iter().all(|&s| shards.of(s).is_empty()) {
+        add_twins(&mut shards, pattern, kind)?;
     }
     Ok(shards)
 }
 
-fn wrong(pattern: &Path, found: impl ToString) -> DataError {
-    DataError::format(pattern, "a pattern of files", found)
-}
+/// Files with the directories of a split, below the one that the user named, that they lie in.
+type Located = Vec<(PathBuf, Option<Named>)>;
 
-fn matching(pattern: &Path, text: &str) -> Result<Vec<PathBuf>, DataError> {
-    let mut files = vec![];
-    for text in braces(text) {
-        let found = glob::glob(&text).map_err(|error| wrong(pattern, error))?;
-        for file in found {
-            let file = file.map_err(|error| {
-                let path = error.path().to_owned();
-                DataError::read(&path)(error.into())
-            })?;
-            if file.is_file() {
-                files.push(file);
-            }
-        }
+/// The files that fit a pattern; every list and range in braces must fit some.
+fn fitting(pattern: &Path) -> Result<Located, DataError> {
+    let found = matching(pattern)?;
+    let missing: Vec<&str> =
+        found.iter().filter(|(_, files)| files.is_empty()).map(|(text, _)| text.as_str()).collect();
+    if !missing.is_empty() && missing.len() < found.len() {
+        let place = |text: &&str| Path::new(*text).file_name().map(text_of).unwrap_or_default();
+        let names: Vec<String> = missing.iter().map(place).collect();
+        return Err(DataError::Layout {
+            path: pattern.to_owned(),
+            problem: format!(
+                "{} of {} are missing: {}",
+                names.len(),
+                found.len(),
+                first_few(&names)
+            ),
+            remedy: "fetch what is missing, or name only the files that are there".to_owned(),
+        });
     }
+    let mut files: Vec<PathBuf> = found.into_iter().flat_map(|(_, files)| files).collect();
     files.sort();
     files.dedup();
-    Ok(files)
+    Ok(files.into_iter().map(|file| (file, None)).collect())
 }
 
-/// The part that a file's name, or else its directory's, has as a word.
-fn part_of(file: &Path) -> Option<Part> {
-    let directory = file.parent().and_then(Path::file_name);
-    [file.file_name(), directory].into_iter().flatten().find_map(|name| {
-        let name = name.to_string_lossy().to_ascii_lowercase();
-        let mut words = name.split(|c: char| !c.is_ascii_alphabetic());
-        words.find_map(|word| {
-            let own = NAMES.iter().find(|(_, names)| names.contains(&word));
-            own.map(|&(part, _)| part)
-        })
-    })
+/// Deeper, files are no part of a set that a directory names.
+const DEEPEST: usize = 4;
+
+/// The files of `kind` in a directory, in those below it that are named as a split, or in the only one.
+fn in_directory(dir: &Path, kind: &str, depth: usize) -> Result<(Located, Vec<String>), DataError> {
+    let (mut files, mut others): (Located, Vec<(PathBuf, Located)>) = (vec![], vec![]);
+    let mut warnings = vec![];
+    for entry in fs::read_dir(dir).map_err(DataError::read(dir))? {
+        let name = entry.map_err(DataError::read(dir))?.file_name();
+        let path = dir.join(&name);
+        if is_junk(&name) {
+            continue;
+        }
+        if path.is_dir() && depth < DEEPEST {
+            let (found, own) = in_directory(&path, kind, depth + 1)?;
+            if found.is_empty() {
+                continue;
+            }
+            warnings.extend(own);
+            match of_directory(&name) {
+                Some(named) => {
+                    files.extend(
+                        found.into_iter().map(|(file, inner)| (file, inner.or(Some(named)))),
+                    );
+                }
+                None => others.push((path, found)),
+            }
+        } else if path.is_file() && has_ending(&name, kind) {
+            files.push((path, None));
+        }
+    }
+    others.sort();
+    let names: Vec<String> =
+        others.iter().filter_map(|(path, _)| path.file_name()).map(text_of).collect();
+    match (files.is_empty(), others.len()) {
+        (true, 1) => files = others.remove(0).1,
+        (true, 2..) => {
+            return Err(DataError::Layout {
+                path: dir.to_owned(),
+                problem: format!("{kind} files in several directories: {}", first_few(&names)),
+                remedy: "name one of them".to_owned(),
+            });
+        }
+        (false, 1..) => warnings.push(format!(
+            "{} of {} with {kind} files left out: {}",
+            counted(others.len(), "directory").replace("ys", "ies"),
+            dir.display(),
+            first_few(&names)
+        )),
+        _ => {}
+    }
+    files.sort();
+    Ok((files, warnings))
 }
 
-/// The most files that one pair of braces may stand for.
-const MOST_FILES: usize = 1 << 20;
+fn has_ending(name: &OsStr, kind: &str) -> bool {
+    text_of(name).to_ascii_lowercase().ends_with(kind)
+}
 
-/// A pattern with braces as those without that it stands for: `a-{0,1}` and, with as many digits as the
-/// first number has, `a-{000..146}`. Braces that are neither are left as they are.
-fn braces(text: &str) -> Vec<String> {
-    let Some((open, close)) =
-        text.find('{').and_then(|open| Some((open, open + text[open..].find('}')?)))
-    else {
-        return vec![text.to_owned()];
+/// Files by their splits.
+fn sorted(pattern: &Path, files: Located) -> Result<Shards, DataError> {
+    let mut shards = Shards::default();
+    let mut nameless = vec![];
+    for (file, below) in files {
+        let named = match of_file(file.file_stem().unwrap_or_default()) {
+            Said::One(named) => Some(named),
+            Said::Several(first, second) => {
+                return Err(DataError::Layout {
+                    path: file,
+                    problem: format!("its name has words for {first} and for {second} images"),
+                    remedy: "rename it, or its copy, so that it has one".to_owned(),
+                });
+            }
+            Said::Nothing => below.or_else(|| of_directory(file.parent()?.file_name()?)),
+        };
+        let Some(Named { split, word }) = named else {
+            nameless.push(file);
+            continue;
+        };
+        match shards.words[split as usize].replace(word) {
+            Some(other) if other != word => return Err(two_words(pattern, split, other, word)),
+            _ => shards.files[split as usize].push(file),
+        }
+    }
+    if nameless.is_empty() {
+        return Ok(shards);
+    }
+    let names: Vec<String> =
+        nameless.iter().filter_map(|file| file.file_name()).map(text_of).collect();
+    if let Some(word) = shards.words[Split::Train as usize] {
+        return Err(DataError::Layout {
+            path: pattern.to_owned(),
+            problem: format!(
+                "beside files called `{word}` there are some whose names mean no split: {}",
+                first_few(&names)
+            ),
+            remedy: format!(
+                "name the files by a pattern that leaves them out, such as {{{word},val}}-*"
+            ),
+        });
+    }
+    shards.unsplit = shards.files.iter().all(Vec::is_empty);
+    shards.files[Split::Train as usize] = nameless;
+    Ok(shards)
+}
+
+fn two_words(pattern: &Path, split: Split, one: &str, other: &str) -> DataError {
+    let adjective = split.adjective();
+    DataError::Layout {
+        path: pattern.to_owned(),
+        problem: format!(
+            "`{one}` and `{other}` both mean {adjective} images, and there are files of both"
+        ),
+        remedy: format!("name one of them by a pattern, such as {{train,{one}}}-*"),
+    }
+}
+
+/// Adds the files of validation and test that a pattern of training files leaves out: beside a directory
+/// called `train`, those of a split; of other patterns, the files that fit with another word for `train`.
+fn add_twins(shards: &mut Shards, pattern: &Path, kind: &str) -> Result<(), DataError> {
+    let mut found: Vec<(Named, Vec<PathBuf>)> = vec![];
+    if pattern.is_dir() {
+        let is_train = |name: &OsStr| of_directory(name).is_some_and(|n| n.split == Split::Train);
+        let parent = pattern.parent().filter(|_| pattern.file_name().is_some_and(is_train));
+        let Some(parent) = parent else { return Ok(()) };
+        let shown = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+        for entry in fs::read_dir(shown).into_iter().flatten().flatten() {
+            let path = parent.join(entry.file_name());
+            if let Some(named) = of_directory(&entry.file_name()).filter(|_| path.is_dir()) {
+                let files = in_directory(&path, kind, 0)?.0.into_iter().map(|(file, _)| file);
+                found.push((named, files.collect()));
+            }
+        }
+    } else {
+        for (named, twin) in twins(&text_of(pattern.as_os_str())) {
+            let files = matching(Path::new(&twin))?.into_iter().flat_map(|(_, files)| files);
+            found.push((named, files.collect()));
+        }
+    }
+    for (Named { split, word }, mut files) in found {
+        if split == Split::Train || files.is_empty() {
+            continue;
+        }
+        if let Some(other) = shards.words[split as usize] {
+            return Err(two_words(pattern, split, other, word));
+        }
+        files.sort();
+        files.dedup();
+        shards.words[split as usize] = Some(word);
+        shards.files[split as usize] = files;
+    }
+    Ok(())
+}
+
+/// A pattern with each word of validation and test in the place of its word for training.
+fn twins(text: &str) -> Vec<(Named, String)> {
+    let lower = text.to_ascii_lowercase();
+    let of_training = ["train", "training"].into_iter();
+    let ends =
+        of_training.filter_map(|word| lower.rfind(word).map(|place| (place, place + word.len())));
+    let Some((place, end)) = ends.max() else { return vec![] };
+    let written = &text[place..end];
+    let alike = |word: &str| {
+        let capital = written.chars().next().is_some_and(char::is_uppercase);
+        let loud = written.chars().all(char::is_uppercase);
+        match (loud, capital) {
+            (true, _) => word.to_uppercase(),
+            (false, true) => word[..1].to_uppercase() + &word[1..],
+            _ => word.to_owned(),
+        }
     };
-    let (before, within, after) = (&text[..open], &text[open + 1..close], &text[close + 1..]);
-    let range = within.split_once("..").and_then(|(first, last)| {
-        let (from, to): (usize, usize) = (first.parse().ok()?, last.parse().ok()?);
-        (from <= to && to - from < MOST_FILES)
-            .then(|| (from..=to).map(|n| format!("{n:0width$}", width = first.len())).collect())
-    });
-    let choices: Vec<String> = match range {
-        Some(numbers) => numbers,
-        None => within.split(',').map(str::to_owned).collect(),
+    let twin = |split: Split, word: &'static str| {
+        let text = format!("{}{}{}", &text[..place], alike(word), &text[end..]);
+        (Named { split, word }, without_ranges(&text))
     };
-    let after = braces(after);
-    let join = |choice: &String| -> Vec<String> {
-        after.iter().map(|rest| format!("{before}{choice}{rest}")).collect()
-    };
-    choices.iter().flat_map(join).collect()
+    let words =
+        SPLITS[1..].iter().flat_map(|&split| split.words().iter().map(move |w| (split, *w)));
+    words.map(|(split, word)| twin(split, word)).collect()
+}
+
+/// What is missing of files that are numbered as `name-00000-of-00005.parquet`.
+fn incomplete(files: &Located) -> Option<String> {
+    let mut missing: Vec<String> = vec![];
+    let mut seen: Vec<(PathBuf, String)> = vec![];
+    let there = |path: &Path| files.iter().any(|(file, _)| file == path);
+    for (file, _) in files {
+        let name = text_of(file.file_name()?);
+        let Some((before, total, after)) = numbered(&name) else { continue };
+        let group = (file.parent()?.to_owned(), format!("{before}{total}{after}"));
+        // Names may end with a digest of their own content.
+        if !after.starts_with('.') || seen.contains(&group) {
+            continue;
+        }
+        let count = total.parse().unwrap_or(0).min(100_000);
+        let names =
+            (0..count).map(|n| format!("{before}-{n:0w$}-of-{total}{after}", w = total.len()));
+        missing.extend(names.filter(|name| !there(&file.with_file_name(name))));
+        seen.push(group);
+    }
+    let files = counted(missing.len(), "file");
+    (!missing.is_empty())
+        .then(|| format!("{files} missing by the names of others: {}", first_few(&missing)))
+}
+
+/// What stands before the number, the total, and what stands behind it.
+fn numbered(name: &str) -> Option<(&str, &str, &str)> {
+    let (before, rest) = name.split_once("-of-")?;
+    let end = rest.find(|c: char| !c.is_ascii_digit()).unwrap_or(rest.len());
+    let (stem, number) = before.rsplit_once('-')?;
+    let digits = !number.is_empty() && number.bytes().all(|b| b.is_ascii_digit());
+    (digits && end == number.len()).then(|| (stem, &rest[..end], &rest[end..]))
+}
+
+/// What is there where no shard is: files that would have to be unpacked or written otherwise.
+fn others_there(pattern: &Path) -> String {
+    const KNOWN: [(&str, &str); 8] = [
+        (".tar.gz", "unpack them with gunzip"),
+        (".tgz", "unpack them with gunzip"),
+        (".tar.zst", "unpack them with unzstd"),
+        (".tar.bz2", "unpack them with bunzip2"),
+        (".tar.xz", "unpack them with unxz"),
+        (".zip", "unpack them and use folder:DIR"),
+        (".arrow", "write Parquet files with `to_parquet` of Hugging Face's datasets"),
+        (".tfrecord", "write WebDataset shards or Parquet files"),
+    ];
+    let dir = if pattern.is_dir() { pattern } else { pattern.parent().unwrap_or(pattern) };
+    let dir = if dir.as_os_str().is_empty() { Path::new(".") } else { dir };
+    let names: Vec<String> = fs::read_dir(dir)
+        .into_iter()
+        .flatten()
+        .flatten()
+        .map(|entry| text_of(&entry.file_name()).to_ascii_lowercase())
+        .collect();
+    let known = KNOWN.iter().find(|(ending, _)| names.iter().any(|name| name.contains(ending)));
+    known.map_or_else(String::new, |(ending, what)| format!("; there are {ending} files: {what}"))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::fs;
-
-    fn tree(names: &[&str]) -> tempfile::TempDir {
-        let dir = tempfile::tempdir().unwrap();
-        for name in names {
-            let path = dir.path().join(name);
-            fs::create_dir_all(path.parent().unwrap()).unwrap();
-            fs::write(path, "").unwrap();
-        }
-        dir
-    }
-
-    fn found(dir: &tempfile::TempDir, pattern: &str) -> [Vec<String>; 3] {
-        let Shards { train, val, test } = find(&dir.path().join(pattern), ".tar").unwrap();
-        [train, val, test].map(|files| {
-            let names = files.iter().map(|file| file.strip_prefix(dir.path()).unwrap());
-            names.map(|name| name.display().to_string()).collect()
-        })
-    }
-
-    #[test]
-    fn names_say_what_files_are_for() {
-        let names =
-            ["a-train-01.tar", "a-train-00.tar", "a-validation-0.tar", "a-test.tar", "b.txt"];
-        let dir = tree(&names);
-        let expected = [
-            vec!["a-train-00.tar", "a-train-01.tar"],
-            vec!["a-validation-0.tar"],
-            vec!["a-test.tar"],
-        ];
-        assert_eq!(found(&dir, ""), expected);
-        assert_eq!(found(&dir, "a-*.tar"), expected);
-        let [train, val, test] = found(&dir, "a-train-00.tar");
-        assert_eq!((train.len(), val.len(), test.len()), (1, 0, 0));
-        let [train, val, _] = found(&dir, "a-{train,validation}-*.tar");
-        assert_eq!((train.len(), val.len()), (2, 1));
-    }
-
-    #[test]
-    fn the_twin_of_a_training_pattern_validates() {
-        let dir =
-            tree(&["d/train/0.tar", "d/train/1.tar", "d/val/0.tar", "d/test/0.tar", "e/0.tar"]);
-        assert_eq!(found(&dir, "d/train/*.tar")[1], ["d/val/0.tar"]);
-        assert_eq!(found(&dir, "d/train/*.tar")[2], ["d/test/0.tar"]);
-        assert_eq!(found(&dir, "d/{train,val}/*.tar")[1], ["d/val/0.tar"]);
-        assert_eq!(found(&dir, "e"), [vec!["e/0.tar".to_owned()], vec![], vec![]]);
-    }
-
-    #[test]
-    fn braces_stand_for_lists_and_ranges() {
-        assert_eq!(
-            braces("a{08..10}-{x,y}"),
-            ["a08-x", "a08-y", "a09-x", "a09-y", "a10-x", "a10-y"]
-        );
-        assert_eq!(braces("plain"), ["plain"]);
-        assert_eq!(braces("open{a"), ["open{a"]);
-        assert_eq!(braces("{9..0}"), ["9..0"]);
-    }
-
-    #[test]
-    fn patterns_that_fit_nothing_are_named() {
-        let dir = tree(&["a-val.tar"]);
-        for pattern in ["none-*.tar", "", "a-val.tar"] {
-            let error = find(&dir.path().join(pattern), ".tar").unwrap_err().to_string();
-            assert!(error.ends_with("fits no .tar file"), "{error}");
-        }
-        let error = find(Path::new("a***.tar"), ".tar").unwrap_err().to_string();
-        assert!(error.contains("expected a pattern"), "{error}");
-    }
-}
+mod tests;

@@ -4,7 +4,7 @@
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use crate::{DataError, Image, Normalization, decode};
+use crate::{DataError, Image, Normalization, Summary, decode};
 
 /// One image as a source has it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -166,6 +166,8 @@ pub struct DataSet {
     pub class_names: Vec<String>,
     /// How pixels become numbers; of three channels where there is no `shape`.
     pub normalization: Normalization,
+    /// What was understood of its names, for people.
+    pub summary: Summary,
 }
 
 impl DataSet {

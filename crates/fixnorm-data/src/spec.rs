@@ -6,6 +6,7 @@ use std::fmt;
 use std::path::PathBuf;
 use std::str::FromStr;
 
+use crate::parts::{Parts, Purpose};
 use crate::synthetic::synthetic;
 use crate::{
     DataError, DataSet, LoadOptions, cifar, directory, embedded, fashion, folder, parquet, tar,
@@ -45,11 +46,15 @@ pub enum DataSpec {
     Tar {
         /// A pattern of files, or their directory.
         pattern: PathBuf,
+        /// What is image and label of a sample, where that is not clear.
+        columns: Columns,
     },
     /// Parquet files with a column of images, as Hugging Face's `datasets` writes them.
     Parquet {
         /// A pattern of files, or their directory.
         pattern: PathBuf,
+        /// Which columns are image and label, where that is not clear.
+        columns: Columns,
     },
     /// 2,048 training and 256 validation images of noise in 1,000 classes, to measure speed with.
     Synthetic {
@@ -62,6 +67,79 @@ pub enum DataSpec {
     },
 }
 
+/// Image and label of a sample by their names, as `?image=NAME&label=NAME` behind a pattern gives them.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
+pub struct Columns {
+    /// Column of a Parquet file, or ending of a tar file's members behind their key: `jpg`, `left.png`.
+    pub image: Option<String>,
+    /// Column of a Parquet file; of a tar file `cls`, another ending such as `txt`, or a key of the `.json`.
+    pub label: Option<String>,
+}
+
+impl Columns {
+    /// Whether nothing is given.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+impl fmt::Display for Columns {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let given = [("image", &self.image), ("label", &self.label)];
+        let given = given.iter().filter_map(|(key, value)| Some((key, value.as_ref()?)));
+        for (number, (key, value)) in given.enumerate() {
+            write!(f, "{}{key}={value}", if number == 0 { '?' } else { '&' })?;
+        }
+        Ok(())
+    }
+}
+
+/// A pattern and the columns behind its last `?`. What follows a `?` without a `=` is a part of the pattern.
+fn with_columns(given: &str, argument: &str) -> Result<(String, Columns), DataError> {
+    let Some((pattern, query)) = argument.rsplit_once('?').filter(|(_, query)| {
+        query.split_once('=').is_some_and(|(key, _)| key.chars().all(|c| c.is_ascii_alphabetic()))
+    }) else {
+        return Ok((argument.to_owned(), Columns::default()));
+    };
+    let mut columns = Columns::default();
+    for entry in query.split('&') {
+        let column = match entry.split_once('=') {
+            Some(("image", _)) => &mut columns.image,
+            Some(("label", _)) => &mut columns.label,
+            _ => {
+                return Err(wrong(
+                    given,
+                    "?image=NAME, ?label=NAME or ?image=NAME&label=NAME at the end",
+                ));
+            }
+        };
+        let value = entry.split_once('=').map(|(_, value)| value.to_owned());
+        *column = value.filter(|value| !value.is_empty());
+        if column.is_none() {
+            return Err(wrong(given, "a name behind ?image= and ?label="));
+        }
+    }
+    Ok((pattern.to_owned(), columns))
+}
+
+/// A path as a user writes it: no shell replaces a `~` behind a colon.
+fn path_of(given: &str, argument: &str) -> Result<PathBuf, DataError> {
+    let Some(rest) = argument.strip_prefix('~') else { return Ok(argument.into()) };
+    if !(rest.is_empty() || rest.starts_with('/')) {
+        return Err(wrong(
+            given,
+            "~/DIR, a path in your home directory, or ./~NAME for a file that is called so",
+        ));
+    }
+    let home = std::env::home_dir().filter(|home| !home.as_os_str().is_empty());
+    let home = home.ok_or_else(|| wrong(given, "a path without `~`: HOME is not set"))?;
+    Ok(home.join(rest.trim_start_matches('/')))
+}
+
+fn wrong(given: &str, expected: &'static str) -> DataError {
+    DataError::Spec { given: given.to_owned(), expected }
+}
+
 impl FromStr for DataSpec {
     type Err = DataError;
 
@@ -70,51 +148,63 @@ impl FromStr for DataSpec {
             Some((name, argument)) => (name, Some(argument)),
             None => (given, None),
         };
-        let wrong = |expected| DataError::Spec { given: given.to_owned(), expected };
-        match (name, argument) {
-            ("fashion-mnist-mini", None) => Ok(DataSpec::FashionMnistMini),
-            ("fashion-mnist-mini", Some(_)) => {
+        let wrong = |expected| wrong(given, expected);
+        let filled = argument.filter(|argument| !argument.is_empty());
+        let path = |form| path_of(given, filled.ok_or_else(|| wrong(form))?);
+        let pattern = |form| {
+            let (pattern, columns) = with_columns(given, filled.ok_or_else(|| wrong(form))?)?;
+            if pattern.is_empty() {
+                return Err(wrong(form));
+            }
+            Ok((path_of(given, &pattern)?, columns))
+        };
+        match name {
+            "fashion-mnist-mini" if argument.is_some() => {
                 Err(wrong("fashion-mnist-mini, without a directory: it is embedded"))
             }
-            ("fashion-mnist", None) => Ok(DataSpec::FashionMnist { dir: None }),
-            ("fashion-mnist", Some(dir)) if !dir.is_empty() => {
-                Ok(DataSpec::FashionMnist { dir: Some(dir.into()) })
+            "fashion-mnist-mini" => Ok(DataSpec::FashionMnistMini),
+            "fashion-mnist" if argument.is_none() => Ok(DataSpec::FashionMnist { dir: None }),
+            "fashion-mnist" => {
+                let dir = path("fashion-mnist or fashion-mnist:DIR")?;
+                Ok(DataSpec::FashionMnist { dir: Some(dir) })
             }
-            ("idx", Some(dir)) if !dir.is_empty() => Ok(DataSpec::Idx { dir: dir.into() }),
-            ("cifar10", None) => Ok(DataSpec::Cifar10 { dir: None }),
-            ("cifar10", Some(dir)) if !dir.is_empty() => {
-                Ok(DataSpec::Cifar10 { dir: Some(dir.into()) })
+            "cifar10" if argument.is_none() => Ok(DataSpec::Cifar10 { dir: None }),
+            "cifar10" => Ok(DataSpec::Cifar10 { dir: Some(path("cifar10 or cifar10:DIR")?) }),
+            "idx" => Ok(DataSpec::Idx { dir: path("idx:DIR")? }),
+            "folder" => Ok(DataSpec::Folder { dir: path("folder:DIR")? }),
+            "tar" => {
+                let (pattern, columns) = pattern("tar:GLOB or tar:DIR")?;
+                Ok(DataSpec::Tar { pattern, columns })
             }
-            ("folder", Some(dir)) if !dir.is_empty() => Ok(DataSpec::Folder { dir: dir.into() }),
-            ("tar", Some(glob)) if !glob.is_empty() => Ok(DataSpec::Tar { pattern: glob.into() }),
-            ("parquet", Some(glob)) if !glob.is_empty() => {
-                Ok(DataSpec::Parquet { pattern: glob.into() })
+            "parquet" => {
+                let (pattern, columns) = pattern("parquet:GLOB or parquet:DIR")?;
+                Ok(DataSpec::Parquet { pattern, columns })
             }
-            ("fashion-mnist", _) => Err(wrong("fashion-mnist or fashion-mnist:DIR")),
-            ("cifar10", _) => Err(wrong("cifar10 or cifar10:DIR")),
-            ("folder", _) => Err(wrong("folder:DIR")),
-            ("tar", _) => Err(wrong("tar:GLOB or tar:DIR")),
-            ("parquet", _) => Err(wrong("parquet:GLOB or parquet:DIR")),
-            ("idx", _) => Err(wrong("idx:DIR")),
-            ("synthetic", sizes) => {
+            "synthetic" => {
                 let form =
                     "synthetic:CxHxW, for example synthetic:3x224x224, of at most 2^28 values";
-                sizes.and_then(synthetic_sizes).ok_or_else(|| wrong(form))
+                argument.and_then(synthetic_sizes).ok_or_else(|| wrong(form))
             }
-            _ => {
-                let alike = |form: &&str| {
-                    let known = form.split([':', '[']).next().unwrap_or_default();
-                    strsim::jaro_winkler(name, known)
-                };
-                Err(DataError::UnknownData {
-                    given: given.to_owned(),
-                    nearest: FORMS
-                        .split(", ")
-                        .max_by(|a, b| alike(a).total_cmp(&alike(b)))
-                        .unwrap_or_default(),
-                })
-            }
+            _ => Err(unknown(given, name)),
         }
+    }
+}
+
+fn unknown(given: &str, name: &str) -> DataError {
+    // A directory without its form, as other programs take it.
+    if std::path::Path::new(given).is_dir() {
+        return wrong(
+            given,
+            "a form of data before the directory: folder:DIR, tar:DIR, parquet:DIR or idx:DIR",
+        );
+    }
+    let alike = |form: &&str| {
+        let known = form.split([':', '[']).next().unwrap_or_default();
+        strsim::jaro_winkler(name, known)
+    };
+    DataError::UnknownData {
+        given: given.to_owned(),
+        nearest: FORMS.split(", ").max_by(|a, b| alike(a).total_cmp(&alike(b))).unwrap_or_default(),
     }
 }
 
@@ -141,8 +231,10 @@ impl fmt::Display for DataSpec {
             DataSpec::Cifar10 { dir: None } => write!(f, "cifar10"),
             DataSpec::Cifar10 { dir: Some(dir) } => write!(f, "cifar10:{}", dir.display()),
             DataSpec::Folder { dir } => write!(f, "folder:{}", dir.display()),
-            DataSpec::Tar { pattern } => write!(f, "tar:{}", pattern.display()),
-            DataSpec::Parquet { pattern } => write!(f, "parquet:{}", pattern.display()),
+            DataSpec::Tar { pattern, columns } => write!(f, "tar:{}{columns}", pattern.display()),
+            DataSpec::Parquet { pattern, columns } => {
+                write!(f, "parquet:{}{columns}", pattern.display())
+            }
             DataSpec::Synthetic { channels, height, width } => {
                 write!(f, "synthetic:{channels}x{height}x{width}")
             }
@@ -164,8 +256,27 @@ impl DataSpec {
     /// # Errors
     /// As [`load`](Self::load).
     pub fn load_with(&self, options: &LoadOptions<'_>) -> Result<DataSet, DataError> {
+        match self.read(Purpose::Training, options)? {
+            Loaded::Parts(parts) => parts.data_set(),
+            Loaded::DataSet(data) => Ok(data),
+        }
+    }
+
+    /// What is needed for a purpose; of sets that are read as a whole, all.
+    pub(crate) fn read(
+        &self,
+        purpose: Purpose,
+        options: &LoadOptions<'_>,
+    ) -> Result<Loaded, DataError> {
         let name = self.to_string();
-        match self {
+        let data = match self {
+            DataSpec::Folder { dir } => return folder::load(dir, name, purpose).map(Loaded::Parts),
+            DataSpec::Tar { pattern, columns } => {
+                return tar::load(pattern, columns, name, purpose, options).map(Loaded::Parts);
+            }
+            DataSpec::Parquet { pattern, columns } => {
+                return parquet::load(pattern, columns, name, purpose, options).map(Loaded::Parts);
+            }
             DataSpec::FashionMnistMini => embedded::fashion_mnist_mini(),
             DataSpec::FashionMnist { dir } => {
                 let dir = match dir {
@@ -181,15 +292,21 @@ impl DataSpec {
                 };
                 cifar::load(&dir, name)
             }
-            DataSpec::Folder { dir } => folder::load(dir, name),
-            DataSpec::Tar { pattern } => tar::load(pattern, name, options),
-            DataSpec::Parquet { pattern } => parquet::load(pattern, name, options),
             DataSpec::Idx { dir } => directory::load(dir, None),
             &DataSpec::Synthetic { channels, height, width } => {
                 Ok(synthetic([height, width, channels], name))
             }
-        }
+        };
+        data.map(Loaded::DataSet)
     }
+}
+
+/// A data set as its form gives it.
+pub(crate) enum Loaded {
+    /// Parts, of which only those wanted were read.
+    Parts(Parts),
+    /// All of it.
+    DataSet(DataSet),
 }
 
 #[cfg(test)]
@@ -208,6 +325,9 @@ mod tests {
             "folder:a/b",
             "tar:a/{train,val}-*.tar",
             "parquet:a/*.parquet",
+            "tar:a/x-00?.tar",
+            "tar:a?image=left.jpg&label=json",
+            "parquet:a/x-0?.parquet?label=fine_label",
             "synthetic:3x8x9",
         ] {
             assert_eq!(name.parse::<DataSpec>().unwrap().to_string(), name);
@@ -215,6 +335,44 @@ mod tests {
         let noise = DataSpec::Synthetic { channels: 3, height: 8, width: 9 };
         assert_eq!("synthetic:3x8x9".parse::<DataSpec>().unwrap(), noise);
         assert_eq!(noise.load().unwrap().shape, Some([8, 9, 3]));
+    }
+
+    #[test]
+    fn columns_stand_behind_the_last_question_mark() {
+        let spec = "parquet:a/x-0?.parquet?label=fine_label&image=img".parse().unwrap();
+        let DataSpec::Parquet { pattern, columns } = spec else { panic!("{spec}") };
+        assert_eq!(pattern, PathBuf::from("a/x-0?.parquet"));
+        let named = |name: &str| Some(name.to_owned());
+        assert_eq!(columns, Columns { image: named("img"), label: named("fine_label") });
+        let said = |name: &str| name.parse::<DataSpec>().unwrap_err().to_string();
+        assert!(
+            said("parquet:a?column=b").contains("?image=NAME"),
+            "{}",
+            said("parquet:a?column=b")
+        );
+        assert!(said("tar:a?label=").contains("a name behind"));
+        assert!(said("tar:?label=a").contains("tar:GLOB"));
+    }
+
+    #[test]
+    fn a_tilde_is_the_home_directory() {
+        let home = std::env::home_dir().unwrap();
+        let DataSpec::Folder { dir } = "folder:~/a/b".parse().unwrap() else { panic!() };
+        assert_eq!(dir, home.join("a/b"));
+        let DataSpec::Tar { pattern, .. } = "tar:~/a/*.tar".parse().unwrap() else { panic!() };
+        assert_eq!(pattern, home.join("a/*.tar"));
+        let DataSpec::Idx { dir } = "idx:~".parse().unwrap() else { panic!() };
+        assert_eq!(dir, home);
+        let said = "folder:~somebody/a".parse::<DataSpec>().unwrap_err();
+        assert!(said.is_usage() && said.to_string().contains("home directory"), "{said}");
+        assert!("folder:a/~/b".parse::<DataSpec>().unwrap().to_string().ends_with("a/~/b"));
+    }
+
+    #[test]
+    fn a_directory_without_its_form_is_no_unknown_name() {
+        let dir = tempfile::tempdir().unwrap();
+        let said = dir.path().to_str().unwrap().parse::<DataSpec>().unwrap_err().to_string();
+        assert!(said.contains("folder:DIR"), "{said}");
     }
 
     #[test]

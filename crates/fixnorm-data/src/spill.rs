@@ -54,21 +54,27 @@ impl Spill {
         write: impl FnOnce(Put<'_>) -> io::Result<()>,
     ) -> Option<Self> {
         let path = place(cache, shard)?;
-        let dir = path.parent()?;
+        let (dir, own) = (path.parent()?, path.file_name()?.to_str()?);
         fs::create_dir_all(dir).ok()?;
-        let temporary = path.with_extension(format!("{}.tmp", std::process::id()));
+        // Of several processes that start at once, one copies and the others wait.
+        let lock = locked(&cache.join("locks"), own);
+        if let Some(made) = Self::open(cache, shard) {
+            return Some(made);
+        }
+        let temporary = index::temporary(&path);
         let written = fill(&temporary, write).and_then(|()| fs::rename(&temporary, &path));
         if written.is_err() {
             let _ = fs::remove_file(&temporary);
             return None;
         }
         // Copies of the file as it was before are of no use.
-        let own = path.file_name()?.to_str()?;
         let of_shard = own.split('-').next()?;
         for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
             let name = entry.file_name();
             let older = name.to_str().is_some_and(|name| {
-                name != own && name.split('-').next() == Some(of_shard) && !name.ends_with(".tmp")
+                // One that was being written belongs to no process where this one has the lock.
+                let written = name.ends_with(".tmp") && (lock.is_none() || !name.starts_with(own));
+                name != own && name.split('-').next() == Some(of_shard) && !written
             });
             if older {
                 let _ = fs::remove_file(entry.path());
@@ -87,6 +93,14 @@ impl Spill {
         let (start, end) = (self.offsets[row], self.offsets[row + 1]);
         read_within(&self.path, start, end - start)
     }
+}
+
+/// A lock that is held until it is dropped, or its process ends; none where the file system has no locks.
+fn locked(dir: &Path, name: &str) -> Option<File> {
+    fs::create_dir_all(dir).ok()?;
+    let file = File::create(dir.join(name)).ok()?;
+    file.lock().ok()?;
+    Some(file)
 }
 
 fn fill(path: &Path, write: impl FnOnce(Put<'_>) -> io::Result<()>) -> io::Result<()> {
@@ -140,8 +154,33 @@ mod tests {
         check(make().unwrap());
         // The older one is gone.
         assert_eq!(fs::read_dir(path.parent().unwrap()).unwrap().count(), 1);
+        // What is there is not made again.
+        let again = Spill::make(&cache, &shard, |_| Err(io::Error::other("torn")));
+        assert!(again.is_some());
+        fs::write(&shard, "changed again").unwrap();
         let failed = Spill::make(&cache, &shard, |_| Err(io::Error::other("torn")));
-        assert!(failed.is_none() && Spill::open(&cache, &shard).is_some());
+        assert!(failed.is_none() && Spill::open(&cache, &shard).is_none());
         assert!(Spill::make(&shard.join("below"), &shard, |_| Ok(())).is_none());
+    }
+    #[test]
+    fn of_many_that_start_at_once_one_copies() {
+        let dir = tempfile::tempdir().unwrap();
+        let (cache, shard) = (dir.path().join("cache"), dir.path().join("a.parquet"));
+        fs::write(&shard, "one").unwrap();
+        let copies = std::sync::atomic::AtomicUsize::new(0);
+        std::thread::scope(|scope| {
+            for _ in 0..8 {
+                scope.spawn(|| {
+                    let spill = Spill::make(&cache, &shard, |put| {
+                        copies.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+                        std::thread::sleep(std::time::Duration::from_millis(20));
+                        put(b"bytes")
+                    });
+                    assert_eq!(spill.unwrap().read(0).unwrap(), b"bytes");
+                });
+            }
+        });
+        assert_eq!(copies.into_inner(), 1);
+        assert_eq!(fs::read_dir(cache.join("parquet")).unwrap().count(), 1);
     }
 }

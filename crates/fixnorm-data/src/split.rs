@@ -9,13 +9,10 @@ pub(crate) const VAL_SHARE: usize = 12;
 /// Indices for training and for validation, `val` of them, from images with these `labels`.
 ///
 /// Each class gives its share of `val`, rounded down; what is missing then comes from the classes in
-/// order. Which images, is fixed: it does not depend on a run's seed, so that runs with different
-/// seeds are judged on the same images. Both lists are ascending.
-///
-/// # Panics
-/// If `val` is more than there are.
+/// order. Every class keeps an image to train on: where `val` is more than the others, they are all that
+/// validate. The choice is fixed: it does not depend on a run's seed, so that runs with different seeds are
+/// judged on the same images. Both lists are ascending.
 pub fn balanced(labels: &[u32], val: usize) -> (Vec<usize>, Vec<usize>) {
-    assert!(val <= labels.len(), "{val} of {} images", labels.len());
     let classes = labels.iter().max().map_or(0, |&label| label as usize + 1);
     let mut by_class = vec![vec![]; classes];
     for (index, &label) in labels.iter().enumerate() {
@@ -26,13 +23,16 @@ pub fn balanced(labels: &[u32], val: usize) -> (Vec<usize>, Vec<usize>) {
     let mut rest = vec![];
     for own in &mut by_class {
         rng::shuffle(own, &mut random);
-        let share = val * own.len() / labels.len();
+        let share = (val * own.len() / labels.len()).min(own.len().saturating_sub(1));
         chosen.extend(own.drain(..share));
         rest.push(std::mem::take(own));
     }
-    let missing = val - chosen.len();
+    let missing = val.saturating_sub(chosen.len());
     let spare: Vec<usize> = (0..labels.len())
-        .flat_map(|round| rest.iter().filter_map(move |own| own.get(round).copied()))
+        .flat_map(|round| {
+            let spared = rest.iter().filter(move |own| own.len() > round + 1);
+            spared.map(move |own| own[round])
+        })
         .take(missing)
         .collect();
     chosen.extend(spare);
@@ -75,9 +75,28 @@ mod tests {
     fn uneven_classes_still_give_the_number_asked_for() {
         let labels: Vec<u32> =
             (0..101).map(|i| u32::from(i % 3 == 0) + u32::from(i % 9 == 0)).collect();
-        for val in [0, 1, 7, 100, 101] {
+        for val in [0, 1, 7, 98] {
             let (train, chosen) = balanced(&labels, val);
             assert_eq!((train.len(), chosen.len()), (101 - val, val));
+        }
+    }
+
+    #[test]
+    fn every_class_keeps_an_image_to_train_on() {
+        let single: Vec<u32> = (0..24).collect();
+        assert_eq!(balanced(&single, 2), ((0..24).collect(), vec![]));
+        // Twenty classes of one image before one of four.
+        let labels: Vec<u32> = (0..20).chain([20; 4]).collect();
+        let (train, val) = balanced(&labels, 2);
+        assert_eq!(
+            (train.len(), val.iter().map(|&i| labels[i]).collect::<Vec<_>>()),
+            (22, vec![20; 2])
+        );
+        for val in [5, 100, 101, 1000] {
+            let labels: Vec<u32> = (0..101).map(|i| u32::from(i % 3 == 0)).collect();
+            let (train, chosen) = balanced(&labels, val);
+            assert_eq!(train.len() + chosen.len(), 101);
+            assert!((0..2).all(|class| train.iter().any(|&i| labels[i] == class)), "{val}");
         }
     }
 }

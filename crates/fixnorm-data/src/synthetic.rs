@@ -6,7 +6,7 @@ use std::sync::Arc;
 use rand_chacha::rand_core::Rng;
 
 use crate::rng::{Stream, stream};
-use crate::{DataError, DataSet, Image, Normalization, Sample, Source};
+use crate::{DataError, DataSet, Image, Normalization, Sample, Source, Summary};
 
 const CLASSES: usize = 1000;
 const TRAIN: usize = 2048;
@@ -40,13 +40,16 @@ impl Source for Noise {
 /// The data set of images of `shape`: height, width, channels.
 pub(crate) fn synthetic(shape: [usize; 3], name: String) -> DataSet {
     let part = |first, len| Arc::new(Noise { shape, first, len });
+    let class_names: Vec<String> = (0..CLASSES).map(|class| class.to_string()).collect();
+    let counts = [Some((TRAIN, "noise")), Some((VAL, "noise")), None];
     DataSet {
+        summary: Summary::new(&name, counts, &class_names, "random"),
         name,
         train: part(0, TRAIN),
         val: part(TRAIN as u64, VAL),
         test: None,
         shape: Some(shape),
-        class_names: (0..CLASSES).map(|class| class.to_string()).collect(),
+        class_names,
         normalization: Normalization { mean: vec![0.5; shape[2]], std: vec![0.25; shape[2]] },
     }
 }

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use fixnorm_data::{
-    Batch, Crop, DataSet, DataSpec, Interpolation, LoadOptions, Loader, LoaderConfig, OnBad,
-    Resize, Transform,
+    Batch, Columns, Crop, DataSet, DataSpec, Interpolation, LoadOptions, Loader, LoaderConfig,
+    OnBad, Resize, Transform,
 };
 use parquet::data_type::{ByteArray, ByteArrayType, Int64Type};
 use parquet::file::metadata::KeyValue;
@@ -126,8 +126,20 @@ fn forms(root: &Path) -> [(&'static str, DataSpec); 3] {
     };
     [
         ("folder", DataSpec::Folder { dir: at("folder") }),
-        ("tar", DataSpec::Tar { pattern: at("tar").join("set-{train,val}-*.tar") }),
-        ("parquet", DataSpec::Parquet { pattern: at("parquet").join("train-*.parquet") }),
+        (
+            "tar",
+            DataSpec::Tar {
+                pattern: at("tar").join("set-{train,val}-*.tar"),
+                columns: Columns::default(),
+            },
+        ),
+        (
+            "parquet",
+            DataSpec::Parquet {
+                pattern: at("parquet").join("train-*.parquet"),
+                columns: Columns::default(),
+            },
+        ),
     ]
 }
 
@@ -168,12 +180,15 @@ fn every_form_gives_the_same_epochs() {
     let dir = tempfile::tempdir().unwrap();
     let options = LoadOptions { cache: Some(dir.path().join("cache")), ..LoadOptions::default() };
     let mut reference: Option<[Vec<Batch>; 3]> = None;
+    let mut fingerprint: Option<String> = None;
     for (form, spec) in forms(dir.path()) {
         // The second time from the index.
         for round in 0..2 {
             let data = spec.load_with(&options).unwrap();
             assert_eq!(data.class_names, CLASSES, "{form}");
             assert_eq!((data.train.len(), data.val.len()), (60, 21), "{form}");
+            let print = fingerprint.get_or_insert_with(|| data.fingerprint());
+            assert_eq!(*print, data.fingerprint(), "{form}");
             for workers in [0, 1, 2, 4] {
                 let loader = |source, train| {
                     Loader::new(source, [12, 14, 3], config(&data, workers, train)).unwrap()

@@ -32,6 +32,11 @@ pub(crate) fn check(args: &DataCheckArgs, format: Format) -> anyhow::Result<Exit
 }
 
 fn print(report: &Report) -> anyhow::Result<()> {
+    output::line(&report.understood)?;
+    for warning in &report.warnings {
+        output::line(&format!("warning: {warning}"))?;
+    }
+    output::line("")?;
     for part in &report.parts {
         for bad in &part.bad {
             output::line(&format!("bad  {}: {}", bad.name.display(), bad.reason))?;

@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use ::parquet::basic::{Compression, Encoding, ZstdLevel};
+use ::parquet::basic::{BrotliLevel, Compression, Encoding, GzipLevel, ZstdLevel};
 use ::parquet::data_type::{ByteArrayType, Int32Type, Int64Type};
 use ::parquet::file::metadata::KeyValue;
 use ::parquet::file::properties::{WriterProperties, WriterPropertiesBuilder, WriterVersion};
@@ -11,6 +11,7 @@ use ::parquet::schema::parser::parse_message_type;
 use ::parquet::schema::types::ColumnPath;
 
 use super::*;
+use crate::DataSet;
 
 const HUGGING_FACE: &str = "message m {
     optional group image { optional binary bytes; optional binary path (UTF8); }
@@ -64,7 +65,16 @@ fn names(names: &[&str]) -> Vec<KeyValue> {
 }
 
 fn load_dir(dir: &Path) -> Result<DataSet, DataError> {
-    load(dir, "parquet".to_owned(), &LoadOptions { cache: None, ..LoadOptions::default() })
+    let options = LoadOptions { cache: None, ..LoadOptions::default() };
+    load_with(dir, &Columns::default(), &options)
+}
+
+fn load_with(
+    dir: &Path,
+    columns: &Columns,
+    options: &LoadOptions<'_>,
+) -> Result<DataSet, DataError> {
+    load(dir, columns, "parquet".to_owned(), Purpose::Training, options)?.data_set()
 }
 
 fn contents(source: &Arc<dyn Source>) -> Vec<(Vec<u8>, u32)> {
@@ -95,6 +105,10 @@ fn every_row_of_every_writer_is_found() {
         ("dictionary", new()),
         ("snappy", new().set_dictionary_enabled(false).set_compression(Compression::SNAPPY)),
         ("zstd", new().set_compression(zstd)),
+        ("gzip", new().set_compression(Compression::GZIP(GzipLevel::default()))),
+        ("brotli", new().set_compression(Compression::BROTLI(BrotliLevel::default()))),
+        ("lz4", new().set_compression(Compression::LZ4_RAW)),
+        ("lz4 with frames", new().set_compression(Compression::LZ4)),
         ("second version", new().set_writer_version(WriterVersion::PARQUET_2_0)),
         (
             "delta",
@@ -130,7 +144,8 @@ fn images_in_large_pages_are_copied_once() {
     let progress = std::sync::Mutex::new(vec![]);
     let note = |done, of| progress.lock().unwrap().push((done, of));
     let options = LoadOptions { cache: Some(at("cache")), progress: &note };
-    let load = |options: &LoadOptions<'_>| load(&at("data"), String::new(), options).unwrap();
+    let load =
+        |options: &LoadOptions<'_>| load_with(&at("data"), &Columns::default(), options).unwrap();
     let all = |data: &DataSet| -> Vec<Option<Vec<u8>>> {
         let bytes = |index| match data.train.sample(index) {
             Ok(Sample::Encoded(encoded)) => Some(encoded.bytes).filter(|bytes| !bytes.is_empty()),
@@ -207,23 +222,154 @@ fn plain_columns_will_do_and_missing_ones_are_named() {
     let data = load_dir(dir.path()).unwrap();
     assert_eq!((data.train.len(), data.val.len()), (22, 2));
     assert_eq!(contents(&data.train)[0].0[0] % 2, 0);
+    // The only column of bytes.
+    let dir = file("message m { required binary image; required int32 label; }");
+    assert_eq!(load_dir(dir.path()).unwrap().train.len(), 22);
     for (schema, part) in [
-        ("message m { required binary photo; required int32 label; }", "a column of images"),
-        (
-            "message m { required binary image; required int32 a; required int32 b; }",
-            "a column of class numbers",
-        ),
+        ("message m { required binary text (UTF8); required int32 label; }", "a column of images"),
+        ("message m { required binary image; }", "a column of class numbers"),
     ] {
         let error = load_dir(file(schema).path()).err().unwrap().to_string();
         assert!(error.contains(part) && error.contains("found the columns"), "{error}");
     }
+    for (schema, part, answer) in [
+        (
+            "message m { required binary image; required int32 a; required int32 b; }",
+            "the label column may be a, b; choose with parquet:GLOB?label=a",
+            "?label=b",
+        ),
+        (
+            "message m { required binary image; required int32 image_id; }",
+            "the label column may be image_id;",
+            "?label=image_id",
+        ),
+        (
+            "message m { required binary image; required int32 a; required binary breed (UTF8); }",
+            "the label column may be a, breed;",
+            "?label=a",
+        ),
+        (
+            "message m { required binary left; required binary right; required int32 label; }",
+            "the column of images may be left, right; choose with parquet:GLOB?image=left",
+            "?image=right",
+        ),
+    ] {
+        let dir = file(schema);
+        let error = load_dir(dir.path()).err().unwrap();
+        assert!(error.is_usage() && error.to_string().contains(part), "{error}");
+        let spec = format!("parquet:{}{answer}", dir.path().display());
+        let data = spec.parse::<crate::DataSpec>().unwrap().load().unwrap();
+        assert_eq!(data.class_names, ["0", "1"]);
+    }
+    let dir = file("message m { required binary image; required int32 a; }");
+    let spec = format!("parquet:{}?label=c", dir.path().display()).parse::<crate::DataSpec>();
+    let error = spec.unwrap().load().err().unwrap().to_string();
+    assert!(
+        error.contains("a column `c` of integers or text")
+            && error.contains("image (BYTE_ARRAY), a (INT32)")
+    );
+}
+
+/// A file of a column of images, a `label`, and more columns, all the same in every row but the label.
+fn labelled(path: &Path, labels: &[&str], more: &str, metadata: Vec<KeyValue>) {
+    let schema =
+        format!("message m {{ required binary image; required binary label (UTF8); {more} }}");
+    let schema = Arc::new(parse_message_type(&schema).unwrap());
+    let properties = WriterProperties::builder().set_key_value_metadata(Some(metadata)).build();
+    let file = File::create(path).unwrap();
+    let mut writer = SerializedFileWriter::new(file, schema, Arc::new(properties)).unwrap();
+    let mut group = writer.next_row_group().unwrap();
+    let bytes: Vec<ByteArray> = labels.iter().map(|&label| ByteArray::from(label)).collect();
+    for _ in 0..2 {
+        let mut column = group.next_column().unwrap().unwrap();
+        column.typed::<ByteArrayType>().write_batch(&bytes, None, None).unwrap();
+        column.close().unwrap();
+    }
+    while let Some(mut column) = group.next_column().unwrap() {
+        let numbers: Vec<i64> = (0..labels.len() as i64).map(|row| row % 7).collect();
+        column.typed::<Int64Type>().write_batch(&numbers, None, None).unwrap();
+        column.close().unwrap();
+    }
+    group.close().unwrap();
+    writer.close().unwrap();
+}
+
+#[test]
+fn a_text_label_is_taken_before_other_integers() {
+    let dir = tempfile::tempdir().unwrap();
+    let train = ["dog", "cat", "fox", "cat"].repeat(6);
+    labelled(&dir.path().join("train-0.parquet"), &train, "required int64 id;", vec![]);
+    labelled(&dir.path().join("train-1.parquet"), &["emu", "cat"], "required int64 id;", vec![]);
+    labelled(&dir.path().join("dev-0.parquet"), &["fox", "emu"], "required int64 id;", vec![]);
+    let data = load_dir(dir.path()).unwrap();
+    assert_eq!(data.class_names, ["cat", "dog", "emu", "fox"]);
+    assert_eq!(data.summary.labels, "column `label`, text");
+    for source in [&data.train, &data.val] {
+        for (bytes, label) in contents(source) {
+            assert_eq!(bytes, data.class_names[label as usize].as_bytes());
+        }
+    }
+    labelled(&dir.path().join("dev-0.parquet"), &["fox", "yak"], "required int64 id;", vec![]);
+    let error = load_dir(dir.path()).err().unwrap().to_string();
+    assert!(error.contains("dev-0.parquet/row 1") && error.contains("found `yak`"), "{error}");
+}
+
+#[test]
+fn several_label_columns_are_a_question() {
+    let class_label = serde_json::json!({"names": ["x", "y"], "_type": "ClassLabel"});
+    let json =
+        serde_json::json!({"info": {"features": {"fine": class_label, "coarse": class_label}}});
+    let metadata = vec![KeyValue::new("huggingface".to_owned(), json.to_string())];
+    let dir = tempfile::tempdir().unwrap();
+    let more = "required int64 coarse; required int64 fine;";
+    labelled(&dir.path().join("train.parquet"), &["a"; 30], more, metadata);
+    let error = load_dir(dir.path()).err().unwrap().to_string();
+    assert!(error.contains("the label column may be coarse, fine"), "{error}");
+}
+
+#[test]
+fn class_lists_that_differ_are_matched_by_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let lists = [
+        ("train-0", ["cat", "dog", "fox"]),
+        ("train-1", ["fox", "cat", "dog"]),
+        ("val", ["dog", "fox", "cat"]),
+    ];
+    for (file, list) in lists {
+        let rows: Vec<Row> = (0..24)
+            .map(|i| {
+                let label = (i % 3) as i64;
+                (Some(list[i % 3].as_bytes().to_vec()), format!("{file}{i:02}"), label)
+            })
+            .collect();
+        let properties = WriterProperties::builder().set_key_value_metadata(Some(names(&list)));
+        write(&dir.path().join(format!("{file}.parquet")), &rows, properties);
+    }
+    let data = load_dir(dir.path()).unwrap();
+    assert_eq!(data.class_names, ["cat", "dog", "fox"]);
+    assert!(data.summary.warnings[0].contains("matched by name"), "{:?}", data.summary);
+    assert_eq!((data.train.len(), data.val.len()), (48, 24));
+    for source in [&data.train, &data.val] {
+        for (bytes, label) in contents(source) {
+            assert_eq!(bytes, data.class_names[label as usize].as_bytes());
+        }
+    }
+    // Numbers without names beside numbers with names: which they are is not known.
+    let rows: Vec<Row> = (0..24).map(|i| row(i, 10, (i % 3) as i64)).collect();
+    write(&dir.path().join("val.parquet"), &rows, WriterProperties::builder());
+    let error = load_dir(dir.path()).err().unwrap().to_string();
+    assert!(error.contains("expected labels that are numbers with names"), "{error}");
 }
 
 #[test]
 fn files_that_are_none_or_torn_are_named() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("0.parquet");
-    write(&path, &(0..20).map(|i| row(i, 300, 0)).collect::<Vec<_>>(), WriterProperties::builder());
+    write(
+        &path,
+        &(0..20).map(|i| row(i, 300, i as i64 % 2)).collect::<Vec<_>>(),
+        WriterProperties::builder(),
+    );
     let whole = fs::read(&path).unwrap();
     let noise: Vec<u8> =
         whole.iter().enumerate().map(|(i, &b)| if i < 5000 { b ^ 0x5a } else { b }).collect();
@@ -242,7 +388,7 @@ fn files_that_are_none_or_torn_are_named() {
 fn lengths_that_lie_are_errors_where_the_reader_panics() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("0.parquet");
-    let rows: Vec<Row> = (0..20).map(|i| row(i, 300, 0)).collect();
+    let rows: Vec<Row> = (0..20).map(|i| row(i, 300, i as i64 % 2)).collect();
     write(&path, &rows, WriterProperties::builder().set_dictionary_enabled(false));
     let mut bytes = fs::read(&path).unwrap();
     let length = bytes.windows(4).position(|four| four == 300u32.to_le_bytes()).unwrap();
