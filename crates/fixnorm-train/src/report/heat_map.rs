@@ -58,7 +58,7 @@ impl Drawing for HeatMap {
         let bottom = frame.top + ROW * self.rows.len() as f64;
         let edges = Hover::Cells([left, right, frame.top, bottom]);
         self.columns_below(&mut body, frame, bottom);
-        let range = format!("lightest {}, darkest {}", short(opacity.from), short(opacity.to));
+        let range = self.range();
         let y = bottom + 54.0;
         text(&mut body, Anchor::Middle, frame.width / 2.0, y, &range);
         let height = y + 10.0;
@@ -86,6 +86,19 @@ impl Drawing for HeatMap {
 }
 
 impl HeatMap {
+    /// The values of the lightest and the darkest cell.
+    fn range(&self) -> String {
+        let values = self.rows.iter().flat_map(|row| row.1.iter().copied());
+        let (low, high) = values
+            .filter(|value| value.is_finite())
+            .fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), v| (a.min(v), b.max(v)));
+        if low < high {
+            format!("lightest {}, darkest {}", short(low), short(high))
+        } else {
+            format!("{} in every cell", short(low))
+        }
+    }
+
     /// The first and the last column and what columns are.
     fn columns_below(&self, body: &mut String, frame: &Frame, bottom: f64) {
         let (left, right) = (frame.names, frame.width - frame.right);
@@ -129,6 +142,9 @@ mod tests {
         let torn = map([1.0, 2.0, f64::NAN, f64::INFINITY, 2.0, 1.0]);
         assert_eq!(cells(&torn), 4);
         assert_eq!(torn.table().rows[2], ["20", "", "1"]);
+        let text = |map: &HeatMap| map.svg(&Frame::WIDE).unwrap().body;
+        assert!(text(&torn).contains("lightest 1, darkest 2"));
+        assert!(text(&map([0.5; 6])).contains("0.5 in every cell"));
         assert!(map([f64::NAN; 6]).svg(&Frame::WIDE).is_none());
     }
 }

@@ -58,7 +58,7 @@ pub fn write(sources: &[PathBuf], file: &Path, plots: Option<&Path>) -> Result<(
     }
     if !runs.is_empty() {
         let paths: Vec<String> = runs.iter().map(|(source, _)| path_name(source)).collect();
-        let names = names::of_paths(&paths);
+        let names = short_names(&paths);
         let heading = match &names[..] {
             [name] => format!("Run {name}"),
             names => format!("{} runs", names.len()),
@@ -77,6 +77,13 @@ pub fn write(sources: &[PathBuf], file: &Path, plots: Option<&Path>) -> Result<(
     write_atomic(file, page.html(&title(sources)).as_bytes())
 }
 
+/// Names that differ where the paths do, of a length that fits into a heading or the head of a table.
+fn short_names(paths: &[String]) -> Vec<String> {
+    const MOST: usize = 40;
+    let names = names::of_paths(paths);
+    names::shortened(&names.iter().map(String::as_str).collect::<Vec<_>>(), MOST)
+}
+
 /// The path as text; that of `.` or `..` in full, since it has no name.
 fn path_name(path: &Path) -> String {
     let full = path.file_name().is_none().then(|| path.canonicalize().ok()).flatten();
@@ -87,7 +94,7 @@ fn path_name(path: &Path) -> String {
 fn title(sources: &[PathBuf]) -> String {
     const MOST: usize = 4;
     let paths: Vec<String> = sources.iter().map(|source| path_name(source)).collect();
-    let names = names::of_paths(&paths);
+    let names = short_names(&paths);
     let more = names.len().saturating_sub(MOST);
     let named = names[..names.len().min(MOST)].join(", ");
     if more == 0 {

@@ -40,7 +40,8 @@ pub(super) fn runs(page: &mut Page, runs: &[Named<'_>]) {
     for (name, run) in runs {
         let recipe = &run.plan.recipe;
         let about = format!(
-            "{name}: {} on {}, seed {}, {}",
+            "{name} ({}): {} on {}, seed {}, {}",
+            run.root.display(),
             recipe.model,
             recipe.data,
             recipe.train.seed,
@@ -94,7 +95,8 @@ fn overlaid(page: &mut Page, runs: &[Named<'_>]) {
 fn single(page: &mut Page, run: &History, name: &str) {
     let recipe = &run.plan.recipe;
     page.text(&format!(
-        "{} on {}, seed {}: {}.",
+        "{}: {} on {}, seed {}, {}.",
+        run.root.display(),
         recipe.model,
         recipe.data,
         recipe.train.seed,
