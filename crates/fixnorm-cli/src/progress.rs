@@ -32,8 +32,8 @@ impl Progress {
         }
     }
 
-    /// A line above the bar.
-    fn say(&self, text: &str) {
+    /// Prints a line above the bar.
+    fn line(&self, text: &str) {
         self.bar.suspend(|| eprintln!("{text}"));
     }
 
@@ -106,13 +106,13 @@ impl Observer for Progress {
                     0 => String::new(),
                     step => format!(", from step {step}"),
                 };
-                self.say(&format!(
+                self.line(&format!(
                     "{model} ({params} parameters, {scale_invariant} of {weights} weights scale-invariant) on {data}, {epochs} epochs of {steps_per_epoch} steps{from}, into {}",
                     out.display()
                 ));
                 self.begin(*epochs, *steps_per_epoch, *step);
             }
-            Event::Init(initialized) => self.say(&start_from(initialized)),
+            Event::Init(initialized) => self.line(&start_from(initialized)),
             Event::Step(StepRecord { step, epoch, running: Some(running), .. }) => {
                 self.bar.set_position(*step as u64 + 1);
                 self.bar.set_message(format!(
@@ -139,7 +139,7 @@ impl Observer for Progress {
                     share if share < SLOW => String::new(),
                     share => format!("  ({:.0} % of it waiting for images)", 100.0 * share),
                 };
-                self.say(&format!(
+                self.line(&format!(
                     "epoch {:>3}/{}  train loss {train_loss:.4}  top-1 {train_top1:.4}  val loss {val_loss:.4}  \
                      top-1 {val_top1:.4}  top-5 {val_top5:.4}  {images_per_second:.0} images/s{waited}  {}s",
                     epoch + 1,
@@ -149,7 +149,7 @@ impl Observer for Progress {
             }
             Event::BadPictures { pictures, .. } => {
                 for bad in pictures {
-                    self.say(&format!("skipped {}: {}", bad.name.display(), bad.reason));
+                    self.line(&format!("skipped {}: {}", bad.name.display(), bad.reason));
                 }
             }
             Event::Interrupted { .. } | Event::End(_) => self.bar.finish_and_clear(),

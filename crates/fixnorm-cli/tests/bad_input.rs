@@ -82,7 +82,7 @@ fn names_that_do_not_exist() {
     refused(
         dir,
         &train(&["--model", "shufflenet_v2_x1_0", "--set", "train.drop_path=0.1"]),
-        1,
+        2,
         &["train.drop_path = 0.1", "shufflenet_v2_x1_0 has no shortcuts"],
     );
     refused(dir, &train(&["--set", "roles.stage.*=free"]), 2, &["`stage.*` matches no parameter"]);
@@ -103,6 +103,8 @@ fn names_that_do_not_exist() {
     refused(dir, &train(&["--recipe", "none.toml"]), 2, &["none.toml"]);
     refused(dir, &train(&["--recipe", "fashion_resnet"]), 2, &["did you mean `fashion_resnet20`"]);
     refused(dir, &train(&["--init", "none.safetensors"]), 1, &["cannot read none.safetensors"]);
+    let large = ["--batch-size", "4000", "--set", "train.accumulate=2"];
+    refused(dir, &train(&large), 2, &["8000 is more than the 6000 training images"]);
     // Flags that do not exist are clap's.
     assert_eq!(train(&["--no-such-flag"]).code, Some(2));
 }
@@ -118,7 +120,51 @@ fn run_directories_that_are_none() {
     fs::write(dir.join("broken/plan.toml"), "recipe = 3\n").unwrap();
     refused(dir, &run(dir, &["train", "--resume", "--out", "broken"]), 1, &["plan.toml"]);
     assert_eq!(run(dir, &["train", "--resume"]).code, Some(2));
+    let two = ["train", "--resume", "one", "--out", "other"];
+    refused(dir, &run(dir, &two), 2, &["--resume and --out name two directories"]);
+    refused(dir, &run(dir, &["train", "--resume", "out"]), 1, &["out holds no run"]);
     refused(dir, &run(dir, &["train", "--out", "file/below"]), 1, &["cannot create file/below"]);
+}
+
+#[test]
+fn a_list_of_devices_where_one_is_used() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    for arguments in [
+        &["eval", "--weights", "w", "--data", "fashion-mnist-mini"][..],
+        &["predict", "--weights", "w", "a.png"],
+        &["inspect", "--model", "resnet8"],
+        &["export", "--weights", "w", "-o", "w.onnx"],
+        &["migrate", "--wd", "5e-4", "--lr", "0.1"],
+        &["bench", "step"],
+    ] {
+        let said = run(dir, &[arguments, &["--device", "cpu,cpu"]].concat());
+        assert_eq!(said.code, Some(2), "{arguments:?} {said:?}");
+        assert!(said.stderr.contains("`cpu,cpu` names several devices"), "{said:?}");
+    }
+    let said = run(dir, &["inspect", "--model", "resnet8", "--device", "cuda:first"]);
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert!(said.stderr.contains("`cuda:first` is not a device name"), "{said:?}");
+}
+
+#[test]
+fn old_forms_of_a_recipe_train_with_a_warning() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    fs::write(dir.join("old.toml"), "[optimizer]\nalpha = 0.8\n[train]\nema_decay = 0.0\n")
+        .unwrap();
+    let said = run(dir, &["--format", "json", "train", "--recipe", "old.toml", "--dry-run"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    for warning in [
+        "warning: old.toml: `optimizer.alpha` is now called `optimizer.rms_decay`",
+        "warning: old.toml: train.ema_decay = 0.0 is an old form; write train.ema_decay = \"none\"",
+    ] {
+        assert!(said.stderr.lines().any(|line| line == warning), "{said:?}");
+    }
+    let recipe =
+        &serde_json::from_str::<serde_json::Value>(&said.stdout).unwrap()["plan"]["recipe"];
+    assert_eq!(recipe["optimizer"]["rms_decay"], 0.8);
+    assert_eq!(recipe["train"]["ema_decay"], "none");
 }
 
 #[test]
@@ -138,9 +184,12 @@ fn full_disk_leaves_the_last_checkpoint() {
     let error = said.stderr.lines().last().unwrap();
     assert!(error.contains("cannot write out/checkpoints/step-00000003.tmp/model.bpk"), "{said:?}");
     assert_eq!(fs::read_dir(dir.join("out/checkpoints")).unwrap().count(), 0);
-    // With room again it goes on.
-    let said = run(dir, &["train", "--resume", "--out", "out"]);
+    let failure = fs::read_to_string(dir.join("out/failure.json")).unwrap();
+    assert!(failure.contains("cannot write") && failure.contains("\"other\""), "{failure}");
+    // With room again it resumes.
+    let said = run(dir, &["train", "--resume", "out"]);
     assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(!dir.join("out/failure.json").exists());
 }
 
 #[test]
@@ -163,6 +212,8 @@ fn divergence_names_step_and_norms() {
     {
         assert!(error.contains(part), "{error}");
     }
+    let failure = fs::read_to_string(dir.join("out/failure.json")).unwrap();
+    assert!(failure.contains("\"kind\": \"diverged\""), "{failure}");
     assert!(!dir.join("out/model.safetensors").exists());
     // No checkpoint holds weights of a diverged run.
     assert!(fs::read_dir(dir.join("out/checkpoints")).map_or(0, Iterator::count) == 0);
@@ -197,7 +248,7 @@ fn pictures_and_weights_that_are_none() {
     refused(dir, &said, 1, &["bad.safetensors", "not a safetensors file"]);
     let said =
         run(dir, &["eval", "--model", "resnet20", "--weights", "good", "--data", "idx:data"]);
-    refused(dir, &said, 1, &["holds weights of resnet8, not of resnet20"]);
+    refused(dir, &said, 2, &["holds weights of resnet8, not of resnet20"]);
     let said = run(dir, &["eval", "--weights", "good", "--data", "fashion-mnist-mini"]);
     refused(dir, &said, 1, &["do not fit resnet8", "fc.weight (expected [10, 64], found [4, 64])"]);
 }

@@ -200,6 +200,20 @@ fn pictures_of_one_size_are_trained_as_they_are_and_evaluated_larger() {
 }
 
 #[test]
+fn usual_names_of_flags_are_aliases() {
+    let dir = tempfile::tempdir().unwrap();
+    let flags = ["train", "--dry-run", "--lr", "0.3", "--batch-size", "32", "--output", "out"];
+    let shown = json(dir.path(), &flags);
+    let recipe = &shown["plan"]["recipe"];
+    assert_eq!(
+        (&recipe["optimizer"]["lr"], &recipe["train"]["batch_size"]),
+        (&0.3.into(), &32.into())
+    );
+    let steps = ["bench", "step", "--batch-size", "8", "--resolution", "9", "--steps", "1"];
+    assert_eq!(json(dir.path(), &steps)["batch"], 8);
+}
+
+#[test]
 fn models_are_counted() {
     let models = json(Path::new("."), &["models"]);
     let first = &models[0];

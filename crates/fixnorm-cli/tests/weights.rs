@@ -92,7 +92,7 @@ fn partial_weights_are_taken_only_when_allowed() {
     assert_eq!(said.code, Some(1), "{said:?}");
     let said = run(dir, &[&arguments[..], &["--allow-partial"]].concat());
     assert_eq!(said.code, Some(0), "{said:?}");
-    assert!(said.stderr.contains("what is missing is random: missing: "), "{said:?}");
+    assert!(said.stderr.contains("the missing ones are random: missing: "), "{said:?}");
 }
 
 fn write_picture(path: &Path, index: usize) {
@@ -114,7 +114,7 @@ fn folders_are_predicted_whatever_is_wrong_with_one_picture() {
     let said = run(dir, &arguments);
     assert_eq!(said.code, Some(1));
     assert!(said.stderr.contains("p/bad.png is not a JPEG, PNG or WebP image"), "{said:?}");
-    assert!(said.stderr.ends_with("1 of 4 pictures could not be read\n"), "{said:?}");
+    assert!(said.stderr.ends_with("1 of 4 images could not be read\n"), "{said:?}");
     let found: Value = serde_json::from_str(&said.stdout).unwrap();
     let found = found.as_array().unwrap();
     let files: Vec<&str> = found.iter().map(|one| one["file"].as_str().unwrap()).collect();

@@ -179,7 +179,7 @@ pub enum TrainError {
         model: String,
     },
     /// A record that is shorter than the run that follows it.
-    #[error("replay.run = {run}: its record has {recorded} steps, and this run has {steps}")]
+    #[error("replay.run = {run}: its record has {recorded} steps, and this run takes {steps}")]
     ReplayTooShort {
         /// The recorded run.
         run: String,

@@ -77,7 +77,7 @@ pub(crate) fn data(args: &BenchDataArgs, format: Format) -> anyhow::Result<ExitC
                 "{}: {:.1} images/s of {height} x {width} ({} in {:.1} s, {} workers{memory})",
                 report.data,
                 report.images_per_second,
-                report.pictures,
+                report.images,
                 report.seconds,
                 report.workers,
             ))?;

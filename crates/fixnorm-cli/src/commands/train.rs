@@ -125,7 +125,7 @@ fn report(outcome: &Outcome, format: Format, stop: &Stop) -> anyhow::Result<Exit
         }
         Outcome::Interrupted { step, steps, out } => {
             eprintln!("stopped and saved after step {step} of {steps}; resume with:");
-            eprintln!("  fixnorm train --resume {}", out.display());
+            eprintln!("  fixnorm train --resume --out {}", out.display());
             Ok(interrupted(stop))
         }
     }

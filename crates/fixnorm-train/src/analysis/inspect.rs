@@ -23,24 +23,24 @@ pub struct Inspection {
     pub parameters: Vec<Row>,
     /// The final linear layer.
     pub head: HeadRow,
-    /// Cross-boundary risk, where there were pictures to measure it on.
+    /// Cross-boundary risk, if it was measured on images.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub risk: Option<Risks>,
 }
 
-/// Cross-boundary risk on both parts of a data set.
+/// Cross-boundary risk on both splits of a data set.
 #[derive(Clone, Debug, Serialize)]
 pub struct Risks {
-    /// On training pictures, not augmented.
+    /// On training images, not augmented.
     pub train: Risk,
-    /// On validation pictures.
+    /// On validation images.
     pub val: Risk,
 }
 
-/// Measures the risk of weights on at most `most` pictures of each part of a data set.
+/// Measures the risk of weights on at most `most` images of each split of a data set.
 ///
 /// # Errors
-/// Weights that do not fit the data, data that cannot be read, features that have no risk to speak of.
+/// Weights that do not fit the data, data that cannot be read, features whose risk is undefined.
 pub fn risks(
     bundle: &Bundle,
     model: Option<&str>,
@@ -50,11 +50,11 @@ pub fn risks(
 ) -> Result<Risks, TrainError> {
     let (spec, device) = (bundle.spec(model)?, device.open()?);
     let data: DataSet = data.parse::<DataSpec>()?.load()?;
-    let View { shape, pictures, input } = bundle.view(spec, &data)?;
+    let View { shape, preprocessing, input } = bundle.view(spec, &data)?;
     let model = bundle.load_into(spec.init(input, 0, &device), spec, Fit::Exact)?.model;
     let of = |source| {
         let settings = recipe::Loader::default();
-        let loader = loader(source, shape, pictures.clone(), 128, &settings, Order::Shuffled)?;
+        let loader = loader(source, shape, preprocessing.clone(), 128, &settings, Order::Shuffled)?;
         risk(&model, &loader, most, &device)
     };
     Ok(Risks { train: of(data.train)?, val: of(data.val)? })
@@ -67,11 +67,11 @@ pub struct Row {
     pub path: String,
     /// Dimensions.
     pub shape: Vec<usize>,
-    /// What it is.
+    /// Its role.
     pub role: Role,
     /// The dimension that counts output channels, where the layer's layout is known.
     pub channel_axis: Option<usize>,
-    /// What its norm can be taken over: `output_channel`, `tensor`, or none where it means nothing.
+    /// The scope its norm can be taken over: `output_channel`, `tensor`, or none where a norm means nothing.
     pub scope: Option<&'static str>,
     /// Its norm, for weights.
     pub norm: Option<f64>,
@@ -112,7 +112,7 @@ pub fn inspect(subject: Subject<'_>, device: &DeviceName) -> Result<Inspection, 
     let about = weights.and_then(Bundle::about);
     let input = weights.map_or(spec.input, |bundle| bundle.input(spec));
     let shape = match about {
-        Some(about) => about.picture,
+        Some(about) => about.image,
         None => [spec.resolution, spec.resolution, input.channels],
     };
     let model = match weights {

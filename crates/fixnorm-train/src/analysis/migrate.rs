@@ -1,4 +1,4 @@
-//! From a weight-decay recipe, weights or a run to the learning rate and α of a FixNorm run.
+//! Migration from a weight-decay recipe, weights or a run to the learning rate and α of a FixNorm run.
 //! Not here: the formulas (`fixnorm_analysis::migrate`, `fixnorm_analysis::theory`).
 
 use std::path::Path;
@@ -38,22 +38,22 @@ pub struct Migration {
     pub shape_error: Option<f64>,
     /// One entry a scale-invariant weight.
     pub per_layer: Vec<LayerMigration>,
-    /// What was taken for granted.
+    /// The assumptions made.
     pub assumed: Vec<String>,
 }
 
-/// What a FixNorm run needs for one weight.
+/// The settings for one weight.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct LayerMigration {
     /// Path of the weight.
     pub path: String,
-    /// The peak learning rate that suits this weight alone.
+    /// The peak learning rate that would suit this weight alone.
     pub lr: f64,
-    /// η/‖w‖² that it comes of.
+    /// The effective learning rate η/‖w‖² behind it.
     pub effective_lr: f64,
-    /// The norm that the weight is held at.
+    /// The norm at which the weight is held.
     pub radius: f64,
-    /// The angular update at equilibrium, where it comes of that.
+    /// The angular update at equilibrium, where the settings come from one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub angular_update: Option<f64>,
 }
@@ -222,7 +222,7 @@ pub fn from_recipe(plan: &Plan, data: &DataSet) -> Result<Migration, TrainError>
     plan.recipe.head.control = HeadMode::Free;
     let prepared = prepare(&plan, data)?;
     let (roles, learner) = (&prepared.roles, &prepared.learner);
-    let loader = Loader::new(data.train.clone(), plan.derived.train_picture, train_config(&plan))?;
+    let loader = Loader::new(data.train.clone(), plan.derived.train_image, train_config(&plan))?;
     let mut batch = loader.epoch(0).next().ok_or(TrainError::NoImages("training"))??;
     let (targets, x) = (targets(&batch, &learner.device), images(&mut batch, &learner.device));
     let features: Tensor<2> = learner.model.features(x.clone());

@@ -1,4 +1,4 @@
-//! What this machine's products and copies reach, to hold operations against.
+//! The peak speed of this machine's matrix products and memory copies, to compare operations with.
 
 use std::time::{Duration, Instant};
 
@@ -7,7 +7,7 @@ use fixnorm_kernels::{Isa, Real};
 use rayon::prelude::*;
 use serde::Serialize;
 
-/// What this machine does at best, all threads together.
+/// This machine's peak speed, all threads together.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Ceiling {
     /// Of products of cached matrices in the measured precision.
@@ -20,9 +20,10 @@ impl Ceiling {
     /// Measures what products in the cache and copies of memory reach, all threads at once: products in `T`,
     /// or in `f32` where those are faster and therefore used.
     pub(super) fn measure<T: Real>() -> Ceiling {
-        match T::products_pay(Isa::current()) {
-            true => Self::with_products::<T>(),
-            false => Self::with_products::<f32>(),
+        if T::products_pay(Isa::current()) {
+            Self::with_products::<T>()
+        } else {
+            Self::with_products::<f32>()
         }
     }
 

@@ -1,4 +1,4 @@
-//! The input pipeline: pictures a second as a training loop would receive them.
+//! The input pipeline: images a second, as a training loop receives them.
 
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -11,7 +11,7 @@ use super::setup::peak_rss_mib;
 use crate::recipe::keys::parse_assignment;
 use crate::{RecipeError, TrainError, recipe};
 
-/// Of pictures of any size.
+/// Side of images that have any size.
 const SIDE: usize = 224;
 
 /// What to measure.
@@ -19,11 +19,11 @@ const SIDE: usize = 224;
 pub struct DataBench {
     /// Data, as `fixnorm_data::DataSpec` reads it.
     pub data: String,
-    /// What is done with a picture.
+    /// The transform of images.
     pub transform: Transform,
-    /// Pictures of a batch.
+    /// Images of a batch.
     pub batch: usize,
-    /// Side of a picture in pixels; the data's own, or 224 where pictures have any size, if left out.
+    /// Side of an image in pixels; the data's own, or 224 where images have any size, if left out.
     pub resolution: Option<usize>,
     /// Threads.
     pub workers: usize,
@@ -38,16 +38,17 @@ pub struct DataBench {
 pub struct DataReport {
     /// Data.
     pub data: String,
-    /// Height, width and channels of a picture.
+    /// Height, width and channels of an image.
     pub shape: [usize; 3],
-    /// What is done with a picture.
+    /// The transform of images.
     pub transform: Transform,
-    /// Pictures of a batch.
+    /// Images of a batch.
     pub batch: usize,
     /// Threads.
     pub workers: usize,
-    /// Pictures received.
-    pub pictures: usize,
+    /// Number of images received.
+    #[serde(rename = "pictures")]
+    pub images: usize,
     /// Over all.
     pub images_per_second: f64,
     /// Measured.
@@ -75,7 +76,7 @@ pub fn pipeline(changes: &[String]) -> Result<Transform, TrainError> {
     Ok(transform)
 }
 
-/// Measures how many training pictures a second the loader makes, whole epochs until the time is over.
+/// Measures how many training images a second the loader makes, whole epochs until the time is over.
 ///
 /// # Errors
 /// Data that cannot be read, or a pipeline that does not fit it.
@@ -96,16 +97,16 @@ pub fn data(bench: &DataBench) -> Result<DataReport, TrainError> {
         max_bad: recipe::Loader::default().max_bad,
     };
     let loader = Loader::new(data.train, shape, config)?;
-    let (mut pictures, mut start) = (0, Instant::now());
+    let (mut images, mut start) = (0, Instant::now());
     for epoch in 0.. {
         if epoch == 1 {
-            (pictures, start) = (0, Instant::now());
+            (images, start) = (0, Instant::now());
         }
         for batch in loader.epoch(epoch) {
             let batch = batch?;
-            // What a model reads.
+            // As a model reads them.
             black_box(batch.pixels.floats());
-            pictures += batch.labels.len();
+            images += batch.labels.len();
         }
         if epoch > 0 && start.elapsed() >= Duration::from_secs_f64(bench.seconds) {
             break;
@@ -118,8 +119,8 @@ pub fn data(bench: &DataBench) -> Result<DataReport, TrainError> {
         transform: bench.transform.clone(),
         batch: bench.batch,
         workers: bench.workers,
-        pictures,
-        images_per_second: pictures as f64 / seconds,
+        images,
+        images_per_second: images as f64 / seconds,
         seconds,
         peak_rss_mib: peak_rss_mib(),
     })
@@ -146,7 +147,7 @@ mod tests {
     }
 
     #[test]
-    fn every_picture_is_counted() {
+    fn every_image_is_counted() {
         let report = data(&DataBench {
             data: "synthetic:3x20x30".to_owned(),
             transform: pipeline(&[]).unwrap(),
@@ -157,7 +158,7 @@ mod tests {
             seconds: 0.0,
         })
         .unwrap();
-        assert_eq!((report.pictures, report.shape), (2048, [8, 8, 3]));
+        assert_eq!((report.images, report.shape), (2048, [8, 8, 3]));
         assert!(report.images_per_second > 0.0 && report.images_per_second.is_finite());
     }
 }

@@ -27,7 +27,7 @@ pub struct OptimBench {
 pub struct OptimReport {
     /// Model id.
     pub model: String,
-    /// Numbers that a step updates.
+    /// Number of values that a step updates.
     pub parameters: usize,
     /// Threads that the kernels use.
     pub threads: usize,
@@ -47,14 +47,14 @@ pub struct OptimReport {
     pub copy_ms: f64,
     /// The step's time over the copy's.
     pub over_copy: f64,
-    /// Largest memory of the process so far, where the system tells.
+    /// Largest memory of the process so far, where the system reports it.
     pub peak_rss_mib: Option<u64>,
 }
 
 /// Measures optimizer steps of FixNorm's default (SGD with momentum, norms held) on gradients of noise.
 ///
 /// # Errors
-/// An unknown model, or a network whose roles cannot be found.
+/// An unknown model, or a model whose roles cannot be found.
 pub fn optim(bench: &OptimBench) -> Result<OptimReport, TrainError> {
     let spec = ModelSpec::find(&bench.model)?;
     let device = Device::flex().autodiff();
@@ -62,7 +62,7 @@ pub fn optim(bench: &OptimBench) -> Result<OptimReport, TrainError> {
     let (mut model, mut optimizer) = (learner.model, learner.optimizer);
     let mut noise = Noise::default();
     model.visit(&mut noise);
-    let parameters = noise.numbers;
+    let parameters = noise.values;
     let bytes = 5 * size_of::<f32>() * parameters;
     let mut copy = Copy::new(bytes / 2 / size_of::<f32>());
     let (mut steps, mut copies) = (Vec::new(), Vec::new());
@@ -103,7 +103,7 @@ pub fn optim(bench: &OptimBench) -> Result<OptimReport, TrainError> {
 #[derive(Default)]
 struct Noise {
     gradients: GradientsParams,
-    numbers: usize,
+    values: usize,
 }
 
 impl ModuleVisitor for Noise {
@@ -113,7 +113,7 @@ impl ModuleVisitor for Noise {
             let noise = Distribution::Normal(0.0, 0.01);
             let gradient = Tensor::<D>::random(weight.dims(), noise, &weight.device());
             self.gradients.register(param.id, gradient);
-            self.numbers += weight.shape().num_elements();
+            self.values += weight.shape().num_elements();
         }
     }
 }

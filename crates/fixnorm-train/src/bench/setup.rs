@@ -41,7 +41,7 @@ pub(super) fn learner(
     })
 }
 
-/// Milliseconds of what was measured several times.
+/// Milliseconds of repeated measurements.
 pub(super) struct Spread {
     pub(super) median: f64,
     /// Least and most.

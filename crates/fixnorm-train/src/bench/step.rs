@@ -1,4 +1,4 @@
-//! Training steps, or predictions: speed, memory, and where the time goes.
+//! Training steps, or inference: speed, memory, and the time of each operation.
 
 use std::time::{Duration, Instant};
 
@@ -20,19 +20,19 @@ pub struct StepBench {
     pub device: DeviceName,
     /// Model id.
     pub model: String,
-    /// Pictures a step.
+    /// Images of a step.
     pub batch: usize,
-    /// Side of a picture.
+    /// Side of an image.
     pub resolution: usize,
-    /// Channels of a picture; the model's own if not given.
+    /// Channels of an image; the model's own if not given.
     pub channels: Option<usize>,
     /// Precision of activations and products.
     pub precision: Precision,
-    /// Predict with running statistics instead of training.
+    /// Inference with running statistics instead of training.
     pub inference: bool,
     /// Steps that are measured, after two that are not.
     pub steps: usize,
-    /// Whether the time of each operation is wanted, which a CPU alone can tell.
+    /// Whether to measure the time of each operation; only on a CPU.
     pub profile: bool,
 }
 
@@ -43,13 +43,13 @@ pub struct StepReport {
     pub device: String,
     /// Model id.
     pub model: String,
-    /// Pictures a step.
+    /// Images of a step.
     pub batch: usize,
-    /// Side of a picture.
+    /// Side of an image.
     pub resolution: usize,
     /// `f32` or `bf16`.
     pub precision: Precision,
-    /// Whether a step was a prediction.
+    /// Whether a step was inference.
     pub inference: bool,
     /// Threads that the CPU's kernels use.
     pub threads: usize,
@@ -70,7 +70,7 @@ pub struct StepReport {
     pub device_mib: Option<u64>,
     /// By operation, the costliest first; empty unless asked for.
     pub profile: Vec<OpReport>,
-    /// What this machine does at best, with a profile.
+    /// This machine's peak speed, with a profile.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub ceiling: Option<Ceiling>,
 }
@@ -78,7 +78,7 @@ pub struct StepReport {
 /// An operation's part of a step.
 #[derive(Clone, Debug, Serialize)]
 pub struct OpReport {
-    /// What it does, on what shape.
+    /// Operation and shape.
     pub name: String,
     /// Milliseconds a step.
     pub ms: f64,
@@ -92,10 +92,10 @@ pub struct OpReport {
     pub over_limit: f64,
 }
 
-/// Measures training steps, or predictions, on pictures of noise.
+/// Measures training steps, or inference, on random images.
 ///
 /// # Errors
-/// An unknown model or device, a network whose roles cannot be found, a profile of what is no CPU, or a step that
+/// An unknown model or device, a model whose roles cannot be found, a profile of another device than a CPU, or a step that
 /// the device cannot execute.
 pub fn step(bench: &StepBench) -> Result<StepReport, TrainError> {
     let spec = ModelSpec::find(&bench.model)?;
@@ -104,28 +104,25 @@ pub fn step(bench: &StepBench) -> Result<StepReport, TrainError> {
     let name = || chosen.to_string();
     let failed = |why| TrainError::Device { name: name(), why };
     if bench.profile && device.clone().inner() != Device::flex() {
-        let why = "the time of each operation is known on a CPU alone".to_owned();
+        let why = "the time of each operation is known on a CPU only".to_owned();
         return Err(TrainError::Unsupported { name: name(), why });
     }
     let input = Input { channels: bench.channels.unwrap_or(spec.input.channels), ..spec.input };
     let (n, side) = (bench.batch, bench.resolution);
     let shape = [n, side, side, input.channels];
-    let mut run: Box<dyn FnMut(usize)> = match bench.inference {
-        true => {
-            let model = spec.init(input, 0, &device).with_precision(bench.precision).valid();
-            let x = Tensor::<4>::random(shape, Distribution::Default, &device.clone().inner());
-            Box::new(move |_| drop(model.forward(x.clone())))
-        }
-        false => {
-            let mut learner = Some(learner(spec, input, bench.precision, &device)?);
-            let x = Tensor::<4>::random(shape, Distribution::Default, &device);
-            let classes = Distribution::Uniform(0.0, input.classes as f64);
-            let labels = Tensor::<1, Int>::random([n], classes, &device);
-            Box::new(move |step| {
-                let (x, labels) = (x.clone(), labels.clone());
-                learner = learner.take().map(|learner| learner.step_on(x, labels, step, 0.01).0);
-            })
-        }
+    let mut run: Box<dyn FnMut(usize)> = if bench.inference {
+        let model = spec.init(input, 0, &device).with_precision(bench.precision).valid();
+        let x = Tensor::<4>::random(shape, Distribution::Default, &device.clone().inner());
+        Box::new(move |_| drop(model.forward(x.clone())))
+    } else {
+        let mut learner = Some(learner(spec, input, bench.precision, &device)?);
+        let x = Tensor::<4>::random(shape, Distribution::Default, &device);
+        let classes = Distribution::Uniform(0.0, input.classes as f64);
+        let labels = Tensor::<1, Int>::random([n], classes, &device);
+        Box::new(move |step| {
+            let (x, labels) = (x.clone(), labels.clone());
+            learner = learner.take().map(|learner| learner.step_on(x, labels, step, 0.01).0);
+        })
     };
     let mut times = Vec::new();
     for step in 0..2 + bench.steps {
@@ -134,7 +131,7 @@ pub fn step(bench: &StepBench) -> Result<StepReport, TrainError> {
         }
         let start = Instant::now();
         run(step);
-        // A GPU computes on when the call is back.
+        // A GPU still computes when the call returns.
         device.sync().map_err(|error| failed(error.to_string()))?;
         if step >= 2 {
             times.push(start.elapsed());

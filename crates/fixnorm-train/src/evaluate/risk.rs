@@ -1,5 +1,5 @@
-//! Cross-boundary risk of a classifier on pictures.
-//! Not here: what it is (`fixnorm_analysis::risk`).
+//! Cross-boundary risk of a classifier on images.
+//! Not here: its definition (`fixnorm_analysis::risk`).
 
 use burn::module::Module;
 use burn::tensor::{Device, s};
@@ -10,11 +10,11 @@ use fixnorm_nn::Classifier;
 use crate::TrainError;
 use crate::evaluate::batch::padded_images;
 
-/// Risk of `model`, with running statistics, on the first `most` pictures of `loader`. `device` is without
+/// Returns the risk of `model`, with running statistics, on the first `most` images of `loader`. `device` is without
 /// autodiff.
 ///
 /// # Errors
-/// Pictures that cannot be read, features that have no risk to speak of.
+/// Images that cannot be read, features whose risk is undefined.
 pub(crate) fn risk(
     model: &Classifier,
     loader: &Loader,

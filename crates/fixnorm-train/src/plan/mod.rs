@@ -1,5 +1,5 @@
-//! The plan: a recipe with everything that follows from it, saved with the run.
-//! Not here: carrying it out (`session`).
+//! The plan: a recipe with every value resolved for its model and data, saved with the run.
+//! Not here: training by it (`session`).
 
 pub(crate) mod pretrained;
 
@@ -13,7 +13,7 @@ use crate::TrainError;
 use crate::device::Devices;
 use crate::recipe::Recipe;
 
-/// Which program made a run.
+/// The program that made a run.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Provenance {
     /// Version of fixnorm.
@@ -24,52 +24,56 @@ pub struct Provenance {
     pub device: Devices,
 }
 
-/// Numbers that follow from model and data.
+/// Values that follow from model and data.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Derived {
-    /// Height, width and channels of a picture.
-    pub picture: [usize; 3],
-    /// The same of a training picture, once it is as large as it gets.
-    pub train_picture: [usize; 3],
+    /// Height, width and channels of an image in evaluation.
+    #[serde(rename = "picture")]
+    pub image: [usize; 3],
+    /// Height, width and channels of a training image, at its largest.
+    #[serde(rename = "train_picture")]
+    pub train_image: [usize; 3],
     /// Class names in the order of the labels.
     pub classes: Vec<String>,
     /// Mean of each channel, pixels in 0..1.
     pub mean: Vec<f32>,
     /// Standard deviation of each channel.
     pub std: Vec<f32>,
-    /// How pictures of any size come to `picture`; none where all have it.
+    /// Resizing to `image`; none where all images have that size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resize: Option<Resize>,
-    /// Training pictures.
-    pub train_pictures: usize,
-    /// Validation pictures, on which choices are made.
-    pub val_pictures: usize,
-    /// Test pictures, read once at the end.
-    pub test_pictures: usize,
+    /// Number of training images.
+    #[serde(rename = "train_pictures")]
+    pub train_images: usize,
+    /// Number of validation images, on which choices are made.
+    #[serde(rename = "val_pictures")]
+    pub val_images: usize,
+    /// Number of test images, read once at the end.
+    #[serde(rename = "test_pictures")]
+    pub test_images: usize,
     /// Steps of an epoch.
     pub steps_per_epoch: usize,
     /// Steps of the run.
     pub steps: usize,
     /// Trainable parameters.
     pub params: usize,
-    /// Multiply-accumulates of one picture.
+    /// Multiply-accumulates of one image.
     pub macs: u64,
 }
 
 /// A run with every value resolved.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Plan {
-    /// Which program made it.
+    /// The program that made it.
     pub made_by: Provenance,
-    /// What follows from model and data.
+    /// The values that follow from model and data.
     pub derived: Derived,
-    /// What was chosen, or is the default.
+    /// The recipe, defaults included.
     pub recipe: Recipe,
 }
 
 impl Plan {
-    /// Resolves a recipe; the data set is loaded on the way. Pictures of any size are shown to the model in
-    /// its own resolution.
+    /// Resolves a recipe and loads its data set. Images of any size are resized to the model's own resolution.
     ///
     /// # Errors
     /// Unknown model or data, data that cannot be read, values out of range.
@@ -77,7 +81,7 @@ impl Plan {
         Self::resolve_with(recipe, made_by, &LoadOptions::default())
     }
 
-    /// The same; `options` say how the data set is loaded.
+    /// As [`resolve`](Self::resolve), with `options` for loading the data set.
     ///
     /// # Errors
     /// As [`resolve`](Self::resolve).
@@ -86,7 +90,7 @@ impl Plan {
         made_by: Provenance,
         options: &LoadOptions<'_>,
     ) -> Result<(Self, DataSet), TrainError> {
-        // First what can fail without reading pictures.
+        // First the checks that need no images.
         recipe.clone().resolved().validate()?;
         ModelSpec::find(&recipe.model)?;
         made_by.device.first_for(recipe.train.precision, recipe.train.batch_size)?;
@@ -104,13 +108,13 @@ impl Plan {
         recipe.validate()?;
         let spec = ModelSpec::find(&recipe.model)?;
         let device = made_by.device.first_for(recipe.train.precision, recipe.train.batch_size)?;
-        let train_pictures = data.train.len();
-        // An incomplete last step is left out: its batch statistics would be another net's.
-        let steps_per_epoch = train_pictures / recipe.train.step_size();
+        let train_images = data.train.len();
+        // An incomplete last step is left out: its batch statistics would differ.
+        let steps_per_epoch = train_images / recipe.train.step_size();
         if steps_per_epoch == 0 {
             return Err(TrainError::StepTooLarge {
                 step_size: recipe.train.step_size(),
-                images: train_pictures,
+                images: train_images,
                 data: recipe.data,
             });
         }
@@ -118,12 +122,11 @@ impl Plan {
         let given = data.shape.unwrap_or(own);
         let of_side =
             |side: Option<usize>, default| side.map_or(default, |side| [side, side, given[2]]);
-        let train_picture = of_side(recipe.train.resolution, given);
-        let picture = of_side(recipe.eval.resolution, train_picture);
-        let has_shape =
-            data.shape == Some(train_picture) && recipe.train.start_resolution.is_none();
+        let train_image = of_side(recipe.train.resolution, given);
+        let image = of_side(recipe.eval.resolution, train_image);
+        let has_shape = data.shape == Some(train_image) && recipe.train.start_resolution.is_none();
         let recipe = recipe.with_images(pretrained::resize(spec), has_shape);
-        let [height, width, channels] = picture;
+        let [height, width, channels] = image;
         let Normalization { mean, std } = data.normalization_of(channels);
         let input = Input { channels, classes: data.class_names.len() };
         let model = spec.init(input, 0, &device.autodiff());
@@ -132,18 +135,18 @@ impl Plan {
             return Err(TrainError::NoShortcuts { drop_path, model });
         }
         let derived = Derived {
-            picture,
-            train_picture,
+            image,
+            train_image,
             classes: data.class_names.clone(),
             mean,
             std,
-            resize: (data.shape != Some(picture)).then(|| Resize {
+            resize: (data.shape != Some(image)).then(|| Resize {
                 crop_ratio: recipe.transform().crop_ratio,
                 interpolation: recipe.transform().interpolation,
             }),
-            train_pictures,
-            val_pictures: data.val.len(),
-            test_pictures: data.test.as_ref().map_or(0, |test| test.len()),
+            train_images,
+            val_images: data.val.len(),
+            test_images: data.test.as_ref().map_or(0, |test| test.len()),
             steps_per_epoch,
             steps: steps_per_epoch * recipe.train.epochs,
             params: model.params(),
@@ -152,9 +155,9 @@ impl Plan {
         Ok(Self { made_by, derived, recipe })
     }
 
-    /// What the model takes and gives.
+    /// The model's input channels and classes.
     pub fn input(&self) -> Input {
-        Input { channels: self.derived.picture[2], classes: self.derived.classes.len() }
+        Input { channels: self.derived.image[2], classes: self.derived.classes.len() }
     }
 
     /// The model.
@@ -170,9 +173,9 @@ impl Plan {
         self.recipe.lr_schedule(self.derived.steps_per_epoch)
     }
 
-    /// Height, width and channels of a training picture in an epoch.
-    pub fn train_picture(&self, epoch: usize) -> [usize; 3] {
-        let [height, width, channels] = self.derived.train_picture;
+    /// Height, width and channels of a training image in an epoch.
+    pub fn train_shape(&self, epoch: usize) -> [usize; 3] {
+        let [height, width, channels] = self.derived.train_image;
         let epochs = self.recipe.train.epochs;
         let start = self.recipe.train.start_resolution.filter(|_| epoch + 1 < epochs);
         let Some(start) = start else { return [height, width, channels] };
@@ -185,12 +188,12 @@ impl Plan {
         [grown(height), grown(width), channels]
     }
 
-    /// How pictures become numbers.
+    /// The normalization of pixels.
     pub fn normalization(&self) -> Normalization {
         Normalization { mean: self.derived.mean.clone(), std: self.derived.std.clone() }
     }
 
-    /// Key, old and new value of everything that would change the result of a run, besides the device.
+    /// Key, old and new value of every difference that changes the result of a run; the device is left out.
     pub fn changes(&self, new: &Plan) -> Vec<String> {
         // These sections change no weight.
         let harmless = ["loader.", "log.", "checkpoint."];
@@ -211,12 +214,12 @@ impl Plan {
             .map(|(key, old, new)| format!("{key} was {old}, is {new}"))
             .collect();
         if changes.is_empty() && self.derived != new.derived {
-            changes.push(format!("the data of {} are others now", self.recipe.data));
+            changes.push(format!("the data of {} have changed", self.recipe.data));
         }
         changes
     }
 
-    /// The plan as a file's text.
+    /// The text of `plan.toml`.
     pub fn to_toml(&self) -> String {
         let table = Table::try_from(self).expect("a plan is a table of plain values");
         format!("# Every value of this run, resolved. Read by --resume.\n{table}")

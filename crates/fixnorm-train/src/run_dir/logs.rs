@@ -15,7 +15,7 @@ use crate::run_dir::event::{EpochRecord, Event, MeasureRecord, RiskRecord, StepR
 use crate::run_dir::layout::RunFiles;
 use crate::run_dir::tensorboard::EventWriter;
 
-/// How long the logs were at a checkpoint.
+/// Lengths of the logs at a checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct LogLengths {
     metrics: u64,
@@ -139,7 +139,7 @@ impl Logs {
         }
     }
 
-    /// The lengths to keep in a checkpoint; everything up to them is on the disk.
+    /// The lengths to keep in a checkpoint; everything up to them is on disk.
     pub(crate) fn lengths(&mut self) -> Result<LogLengths, TrainError> {
         self.metrics.sync_data().map_err(TrainError::io("write", &self.metrics_path))?;
         let path = self.events.path().to_owned();
@@ -161,7 +161,7 @@ fn layer_scalars(layer: &LayerMeasure) -> Vec<(String, f32)> {
     there.map(|(name, value)| (format!("{name}/{}", layer.path), value as f32)).collect()
 }
 
-/// Removes what a run that had not reached its first checkpoint left.
+/// Removes the events of a session that did not reach its first checkpoint.
 fn remove_events(root: &Path) -> std::io::Result<()> {
     for entry in std::fs::read_dir(root)? {
         let entry = entry?;

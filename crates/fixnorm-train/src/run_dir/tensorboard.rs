@@ -17,7 +17,7 @@ use std::time::{Duration, SystemTime};
 
 use prost::Message;
 
-/// What the first event of every file says; readers refuse a major version they do not know.
+/// The version in the first event of every file; readers refuse a major version they do not know.
 const FILE_VERSION: &str = "brain.Event:2";
 
 /// Added by TFRecord to each rotated checksum, so that data holding checksums stays well mixed.
@@ -84,7 +84,7 @@ impl EventWriter {
         Ok(writer)
     }
 
-    /// Reopens the file at `path` to go on after its first `length` bytes; what follows is cut off.
+    /// Reopens the file at `path` to continue after its first `length` bytes; the rest is cut off.
     ///
     /// `length` is what [`length`](Self::length) returned when the checkpoint was taken.
     ///

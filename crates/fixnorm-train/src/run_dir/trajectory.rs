@@ -1,5 +1,5 @@
-//! The record of a run's learning rate and norms at every step, on the disk: `trajectory.bin`, lossless.
-//! Not here: what it is good for (`fixnorm_analysis::replay`).
+//! `trajectory.bin`: a run's learning rate and norms at every step, lossless.
+//! Not here: following it (`fixnorm_analysis::replay`).
 //!
 //! One line of JSON that names the weights, then for each step its learning rate and the weights' norms before
 //! it, as 64-bit floats, little-endian. All rows are equally long, so that a resumed run knows where to cut.
@@ -67,7 +67,7 @@ impl TrajectoryLog {
         self.file.write_all(&bytes).map_err(TrainError::io("write", &self.path))
     }
 
-    /// Waits until all of it is on the disk.
+    /// Waits until all of it is on disk.
     pub(crate) fn sync(&self) -> Result<(), TrainError> {
         self.file.sync_data().map_err(TrainError::io("write", &self.path))
     }
@@ -89,7 +89,7 @@ pub fn read(root: &Path) -> Result<Trajectory, TrainError> {
     }
     let values = bytes.get(end + 1..).unwrap_or_default().chunks_exact(8);
     if !values.remainder().is_empty() {
-        return Err(TrainError::corrupt(&path, "its last number is torn"));
+        return Err(TrainError::corrupt(&path, "its last value is cut short"));
     }
     let values = values.map(|b| f64::from_le_bytes(b.try_into().expect("eight bytes"))).collect();
     Trajectory::new(header.weights, values).map_err(|e| TrainError::corrupt(&path, e))
@@ -129,7 +129,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_record_is_refused() {
+    fn other_files_are_refused() {
         let dir = tempfile::tempdir().unwrap();
         let weights = ["a".to_owned()];
         assert!(read(dir.path()).unwrap_err().to_string().starts_with("cannot read"));

@@ -19,7 +19,7 @@ use crate::files::{read_json, sync_dir, write_json, write_synced};
 use crate::run_dir::logs::LogLengths;
 use crate::session::metrics::Totals;
 
-/// Where a run stands.
+/// Progress of a run.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(crate) struct Progress {
     /// Steps taken.
@@ -35,7 +35,7 @@ pub(crate) struct Progress {
     pub(crate) last: Option<EpochResult>,
     /// Seconds spent training, over all sessions.
     pub(crate) seconds: f64,
-    /// How long the logs were.
+    /// Lengths of the logs.
     pub(crate) logs: LogLengths,
 }
 
@@ -155,7 +155,7 @@ impl Checkpoints {
         let record = record.map_err(|error| TrainError::corrupt(&file, error))?;
         let states = record.len();
         let optimizer = optimizer.load_record(record);
-        // Burn leaves out what it cannot match without a word.
+        // Burn silently drops states that it cannot match.
         if optimizer.to_record().len() != states {
             return Err(TrainError::corrupt(&file, "states that fit no parameter of the model"));
         }
@@ -187,7 +187,7 @@ impl Checkpoints {
         write_json(&self.dir.join(BEST), &best)
     }
 
-    /// Removes all but the last few and the best, and what a kill left half-written.
+    /// Removes all but the last few and the best, and half-written ones that a kill left.
     pub(crate) fn prune(&self) -> Result<(), TrainError> {
         let best: Option<Best> = read_json(&self.dir.join(BEST))?;
         let all = self.all();

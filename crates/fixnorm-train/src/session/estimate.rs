@@ -1,4 +1,4 @@
-//! How long a run will take and how much it will write, from its first steps.
+//! The time and disk space that a run will take, estimated from its first steps.
 //! Not here: training (`train.rs`).
 
 use std::time::{Duration, Instant};
@@ -14,19 +14,19 @@ use crate::{Plan, TrainError};
 
 /// Steps that are measured, after two that are not.
 const STEPS: usize = 20;
-/// After this time fewer steps have to do.
+/// After this time no more steps are measured.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Batches that validation is judged by.
+/// Batches that the time of validation is estimated from.
 const VAL_BATCHES: usize = 3;
 
-/// What a run will take, at the speed of its first steps.
+/// The cost of a run at the speed of its first steps.
 #[derive(Clone, Debug, Serialize)]
 pub struct Estimate {
     /// Steps that were measured.
     pub steps: usize,
     /// Median milliseconds of one, with loading.
     pub step_ms: f64,
-    /// Training pictures a second.
+    /// Training images a second.
     pub images_per_second: f64,
     /// Seconds of the whole run, validation and test included.
     pub seconds: f64,
@@ -34,14 +34,14 @@ pub struct Estimate {
     pub bytes: u64,
 }
 
-/// Takes the first steps of a plan and forgets them.
+/// Takes the first steps of a plan and discards the result.
 ///
 /// # Errors
 /// As training.
 pub fn estimate(plan: &Plan, data: &DataSet, prepared: Prepared) -> Result<Estimate, TrainError> {
     let (recipe, derived) = (&plan.recipe, &plan.derived);
     let mut learner = prepared.learner;
-    let train = Loader::new(data.train.clone(), derived.train_picture, train_config(plan))?;
+    let train = Loader::new(data.train.clone(), derived.train_image, train_config(plan))?;
     let mut epoch = train.epoch(0);
     let (start, mut times) = (Instant::now(), vec![]);
     for step in 0..(STEPS + 2).min(derived.steps_per_epoch) {
@@ -68,7 +68,7 @@ pub fn estimate(plan: &Plan, data: &DataSet, prepared: Prepared) -> Result<Estim
     let shown = (plan.normalization(), derived.resize);
     let batch_size = recipe.train.batch_size;
     let (source, order) = (data.val.clone(), Order::Given);
-    let val = loader(source, derived.picture, shown, batch_size, &recipe.loader, order)?;
+    let val = loader(source, derived.image, shown, batch_size, &recipe.loader, order)?;
     let (clock, mut seen) = (Instant::now(), 0);
     for batch in val.epoch(0).take(VAL_BATCHES) {
         let mut batch = batch?;
@@ -78,13 +78,13 @@ pub fn estimate(plan: &Plan, data: &DataSet, prepared: Prepared) -> Result<Estim
         }
     }
     let passes = 1.0 + f64::from(u8::from(recipe.eval.flip));
-    let a_picture = passes * clock.elapsed().as_secs_f64() / seen.max(1) as f64;
-    let evaluated = derived.val_pictures * recipe.train.epochs + derived.test_pictures;
+    let image_seconds = passes * clock.elapsed().as_secs_f64() / seen.max(1) as f64;
+    let evaluated = derived.val_images * recipe.train.epochs + derived.test_images;
     Ok(Estimate {
         steps: times.len(),
         step_ms: 1e3 * step,
         images_per_second: recipe.train.step_size() as f64 / step,
-        seconds: step * derived.steps as f64 + a_picture * evaluated as f64,
+        seconds: step * derived.steps as f64 + image_seconds * evaluated as f64,
         bytes: bytes(plan),
     })
 }

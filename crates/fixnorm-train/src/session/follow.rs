@@ -1,4 +1,4 @@
-//! A run that follows the record of another one: which learning rates and norms its next step has.
+//! Following another run's record: the learning rates and norms of the next step.
 //! Not here: the record (`run_dir/trajectory.rs`), taking the step (`train.rs`).
 
 use std::path::Path;
@@ -12,7 +12,7 @@ use crate::recipe::Follow;
 use crate::run_dir::trajectory;
 use crate::{Plan, TrainError};
 
-/// A record and what of it is followed.
+/// A record and the values of it that are followed.
 pub(crate) struct Follower {
     record: Trajectory,
     follow: Follow,
@@ -25,7 +25,7 @@ pub(crate) struct Follower {
 /// Learning rates of a step.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct Rates {
-    /// Of all weights that are not named.
+    /// For all weights that are not named.
     pub(crate) base: f64,
     /// By path.
     pub(crate) layers: Vec<(String, f64)>,
@@ -37,7 +37,7 @@ impl Rates {
         Self { base: lr, layers: vec![] }
     }
 
-    /// Of the weight at `path`.
+    /// The learning rate of the weight at `path`.
     pub(crate) fn of(&self, path: &str) -> f64 {
         let own = self.layers.iter().find(|(known, _)| known == path);
         own.map_or(self.base, |(_, lr)| *lr)
@@ -73,12 +73,12 @@ impl Follower {
         Ok(Some(Self { record, follow: replay.follow, layers, head }))
     }
 
-    /// Whether there are norms to take on.
+    /// Whether there are norms to set.
     pub(crate) fn holds_norms(&self) -> bool {
         self.follow == Follow::Norms || self.head.is_some()
     }
 
-    /// The norms to take on before a step.
+    /// The norms to set before a step.
     pub(crate) fn norms(&self, step: usize) -> Result<Vec<(&str, f64)>, TrainError> {
         let layers = match self.follow {
             Follow::Norms => &self.layers[..],

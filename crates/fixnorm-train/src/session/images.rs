@@ -25,11 +25,11 @@ impl Images {
         let recipe = &plan.recipe;
         let unchanged = |source, order| {
             let preprocessing = (plan.normalization(), plan.derived.resize);
-            let (shape, batch_size) = (plan.derived.picture, recipe.train.batch_size);
+            let (shape, batch_size) = (plan.derived.image, recipe.train.batch_size);
             loader(source, shape, preprocessing, batch_size, &recipe.loader, order)
         };
         let images = Self {
-            train: Loader::new(data.train.clone(), plan.derived.train_picture, train_config(plan))?,
+            train: Loader::new(data.train.clone(), plan.derived.train_image, train_config(plan))?,
             val: unchanged(data.val.clone(), Order::Given)?,
             test: data.test.clone().map(|test| unchanged(test, Order::Given)).transpose()?,
             risk: [

@@ -87,7 +87,7 @@ fn probe(plan: &Plan, data: &DataSet, model: &Classifier) -> Result<Roles, Train
     let device = &Device::flex().autodiff();
     let batch_size = recipe.train.batch_size.min(PROBE_IMAGES);
     let config = LoaderConfig { batch_size, ..train_config(plan) };
-    let first = Loader::new(data.train.clone(), plan.train_picture(0), config)?.epoch(0).next();
+    let first = Loader::new(data.train.clone(), plan.train_shape(0), config)?.epoch(0).next();
     let mut batch = first.ok_or(TrainError::NoImages("training"))??;
     let (targets, x) = (targets(&batch, device), center(images(&mut batch, device)));
     let criterion = recipe.train.criterion();

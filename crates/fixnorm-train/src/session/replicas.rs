@@ -107,7 +107,7 @@ impl Replica {
 
     /// Starts on its share of a step's `of` batches.
     fn start(&self, model: &Classifier, batches: Vec<Share>, of: usize) {
-        // By way of `valid`: a mere clone shares its running statistics, which would move along.
+        // Through `valid`: a mere clone shares its running statistics, which would change too.
         let model = model.valid().train().fork(&self.device);
         let tasks = self.tasks.as_ref().expect("tasks end with the replica");
         // A thread that has ended reports why in `finish`.

@@ -137,8 +137,8 @@ mod tests {
         Learner { model, optimizer, criterion, clip_norm, seed: 0, device, replicas }
     }
 
-    /// The same eight pictures in every part, each time with other labels. So the batch statistics of a part are those
-    /// of all parts together, and the gradient, linear in what the loss sends back, is that of the whole batch.
+    /// The same eight images in every part, each time with other labels. So the batch statistics of a part are those of all
+    /// parts together, and the mean of the parts' gradients is the gradient of the whole batch.
     fn part(number: usize) -> Batch {
         let pixels = (0..8 * 9 * 7).map(|i: usize| (i * 37 % 101) as f32 / 50.0 - 1.0);
         let labels = (0..8).map(|i| ((i * i + number) % CLASSES) as u32).collect();
@@ -152,24 +152,24 @@ mod tests {
         }
     }
 
-    /// What is learned of a model, or everything.
-    fn numbers(learner: &Learner, all: bool) -> Vec<f32> {
-        struct Numbers(bool, Vec<f32>);
-        impl ModuleVisitor for Numbers {
+    /// A model's learned values, or all of them.
+    fn values(learner: &Learner, all: bool) -> Vec<f32> {
+        struct Values(bool, Vec<f32>);
+        impl ModuleVisitor for Values {
             fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
                 if self.0 || param.is_require_grad() {
                     self.1.extend(param.val().into_data().iter::<f32>());
                 }
             }
         }
-        let mut numbers = Numbers(all, vec![]);
-        // By way of `valid`, which brings running statistics up to date.
-        learner.model.valid().train().visit(&mut numbers);
-        numbers.1
+        let mut values = Values(all, vec![]);
+        // Through `valid`, which brings running statistics up to date.
+        learner.model.valid().train().visit(&mut values);
+        values.1
     }
 
     fn weights(learner: &Learner) -> Vec<f32> {
-        numbers(learner, false)
+        values(learner, false)
     }
 
     fn farthest(a: &[f32], b: &[f32]) -> f32 {
@@ -266,7 +266,7 @@ mod tests {
             batch
         };
         let step =
-            |devices, batch| numbers(&on_devices(devices).step(vec![batch], 0, 0.0, None).0, true);
+            |devices, batch| values(&on_devices(devices).step(vec![batch], 0, 0.0, None).0, true);
         let (dark, bright) = (part(0), brighter(part(1)));
         let own = [dark.clone(), bright.clone()].map(|batch| step(1, batch));
         let expected: Vec<f32> = own[0].iter().zip(&own[1]).map(|(a, b)| (a + b) / 2.0).collect();
@@ -275,7 +275,7 @@ mod tests {
         assert!(apart[0] < 1e-6 && apart[1] > 0.01 && apart[2] > 0.01, "{apart:?}");
     }
 
-    /// Different pictures, each part brighter than the last.
+    /// Different images, each part brighter than the last.
     fn brighter(number: usize) -> Batch {
         let mut batch = part(number);
         let pixels = batch.pixels.into_floats().into_iter().enumerate();
@@ -293,7 +293,7 @@ mod tests {
                 let batches = vec![joined((0..4).map(brighter)), joined((4..8).map(brighter))];
                 learner = learner.step(batches, step, 0.1, None).0;
             }
-            numbers(&learner, true)
+            values(&learner, true)
         };
         let one = steps(on_devices(1));
         for devices in [2, 4] {

@@ -206,7 +206,7 @@ impl<'a> Session<'a> {
         let every = self.plan.recipe.checkpoint.every_steps;
         let mut since = Instant::now();
         let count = self.plan.recipe.train.accumulate;
-        let shape = self.plan.train_picture(self.progress.epoch);
+        let shape = self.plan.train_shape(self.progress.epoch);
         let loader = self.images.train.in_shape(shape)?;
         let mut epoch = loader.epoch_from(self.progress.epoch, self.progress.batch);
         while self.progress.batch < count * self.plan.derived.steps_per_epoch {

@@ -28,7 +28,7 @@ pub struct Range {
     pub low: f64,
     /// The largest value.
     pub high: f64,
-    /// How many values of a table.
+    /// Number of values in a table.
     pub count: Option<usize>,
 }
 
@@ -68,7 +68,7 @@ impl Range {
 }
 
 impl Knobs {
-    /// The pair that a recipe calls for: weight decay where nothing holds the norms and there is some.
+    /// The pair that suits a recipe: weight decay if there is some and nothing holds the norms.
     pub fn of(recipe: &Recipe) -> Self {
         match recipe.optimizer.constraint {
             Constraint::Free if recipe.optimizer.weight_decay > 0.0 => Knobs::LrWd,
@@ -76,7 +76,7 @@ impl Knobs {
         }
     }
 
-    /// What the knobs are called in results.
+    /// The names of the knobs in results.
     pub fn names(self) -> [&'static str; 2] {
         match self {
             Knobs::LrAlpha => ["lr", "alpha"],

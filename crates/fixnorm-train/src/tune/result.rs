@@ -14,7 +14,7 @@ pub struct Tuned {
     pub choice: Option<Choice>,
     /// Every trial.
     pub trials: Vec<TrialRow>,
-    /// Which knobs.
+    /// The knobs.
     pub knobs: Knobs,
 }
 
@@ -36,7 +36,7 @@ impl Tuned {
         Some((choice.point.map(f64::exp2), self.trials.get(choice.trial)?))
     }
 
-    /// As the command prints it: `best`, `choice` and `trials`.
+    /// As JSON, as the command prints it: `best`, `choice` and `trials`.
     pub fn to_json(&self) -> Value {
         let [first, second] = self.knobs.names();
         let knobs = |values: [f64; 2]| {

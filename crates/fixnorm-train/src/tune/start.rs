@@ -1,4 +1,4 @@
-//! Where the two-knob search starts: α₀ from the logit gap that the loss asks for, η₀ from a short range probe.
+//! The start of the two-knob search: α₀ from the logit gap that the loss asks for, η₀ from a short range probe.
 //!
 //! # Source
 //! Sections 3 and 4 of docs/method.md, ours; the range probe after L. N. Smith (arXiv 1506.01186).
@@ -18,7 +18,7 @@ use crate::tune::StudyError;
 use crate::tune::knobs::Knobs;
 use crate::{Plan, TrainError};
 
-/// What was measured before the first trial.
+/// The measurements before the first trial.
 #[derive(Clone, Debug, Serialize)]
 pub struct Start {
     /// Learning rate to start from.
@@ -45,10 +45,10 @@ pub struct Sweep {
 /// Learning rates of the probe, in log2, and its steps in an octave.
 const PROBE: (f64, f64, usize) = (-14.0, 5.0, 8);
 
-/// Where the probe ends: the loss has risen by this share of what it had fallen.
+/// The probe ends when the loss has risen by this share of what it had fallen.
 const RISE: f64 = 0.1;
 
-/// Before a rise counts, the loss has to have fallen by this share, lest the difference of two batches be taken for one.
+/// A rise counts only after the loss has fallen by this share: two batches may differ by as much.
 const FALL: f64 = 0.1;
 
 /// An angular update from which a step replaces a good part of the weight.
@@ -66,8 +66,7 @@ impl Start {
         knobs: Knobs,
         stop: &Stop,
     ) -> Result<Option<Self>, TrainError> {
-        let loader =
-            Loader::new(data.train.clone(), plan.derived.train_picture, train_config(plan))?;
+        let loader = Loader::new(data.train.clone(), plan.derived.train_image, train_config(plan))?;
         let classes = plan.derived.classes.len();
         let mut first = some(loader.epoch(0).next())?;
         let prepared = prepare(plan, data)?;
@@ -95,8 +94,8 @@ impl Start {
     }
 }
 
-/// The recipe with norms held where they begin. Free ones grow under a learning rate that is too high, and so hide it
-/// from a probe of a few steps; a run pays for it later.
+/// The recipe with norms held at their initial values. Free norms grow under a learning rate that is too high, which hides
+/// it from a probe of a few steps; a run pays for it later.
 fn held(mut recipe: Recipe) -> Recipe {
     recipe.optimizer.constraint = Constraint::Fixed;
     recipe.optimizer.radius = Radius::Init;
@@ -145,9 +144,9 @@ fn sweep(
     Ok(Some(found))
 }
 
-/// The loss of the probe on its way down, up to where the way ends.
+/// The loss of the probe until its descent ends.
 ///
-/// It is the end of the *first* descent that tells: beyond it the loss rises and falls by chance, and may be least anywhere.
+/// The end of the *first* descent counts: beyond it the loss rises and falls by chance, and may be least anywhere.
 struct Descent {
     /// Steps over which losses are averaged: about an octave, so that one batch does not decide.
     average: usize,
@@ -191,7 +190,7 @@ fn choose_lr(sweep: &[Sweep]) -> Option<f64> {
 mod tests {
     use super::*;
 
-    /// The loss of step 0, 1, …, as far as the probe goes on; the step of the least.
+    /// From the losses of steps 0, 1, …: the step of the least loss, and the number of steps that the probe takes.
     fn probe(losses: impl Iterator<Item = f64>) -> (usize, usize) {
         let mut descent = Descent::new(8);
         let smooth: Vec<f64> = losses.map_while(|loss| descent.push(loss, 0.0)).collect();

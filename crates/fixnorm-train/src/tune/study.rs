@@ -86,7 +86,7 @@ pub struct StudyOptions {
     pub prune: Option<Prune>,
 }
 
-/// Who asks for a study, and where it trains.
+/// The process that asks for a study, and where it trains.
 #[derive(Clone, Debug)]
 pub struct Asker {
     /// The recipe, if one is named or changed.
@@ -108,19 +108,19 @@ pub enum Setup<'a> {
     Measured(&'a Start, Knobs),
 }
 
-/// A study that is open, and what its trials share.
+/// An open study, with the plan that its trials share.
 pub struct OpenStudy {
     /// The study.
     pub store: Sqlite,
-    /// What its trials share.
+    /// The plan that its trials share.
     pub plan: Plan,
     /// Which keys it tunes.
     pub knobs: Knobs,
 }
 
 impl OpenStudy {
-    /// Resumes the study in the file `path`: where `options` and the asker's recipe say something, it must be what the study
-    /// has, except for the number of trials, which may change.
+    /// Resumes the study in the file `path`. Options and a recipe that are given must agree with the study's; only the number
+    /// of trials may change.
     ///
     /// # Errors
     /// No study there, another one, or one that cannot be read.
@@ -229,7 +229,7 @@ fn study(
 /// Standard deviation of an accuracy of 0.9 by the choice of validation images alone. Seeds that share the images differ by
 /// less or more; trials with several seeds measure it.
 fn binomial_noise(plan: &Plan) -> f64 {
-    (0.9 * 0.1 / plan.derived.val_pictures.max(1) as f64).sqrt()
+    (0.9 * 0.1 / plan.derived.val_images.max(1) as f64).sqrt()
 }
 
 fn check_options(

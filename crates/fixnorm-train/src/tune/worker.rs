@@ -17,7 +17,7 @@ use crate::tune::knobs::Knobs;
 use crate::tune::trial::{Exit, Run, Trial};
 use crate::{Plan, TrainError};
 
-/// Something that wants to see a study's progress.
+/// Receives a study's progress.
 pub trait TuneObserver {
     /// Something has changed: a job was claimed, is an epoch further, or has ended.
     fn changed(&mut self, trials: &[TrialRow]);
@@ -36,9 +36,9 @@ pub enum Ended {
 pub struct Worker<'a> {
     /// The study.
     pub store: &'a mut Sqlite,
-    /// What its trials share.
+    /// The plan that its trials share.
     pub plan: &'a Plan,
-    /// Which keys it tunes.
+    /// The knobs that it tunes.
     pub knobs: Knobs,
     /// The program that trains.
     pub program: PathBuf,
@@ -52,7 +52,7 @@ pub struct Worker<'a> {
 const POLL: Duration = Duration::from_millis(50);
 
 impl Worker<'_> {
-    /// Works until nothing is left or `stop` says so.
+    /// Works until nothing is left or `stop` is set.
     ///
     /// # Errors
     /// A store that fails, a recipe that cannot be trained at all. A trial that fails is a result, not an error.
@@ -218,7 +218,7 @@ impl Worker<'_> {
             sleep(POLL);
         }
         match stop.load(Ordering::Relaxed) {
-            // By somebody else; it is saved, and goes on where it was.
+            // By somebody else; it is saved, and can be resumed.
             0 => Watched::NotResumed,
             _ => Watched::Stopped,
         }

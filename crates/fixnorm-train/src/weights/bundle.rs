@@ -1,6 +1,5 @@
-//! A weights file with what is needed to use it: model, classes, and how pictures are made ready, from
-//! the file itself or, for weights of others, from `plan/pretrained.rs`.
-//! Not here: what it is used for (`predict.rs`, `export.rs`, `analysis/inspect.rs`, `session`), the tensors' names
+//! A weights file with what using it needs: model, classes and preprocessing, from the file itself or, for weights of others, from `plan/pretrained.rs`.
+//! Not here: its uses (`predict.rs`, `export.rs`, `analysis/inspect.rs`, `session`), the tensors' names
 //! (`fixnorm-nn`).
 
 use std::path::{Path, PathBuf};
@@ -27,23 +26,24 @@ pub struct Bundle {
     about: Option<About>,
 }
 
-/// What a file that fixnorm wrote says about itself.
+/// The metadata of a file that fixnorm wrote.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct About {
     /// Model id.
     pub model: String,
-    /// Height, width and channels of a picture.
-    pub picture: [usize; 3],
+    /// Height, width and channels of an image.
+    #[serde(rename = "picture")]
+    pub image: [usize; 3],
     /// Class names in the order of the labels.
     pub classes: Vec<String>,
     /// Mean of each channel, pixels in 0..1.
     pub mean: Vec<f32>,
     /// Standard deviation of each channel.
     pub std: Vec<f32>,
-    /// Share of the resized picture's shorter side that is kept.
+    /// Share of the resized image's shorter side that is kept.
     #[serde(default = "whole")]
     pub crop_ratio: f64,
-    /// How pictures are resized.
+    /// The filter of resizing.
     #[serde(default = "bilinear")]
     pub interpolation: Interpolation,
     /// Peak learning rate of the run, where there was one.
@@ -60,12 +60,12 @@ fn bilinear() -> Interpolation {
 }
 
 impl About {
-    /// What a plan says about the weights that come of it.
+    /// The metadata of weights that were trained by a plan.
     fn of_plan(plan: &Plan) -> Self {
         let derived = &plan.derived;
         Self {
             model: plan.recipe.model.clone(),
-            picture: derived.picture,
+            image: derived.image,
             classes: derived.classes.clone(),
             mean: derived.mean.clone(),
             std: derived.std.clone(),
@@ -75,13 +75,13 @@ impl About {
         }
     }
 
-    /// What weights of others for colour pictures mean.
+    /// Metadata for weights for color images that others trained.
     fn of_others(spec: &ModelSpec, classes: usize) -> Self {
         let Preprocessing { shape, crop_ratio, interpolation, normalization } =
             pretrained::preprocessing(spec);
         Self {
             model: spec.name.to_owned(),
-            picture: shape,
+            image: shape,
             classes: pretrained::class_names(classes),
             mean: normalization.mean,
             std: normalization.std,
@@ -91,15 +91,15 @@ impl About {
         }
     }
 
-    /// What the model takes and gives.
+    /// The model's input channels and classes.
     pub fn input(&self) -> Input {
-        Input { channels: self.picture[2], classes: self.classes.len() }
+        Input { channels: self.image[2], classes: self.classes.len() }
     }
 
-    /// How pictures become what the model sees.
+    /// The preprocessing of images.
     pub fn preprocessing(&self) -> Preprocessing {
         Preprocessing {
-            shape: self.picture,
+            shape: self.image,
             crop_ratio: self.crop_ratio,
             interpolation: self.interpolation,
             normalization: self.normalization(),
@@ -110,13 +110,13 @@ impl About {
         Normalization { mean: self.mean.clone(), std: self.std.clone() }
     }
 
-    /// What is impossible about it, for it comes from a file.
+    /// The impossible value in it, if any, since it comes from a file.
     fn problem(&self) -> Option<String> {
         const MOST_VALUES: usize = 1 << 28;
-        let values = self.picture.iter().try_fold(1usize, |all, &size| all.checked_mul(size));
-        let channels = self.picture[2];
+        let values = self.image.iter().try_fold(1usize, |all, &size| all.checked_mul(size));
+        let channels = self.image[2];
         if !values.is_some_and(|values| (1..=MOST_VALUES).contains(&values)) {
-            Some(format!("pictures of {:?} (height, width, channels)", self.picture))
+            Some(format!("images of {:?} (height, width, channels)", self.image))
         } else if [self.mean.len(), self.std.len()] != [channels; 2] {
             Some(format!("means {:?} and std {:?} of {channels} channels", self.mean, self.std))
         } else if !self.mean.iter().all(|m| m.is_finite())
@@ -132,7 +132,7 @@ impl About {
         }
     }
 
-    /// As a safetensors file's metadata.
+    /// The metadata of a safetensors file.
     fn metadata(&self) -> Metadata {
         let json = serde_json::to_string(self).expect("plain values are JSON");
         Metadata::from([(ABOUT.to_owned(), json)])
@@ -142,7 +142,7 @@ impl About {
 /// The metadata entry.
 const ABOUT: &str = "about";
 
-/// Writes the weights of a trained model, with what its plan says about it.
+/// Writes the weights of a trained model, with its plan's metadata.
 pub(crate) fn save(model: &Classifier, plan: &Plan, path: &Path) -> Result<(), TrainError> {
     save_with(model, plan.spec()?, &About::of_plan(plan), path)
 }
@@ -159,22 +159,22 @@ pub(crate) fn save_with(
     write_atomic(path, &bytes)
 }
 
-/// How weights are shown a data set.
+/// The preprocessing of a data set for weights.
 pub(crate) struct View {
     /// Height, width and channels.
     pub(crate) shape: [usize; 3],
-    /// How pixels become numbers, and pictures of another shape that one.
-    pub(crate) pictures: (Normalization, Option<Resize>),
-    /// What the model takes and gives.
+    /// Normalization of pixels, and resizing where images have another shape.
+    pub(crate) preprocessing: (Normalization, Option<Resize>),
+    /// The model's input channels and classes.
     pub(crate) input: Input,
 }
 
-/// How a data set is evaluated.
+/// Options of an evaluation.
 #[derive(Clone, Copy, Debug)]
 pub struct EvalOptions {
-    /// Average the logits of a picture and of its mirror image.
+    /// Average the logits of an image and of its mirror image.
     pub flip: bool,
-    /// Share of the pictures that may be unreadable.
+    /// Share of the images that may be unreadable.
     pub max_bad: f64,
 }
 
@@ -183,7 +183,7 @@ impl Bundle {
     /// directory.
     ///
     /// # Errors
-    /// A file that cannot be read, is neither, or says impossible things about itself.
+    /// A file that cannot be read, is neither, or has impossible metadata.
     pub fn read(path: &Path) -> Result<Self, TrainError> {
         let path = if path.is_dir() { RunFiles::new(path).weights_path() } else { path.to_owned() };
         let file = WeightsFile::open(&path).map_err(|source| match source {
@@ -197,7 +197,7 @@ impl Bundle {
             ),
         };
         if let Some(problem) = about.as_ref().and_then(About::problem) {
-            return Err(TrainError::corrupt(&path, format!("its metadata speaks of {problem}")));
+            return Err(TrainError::corrupt(&path, format!("its metadata has {problem}")));
         }
         Ok(Self { path, file, about })
     }
@@ -207,7 +207,7 @@ impl Bundle {
         &self.path
     }
 
-    /// What the file says about itself; none for one that fixnorm did not write.
+    /// The file's metadata; none if fixnorm did not write it.
     pub fn about(&self) -> Option<&About> {
         self.about.as_ref()
     }
@@ -240,18 +240,17 @@ impl Bundle {
         }
     }
 
-    /// What the file's model takes and gives: as it says, or as its tensors' shapes do.
+    /// Input channels and classes of the file's model, by its metadata or its tensors' shapes.
     pub fn input(&self, spec: &ModelSpec) -> Input {
         let own = self.about.as_ref().map(About::input);
-        // Without a stem and a head in it, loading will say all that is missing.
+        // Without a stem and a head in it, loading reports all that is missing.
         own.or_else(|| weights::input(spec, &self.file)).unwrap_or(spec.input)
     }
 
-    /// How pictures are made ready for these weights and what the classes are called: as the file says,
-    /// or for weights of others as their makers do it.
+    /// Preprocessing and class names for these weights: by the file's metadata, or for weights of others the defaults.
     ///
     /// # Errors
-    /// Weights of others for other than colour pictures.
+    /// Weights of others for images that are not in color.
     pub fn use_of(&self, spec: &ModelSpec) -> Result<About, TrainError> {
         let input = self.input(spec);
         match &self.about {
@@ -298,8 +297,8 @@ impl Bundle {
         Ok(self.load_into(model, spec, Fit::Exact)?.model)
     }
 
-    /// How these weights are shown a data set: pictures of another shape or of any size as in training, and normalized
-    /// as in training whatever the data set's own statistics.
+    /// The preprocessing of a data set for these weights: images of another shape or of any size are resized as in training,
+    /// and normalized as in training whatever the data set's own statistics.
     pub(crate) fn view(
         &self,
         spec: &'static ModelSpec,
@@ -307,9 +306,9 @@ impl Bundle {
     ) -> Result<View, TrainError> {
         let about = self.use_of(spec);
         let (shape, resize) = match (data.shape, &about) {
-            (Some(shape), Ok(about)) if about.picture == shape => (shape, None),
-            (_, Ok(About { picture, crop_ratio, interpolation, .. })) => {
-                (*picture, Some(Resize { crop_ratio: *crop_ratio, interpolation: *interpolation }))
+            (Some(shape), Ok(about)) if about.image == shape => (shape, None),
+            (_, Ok(About { image, crop_ratio, interpolation, .. })) => {
+                (*image, Some(Resize { crop_ratio: *crop_ratio, interpolation: *interpolation }))
             }
             (Some(shape), Err(_)) => (shape, None),
             (None, Err(_)) => {
@@ -319,13 +318,13 @@ impl Bundle {
         };
         let input = Input { channels: shape[2], classes: data.class_names.len() };
         let normalization = match about {
-            Ok(about) if about.picture[2] == input.channels => about.normalization(),
+            Ok(about) if about.image[2] == input.channels => about.normalization(),
             _ => data.normalization_of(input.channels),
         };
-        Ok(View { shape, pictures: (normalization, resize), input })
+        Ok(View { shape, preprocessing: (normalization, resize), input })
     }
 
-    /// Loss and accuracy on the validation pictures of a data set, and what `fit` left at its initialization.
+    /// Evaluates on the validation images of a data set; also returns the tensors that `fit` left at their initialization.
     ///
     /// # Errors
     /// Data that cannot be read, weights that do not fit it.
@@ -339,10 +338,10 @@ impl Bundle {
     ) -> Result<(Evaluation, Mismatch), TrainError> {
         let (spec, device) = (self.spec(model)?, device.open()?);
         let data: DataSet = data.parse::<DataSpec>()?.load()?;
-        let View { shape, pictures, input } = self.view(spec, &data)?;
+        let View { shape, preprocessing, input } = self.view(spec, &data)?;
         let loaded = self.load_into(spec.init(input, 0, &device), spec, fit)?;
         let settings = recipe::Loader { max_bad: options.max_bad, ..recipe::Loader::default() };
-        let val = loader(data.val, shape, pictures, 128, &settings, Order::Given)?;
+        let val = loader(data.val, shape, preprocessing, 128, &settings, Order::Given)?;
         Ok((evaluate(&loaded.model, &val, options.flip, &device)?, loaded.left))
     }
 }
@@ -362,9 +361,9 @@ mod tests {
             change(&mut changed);
             changed.problem().unwrap()
         };
-        assert!(wrong(|about| about.picture = [0, 28, 1]).starts_with("pictures of"));
-        assert!(wrong(|about| about.picture = [usize::MAX, 2, 1]).starts_with("pictures of"));
-        assert!(wrong(|about| about.picture = [1 << 20, 1 << 20, 1]).starts_with("pictures of"));
+        assert!(wrong(|about| about.image = [0, 28, 1]).starts_with("images of"));
+        assert!(wrong(|about| about.image = [usize::MAX, 2, 1]).starts_with("images of"));
+        assert!(wrong(|about| about.image = [1 << 20, 1 << 20, 1]).starts_with("images of"));
         assert!(wrong(|about| about.std = vec![0.0]).starts_with("means"));
         assert!(wrong(|about| about.mean = vec![]).starts_with("means"));
         assert!(wrong(|about| about.crop_ratio = 0.0).starts_with("a crop ratio"));

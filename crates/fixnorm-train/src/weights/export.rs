@@ -1,4 +1,4 @@
-//! Weights for others: safetensors that timm loads strictly, or an ONNX graph.
+//! Export: safetensors that timm loads strictly, or an ONNX graph.
 //! Not here: the formats themselves (`fixnorm-nn`).
 
 use std::fmt;
@@ -44,8 +44,7 @@ impl fmt::Display for ExportFormat {
 /// Writes a file's weights to `out`, all or nothing.
 ///
 /// # Errors
-/// Weights that do not fit their model or do not say how pictures are made ready; a file that cannot be
-/// written.
+/// Weights that do not fit their model or have no known preprocessing; a file that cannot be written.
 pub fn export(
     bundle: &Bundle,
     model: Option<&str>,
@@ -59,14 +58,14 @@ pub fn export(
     match format {
         ExportFormat::Safetensors => save_with(&model, spec, &about, out),
         ExportFormat::Onnx => {
-            write_atomic(out, &to_onnx(&model, about.picture, &description(&about)))
+            write_atomic(out, &to_onnx(&model, about.image, &description(&about)))
         }
     }
 }
 
-/// What a user of the graph has to know besides it.
+/// Metadata that using the graph needs.
 fn description(about: &About) -> Metadata {
-    let [height, width, channels] = about.picture;
+    let [height, width, channels] = about.image;
     let preprocessing = json!({
         "height": height,
         "width": width,

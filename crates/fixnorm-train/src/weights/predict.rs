@@ -1,5 +1,5 @@
-//! The likeliest classes of pictures.
-//! Not here: finding picture files (`fixnorm-data`), the weights (`bundle.rs`).
+//! Prediction: the likeliest classes of images.
+//! Not here: finding image files (`fixnorm-data`), the weights (`bundle.rs`).
 
 use std::path::{Path, PathBuf};
 
@@ -12,24 +12,24 @@ use serde::Serialize;
 use crate::weights::BundleError;
 use crate::{Bundle, DeviceName, TrainError};
 
-/// What to predict, and how much of it to say.
+/// What to predict, and how much of it to return.
 #[derive(Clone, Copy, Debug)]
 pub struct Request<'a> {
-    /// The model, where the weights do not say it.
+    /// The model, where the weights do not name it.
     pub model: Option<&'a str>,
-    /// Pictures.
+    /// Image files.
     pub files: &'a [PathBuf],
-    /// Classes a picture.
+    /// Number of classes to return for each image.
     pub top: usize,
     /// Whether the logits are wanted.
     pub logits: bool,
-    /// Pictures that go through the model together.
+    /// Images of a batch.
     pub batch: usize,
     /// The device.
     pub device: &'a DeviceName,
 }
 
-/// A likely class of a picture.
+/// A likely class of an image.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Guess {
     /// Label.
@@ -40,10 +40,10 @@ pub struct Guess {
     pub probability: f64,
 }
 
-/// A picture and its likeliest classes.
+/// An image and its likeliest classes.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Prediction {
-    /// The picture's file.
+    /// The image's file.
     pub file: PathBuf,
     /// Likeliest first.
     pub top: Vec<Guess>,
@@ -52,23 +52,23 @@ pub struct Prediction {
     pub logits: Option<Vec<f32>>,
 }
 
-/// What came of a [`Request`].
+/// The results of a [`Request`].
 #[derive(Debug)]
 pub struct Predictions {
     /// In the order of the files.
     pub predictions: Vec<Prediction>,
-    /// Why other files are not among them.
+    /// The errors of files that could not be read.
     pub failed: Vec<DataError>,
 }
 
-/// Predicts the classes of pictures. One that cannot be read does not keep the others from it.
+/// Predicts the classes of images. Files that cannot be read are listed, and the others are predicted.
 ///
 /// # Errors
-/// Weights that do not fit their model or do not say how pictures are made ready.
+/// Weights that do not fit their model or have no known preprocessing.
 pub fn predict(bundle: &Bundle, request: &Request<'_>) -> Result<Predictions, TrainError> {
     let (spec, device) = (bundle.spec(request.model)?, request.device.open()?);
     let about = bundle.use_of(spec)?;
-    let [h, w, c] = about.picture;
+    let [h, w, c] = about.image;
     if c != 1 && c != 3 {
         let path = bundle.path().to_owned();
         return Err(BundleError::Channels { path, channels: c }.into());
@@ -77,7 +77,8 @@ pub fn predict(bundle: &Bundle, request: &Request<'_>) -> Result<Predictions, Tr
     let preprocessing = about.preprocessing();
     let mut done = Predictions { predictions: vec![], failed: vec![] };
     for files in request.files.chunks(request.batch.max(1)) {
-        let read: Vec<_> = files.par_iter().map(|file| prepared(file, &preprocessing)).collect();
+        let read: Vec<_> =
+            files.par_iter().map(|file| preprocessed(file, &preprocessing)).collect();
         let (mut good, mut pixels) = (vec![], vec![]);
         for (file, read) in files.iter().zip(read) {
             match read {
@@ -104,7 +105,7 @@ pub fn predict(bundle: &Bundle, request: &Request<'_>) -> Result<Predictions, Tr
     Ok(done)
 }
 
-fn prepared(file: &Path, preprocessing: &Preprocessing) -> Result<Vec<f32>, DataError> {
+fn preprocessed(file: &Path, preprocessing: &Preprocessing) -> Result<Vec<f32>, DataError> {
     let mut values = Vec::with_capacity(preprocessing.shape.iter().product());
     preprocessing.apply(&read_image(file)?, &mut values);
     Ok(values)

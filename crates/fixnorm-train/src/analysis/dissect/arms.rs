@@ -1,5 +1,5 @@
-//! The arms: what each of them changes, and what it controls for.
-//! Not here: carrying them out (`mod.rs`).
+//! The arms: the recipe keys that each sets, and the effect it controls for.
+//! Not here: training them (`runs.rs`).
 
 use toml::Value;
 
@@ -15,12 +15,12 @@ pub struct Settings {
     pub weight_decay: f64,
 }
 
-/// The run of the same seed that an arm takes something from.
+/// What an arm takes from the run of another arm with the same seed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Source {
-    /// Its record, to follow.
+    /// Its trajectory, to follow.
     Replay(String),
-    /// The settings that do the same.
+    /// The settings migrated from it.
     Migrate(String),
 }
 
@@ -33,16 +33,16 @@ impl Source {
     }
 }
 
-/// One way to train the net.
+/// One way to train the model.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Arm {
-    /// Its name on the command line and its directory's.
+    /// Its name, on the command line and as a directory.
     pub name: String,
-    /// What it does, for people.
+    /// A description for people.
     pub what: String,
     /// Recipe keys that it sets.
     pub changes: Vec<(String, Value)>,
-    /// What it needs of another arm.
+    /// What it takes from another arm's run.
     pub source: Option<Source>,
     /// The head's norm as a multiple of the recipe's, in the sweep over it.
     pub alpha_factor: Option<f64>,
@@ -108,13 +108,13 @@ pub fn arms(recipe: &Recipe, settings: Settings) -> Vec<Arm> {
             source: Some(Source::Replay("wd_conv".to_owned())),
             ..arm(
                 "wn_conv",
-                "no decay: scale-invariant weights take on the norms of wd_conv, head free",
+                "no decay: scale-invariant weights are set to the norms of wd_conv, head free",
                 replay("norms", false, "free"),
             )
         },
         Arm {
             source: Some(Source::Migrate("wd_all".to_owned())),
-            ..arm("migrated", "FixNorm with what `migrate` makes of wd_all", vec![])
+            ..arm("migrated", "FixNorm with the settings migrated from wd_all", vec![])
         },
     ];
     let mut sqrt = decayed("wd_sqrt_cosine", "wd_all on a sqrt-cosine", "all_weights", rate);

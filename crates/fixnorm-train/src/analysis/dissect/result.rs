@@ -15,7 +15,7 @@ use crate::analysis::dissect::stats::{Interval, Stat, paired_difference, rank_co
 use crate::files::{read_json, write_json};
 use crate::run_dir::{History, RunFiles, Split};
 
-/// What a dissection came to.
+/// The result of a dissection.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Dissection {
     /// One entry an arm.
@@ -24,7 +24,7 @@ pub struct Dissection {
     pub reference: String,
     /// Rank correlations of cross-boundary risk with validation minus training error, a run each.
     pub correlations: Vec<Correlation>,
-    /// How near arms that follow another one came to it.
+    /// Distances between arms and the arms that they follow.
     pub follow: Vec<FollowResult>,
     /// Where the runs lie.
     pub out: PathBuf,
@@ -35,13 +35,13 @@ pub struct Dissection {
 pub struct ArmResult {
     /// Its name.
     pub name: String,
-    /// What it does.
+    /// Its description.
     pub what: String,
     /// Validation accuracy, on which choices are made.
     pub val_top1: Option<Stat>,
     /// Test accuracy, read once, at the end of a run.
     pub test_top1: Option<Stat>,
-    /// Accuracy on training pictures that are not augmented.
+    /// Accuracy on training images that are not augmented.
     pub train_top1: Option<Stat>,
     /// Validation loss.
     pub val_loss: Option<Stat>,
@@ -49,9 +49,9 @@ pub struct ArmResult {
     pub gap: Option<Stat>,
     /// ‖W‖_F/√C of the head at the last measurement.
     pub alpha: Option<Stat>,
-    /// Cross-boundary risk on training pictures, for each τ.
+    /// Cross-boundary risk on training images, for each τ.
     pub risk_train: Vec<TauStat>,
-    /// The same on validation pictures.
+    /// The same on validation images.
     pub risk_val: Vec<TauStat>,
     /// `val_top1` minus the reference's, over shared seeds.
     pub val_difference: Option<Interval>,
@@ -83,15 +83,15 @@ pub struct RunResult {
     pub test_top1: Option<f64>,
     /// Validation loss.
     pub val_loss: f64,
-    /// Accuracy on training pictures that are not augmented.
+    /// Accuracy on training images that are not augmented.
     pub train_top1: Option<f64>,
     /// Validation error minus training error.
     pub gap: Option<f64>,
     /// Of the head.
     pub alpha: Option<f64>,
-    /// On training pictures.
+    /// On training images.
     pub risk_train: Option<Risk>,
-    /// On validation pictures.
+    /// On validation images.
     pub risk_val: Option<Risk>,
     /// Its directory.
     pub dir: PathBuf,
@@ -102,9 +102,9 @@ pub struct RunResult {
 /// Rank correlation of risk with validation minus training error.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Correlation {
-    /// Over which runs: `head_sweep` or `all_arms`.
+    /// The runs: `head_sweep` or `all_arms`.
     pub over: String,
-    /// On which pictures the risk was measured.
+    /// The split that the risk was measured on.
     pub part: Split,
     /// τ.
     pub tau: f64,
@@ -112,8 +112,7 @@ pub struct Correlation {
     pub rho: Interval,
 }
 
-/// How near an arm that follows another one came to it, by the root mean square difference of training losses over
-/// the epochs.
+/// Distance between an arm and the arm that it follows: the root mean square difference of training losses over the epochs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct FollowResult {
     /// The arm.
@@ -146,8 +145,8 @@ impl Dissection {
 
 const NAME: &str = "dissection.json";
 
-/// Collects what the runs of a dissection came to so far. `reference` is compared with if it is among the arms,
-/// or else the first arm.
+/// Collects the results of a dissection's runs so far. The arms are compared with `reference` if it is among them, or else
+/// with the first arm.
 ///
 /// # Errors
 /// Runs that cannot be read.

@@ -1,5 +1,5 @@
 //! The runs of a dissection: every arm with every seed.
-//! Not here: which arms there are (`arms.rs`), what their results say (`result.rs`).
+//! Not here: the arms (`arms.rs`), their results (`result.rs`).
 //!
 //! Runs follow one another in this process: a run uses all cores already, the images are loaded once, and a run that
 //! diverges is an error value and not a crash. Each is a run directory like any other, so that finished runs are not
@@ -20,7 +20,7 @@ use crate::run_dir::{Failure, FailureKind, RunFiles};
 use crate::session::{resume, start};
 use crate::{Outcome, Plan, Provenance, RecipeBuilder, Stop, TrainError};
 
-/// A dissection to carry out.
+/// A dissection to train.
 #[derive(Clone, Debug)]
 pub struct Dissect {
     /// The FixNorm recipe that all arms start from.
@@ -33,7 +33,7 @@ pub struct Dissect {
     pub seeds: u64,
     /// Where the runs go: `ARM/seed-N`.
     pub out: PathBuf,
-    /// Which program makes them.
+    /// The program that makes them.
     pub made_by: Provenance,
 }
 
@@ -42,7 +42,7 @@ pub struct Dissect {
 pub enum Ended {
     /// All of them have a result or have diverged.
     All,
-    /// It was stopped from outside; the same command goes on with it.
+    /// It was stopped from outside; the same command resumes it.
     Interrupted,
 }
 
@@ -65,7 +65,7 @@ impl Dissect {
         self.out.join(arm).join(format!("seed-{seed}"))
     }
 
-    /// Carries out all runs; `observer` makes what watches one.
+    /// Trains all runs; `observer` makes the observer of each.
     ///
     /// # Errors
     /// Anything but divergence, which is recorded and left out of the result.
@@ -102,7 +102,7 @@ impl Dissect {
         Ok(Ended::All)
     }
 
-    /// Runs that have come to an end.
+    /// Number of runs that are over.
     fn done(&self) -> usize {
         let dirs = self.arms.iter().flat_map(|arm| (0..self.seeds).map(|s| self.dir(&arm.name, s)));
         dirs.filter(|dir| is_over(dir).unwrap_or(false)).count()

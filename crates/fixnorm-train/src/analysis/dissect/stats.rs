@@ -32,7 +32,7 @@ pub struct Interval {
 }
 
 impl Stat {
-    /// Of these values; none of none.
+    /// Computes both; none without values.
     pub fn of(values: &[f64]) -> Option<Self> {
         let n = values.len();
         let mean = mean(values)?;
@@ -79,7 +79,7 @@ pub fn paired_difference(pairs: &[(f64, f64)]) -> Option<Interval> {
     Some(Interval { estimate, low: ends.map(|e| e.0), high: ends.map(|e| e.1), n })
 }
 
-/// Spearman's rank correlation; none where one of both is the same everywhere.
+/// Spearman's rank correlation; none where one of the two is constant.
 pub fn rank_correlation(pairs: &[(f64, f64)]) -> Option<Interval> {
     let rho = spearman(pairs)?;
     let of = |drawn: &[usize]| spearman(&drawn.iter().map(|&i| pairs[i]).collect::<Vec<_>>());
@@ -166,7 +166,7 @@ mod tests {
         assert!((rank_correlation(&rising).unwrap().estimate - 1.0).abs() < 1e-12);
         let falling: Vec<(f64, f64)> = rising.iter().map(|(x, y)| (*x, -y)).collect();
         assert!((rank_correlation(&falling).unwrap().estimate + 1.0).abs() < 1e-12);
-        // By hand: ranks 0, 1.5, 1.5, 3 against 1, 0, 2, 3.
+        // Ranks 0, 1.5, 1.5, 3 against 1, 0, 2, 3.
         let tied = [(1.0, 5.0), (2.0, 4.0), (2.0, 6.0), (3.0, 7.0)];
         let found = rank_correlation(&tied).unwrap().estimate;
         assert!((found - 3.0 / (4.5f64 * 5.0).sqrt()).abs() < 1e-12, "{found}");
