@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use fixnorm::Roles;
 use fixnorm_data::BadImage;
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 use crate::files::{read_json, read_text};
@@ -118,6 +119,30 @@ impl RunFiles {
     /// # Errors
     /// A file that cannot be read, or a line that does not parse.
     pub fn events(&self) -> Result<Vec<Event>, TrainError> {
+        self.metrics()
+    }
+
+    /// The finished epochs. Lines of other events are not looked into.
+    ///
+    /// # Errors
+    /// As [`events`](Self::events).
+    pub fn epochs(&self) -> Result<Vec<EpochRecord>, TrainError> {
+        #[derive(Deserialize)]
+        #[serde(tag = "event", rename_all = "snake_case")]
+        enum Line {
+            Epoch(EpochRecord),
+            #[serde(other)]
+            Other,
+        }
+        let epoch = |line| match line {
+            Line::Epoch(epoch) => Some(epoch),
+            Line::Other => None,
+        };
+        Ok(self.metrics()?.into_iter().filter_map(epoch).collect())
+    }
+
+    /// The lines of the metrics, but for a last one that a kill cut short.
+    fn metrics<T: DeserializeOwned>(&self) -> Result<Vec<T>, TrainError> {
         let path = self.metrics_path();
         let text = read_text(&path)?.unwrap_or_default();
         let whole = text.rfind('\n').map_or("", |end| &text[..end]);
@@ -126,18 +151,6 @@ impl RunFiles {
                 .map_err(|e| TrainError::corrupt(&path, format!("line {}: {e}", number + 1)))
         };
         whole.lines().enumerate().map(parse).collect()
-    }
-
-    /// The finished epochs.
-    ///
-    /// # Errors
-    /// As [`events`](Self::events).
-    pub fn epochs(&self) -> Result<Vec<EpochRecord>, TrainError> {
-        let epoch = |event| match event {
-            Event::Epoch(epoch) => Some(epoch),
-            _ => None,
-        };
-        Ok(self.events()?.into_iter().filter_map(epoch).collect())
     }
 
     /// The result, once the run is finished.
@@ -188,6 +201,11 @@ mod tests {
         let epoch = r#"{"event":"epoch","epoch":0,"train_loss":1,"val_loss":1,"val_top1":0.5}"#;
         fs::write(files.metrics_path(), format!("{epoch}\n{}", &epoch[..30])).unwrap();
         assert_eq!(files.epochs().unwrap().len(), 1);
+        // A line of another kind that does not parse spoils no epoch.
+        let measure = r#"{"event":"measure","step":0,"layers":[{"norm":null}]}"#;
+        fs::write(files.metrics_path(), format!("{measure}\n{epoch}\n")).unwrap();
+        assert_eq!(files.epochs().unwrap().len(), 1);
+        assert!(files.events().is_err());
         fs::write(files.metrics_path(), format!("{epoch}\n{}\n", &epoch[..30])).unwrap();
         let error = files.events().unwrap_err().to_string();
         assert!(error.contains("metrics.jsonl: line 2"), "{error}");
