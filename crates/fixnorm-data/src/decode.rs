@@ -55,8 +55,14 @@ pub fn read_image(path: &Path) -> Result<Image, DataError> {
 /// A file that cannot be read, or has more than [`MAX_FILE_BYTES`].
 pub(crate) fn read_encoded(path: &Path) -> Result<Encoded, DataError> {
     let unreadable = |source| DataError::Read { path: path.to_owned(), source };
-    if path.is_dir() {
-        return Err(unreadable(std::io::ErrorKind::IsADirectory.into()));
+    match path.metadata() {
+        Ok(of) if of.is_dir() => return Err(unreadable(io::ErrorKind::IsADirectory.into())),
+        // Opening a pipe would wait for somebody to write into it.
+        Ok(of) if !of.is_file() => {
+            let message = "it is a pipe, socket or device".to_owned();
+            return Err(DataError::NotAnImage { path: path.to_owned(), message });
+        }
+        _ => {}
     }
     let mut bytes = vec![];
     let file = File::open(path).map_err(unreadable)?;

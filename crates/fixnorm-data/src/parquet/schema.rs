@@ -190,13 +190,27 @@ impl<'a> Schema<'a> {
             Some(leaf) => Some(leaf),
             None if !listed.is_empty() => self.only("the label column", "label", &listed)?,
             None => match usual(&labels) {
-                Some(leaf) => Some(leaf),
+                Some(leaf) => Some(self.unless_text_beside_integers(leaf, &labels)?),
                 None => self.only_label(image, &labels)?,
             },
         };
         let leaf =
             found.ok_or_else(|| self.missing("a column of class numbers or names, `label`"))?;
         Ok((leaf, self.leaves[leaf].0.clone()))
+    }
+
+    /// A column that is called as a label. Where it is text and there are integers too, either may be the label.
+    fn unless_text_beside_integers(
+        &self,
+        leaf: usize,
+        labels: &[usize],
+    ) -> Result<usize, DataError> {
+        let integers = labels.iter().copied().filter(|&other| self.is_integer(other));
+        let candidates: Vec<usize> = std::iter::once(leaf).chain(integers).collect();
+        if self.is_text(leaf) && candidates.len() > 1 {
+            return self.question("the label column", "label", &candidates);
+        }
+        Ok(leaf)
     }
 
     /// The only column that may be the label: of integers that are not called otherwise; text beside it, or

@@ -295,23 +295,33 @@ fn labelled(path: &Path, labels: &[&str], more: &str, metadata: Vec<KeyValue>) {
 }
 
 #[test]
-fn a_text_label_is_taken_before_other_integers() {
+fn a_text_label_is_taken_and_a_question_beside_integers() {
     let dir = tempfile::tempdir().unwrap();
-    let train = ["dog", "cat", "fox", "cat"].repeat(6);
-    labelled(&dir.path().join("train-0.parquet"), &train, "required int64 id;", vec![]);
-    labelled(&dir.path().join("train-1.parquet"), &["emu", "cat"], "required int64 id;", vec![]);
-    labelled(&dir.path().join("dev-0.parquet"), &["fox", "emu"], "required int64 id;", vec![]);
-    let data = load_dir(dir.path()).unwrap();
-    assert_eq!(data.class_names, ["cat", "dog", "emu", "fox"]);
-    assert_eq!(data.summary.labels, "column `label`, text");
-    for source in [&data.train, &data.val] {
-        for (bytes, label) in contents(source) {
-            assert_eq!(bytes, data.class_names[label as usize].as_bytes());
+    let add = |name: &str, labels: &[&str], more: &str| {
+        labelled(&dir.path().join(name), labels, more, vec![]);
+    };
+    let options = LoadOptions { cache: None, ..LoadOptions::default() };
+    let chosen = Columns { label: Some("label".to_owned()), image: None };
+    for (more, columns) in [("", Columns::default()), ("required int64 id;", chosen)] {
+        add("train-0.parquet", &["dog", "cat", "fox", "cat"].repeat(6), more);
+        add("train-1.parquet", &["emu", "cat"], more);
+        add("dev-0.parquet", &["fox", "emu"], more);
+        let load = || load_with(dir.path(), &columns, &options);
+        let data = load().unwrap();
+        assert_eq!(data.class_names, ["cat", "dog", "emu", "fox"]);
+        assert_eq!(data.summary.labels, "column `label`, text");
+        for source in [&data.train, &data.val] {
+            for (bytes, label) in contents(source) {
+                assert_eq!(bytes, data.class_names[label as usize].as_bytes());
+            }
         }
+        add("dev-0.parquet", &["fox", "yak"], more);
+        let error = load().err().unwrap().to_string();
+        assert!(error.contains("dev-0.parquet/row 1") && error.contains("found `yak`"), "{error}");
     }
-    labelled(&dir.path().join("dev-0.parquet"), &["fox", "yak"], "required int64 id;", vec![]);
-    let error = load_dir(dir.path()).err().unwrap().to_string();
-    assert!(error.contains("dev-0.parquet/row 1") && error.contains("found `yak`"), "{error}");
+    let error = load_dir(dir.path()).err().unwrap();
+    let part = "the label column may be label, id; choose with parquet:GLOB?label=label";
+    assert!(error.is_usage() && error.to_string().contains(part), "{error}");
 }
 
 #[test]
