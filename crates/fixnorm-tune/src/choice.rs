@@ -2,8 +2,9 @@
 
 use serde::Serialize;
 
+use crate::model::{self, Model};
 use crate::quadratic::{Estimate, Quadratic};
-use crate::search::{Outcome, Told, pooled_std};
+use crate::search::{Outcome, Told};
 use crate::space::{Point, Space};
 
 /// The best trial and how sure that is.
@@ -13,13 +14,14 @@ pub struct Choice {
     pub trial: usize,
     /// Its setting, in log2.
     pub point: Point,
-    /// What it is worth: its own score and the fit through all others, weighted by their certainty.
+    /// Its expected score: its own and the fit through all others, weighted by their certainty. Where losses are known,
+    /// they count too.
     pub score: Estimate,
     /// Standard deviation between seeds, measured or assumed.
     pub noise: f64,
     /// Whether the trials measured the noise themselves.
     pub noise_measured: bool,
-    /// Numbers of the other trials that one seed could not tell from it.
+    /// Numbers of the other trials that one seed cannot distinguish from it.
     pub within_noise: Vec<usize>,
     /// Where the fit has its optimum, in log2.
     pub optimum: Point,
@@ -27,7 +29,7 @@ pub struct Choice {
     pub optimum_score: Estimate,
     /// Standard deviation of the optimum's coordinates, in octaves; none along an axis that does not bend down.
     pub optimum_std: [Option<f64>; 2],
-    /// Second derivatives of the fit, score per octave².
+    /// Second derivatives of a quadratic through all trials, score per octave².
     pub curvature: [Estimate; 2],
     /// What to do next.
     pub next: String,
@@ -39,12 +41,11 @@ const LATTICE: f64 = 0.125;
 /// Chooses among the finished trials; `noise` is the standard deviation between seeds where they did not measure it.
 /// None without a single score.
 pub fn choose(space: &Space, history: &[Told], noise: f64) -> Option<Choice> {
-    let measured = pooled_std(history).filter(|&std| std > 0.0);
-    let noise = measured.unwrap_or(noise).max(1e-9);
-    let fit = Quadratic::fit(space, history, noise)?;
-    let worth = |told: &Told| combine(told, fit.at(told.point), noise);
+    let (noise, noise_measured) = model::noise(history, noise);
+    let (fit, fused, fused_noise) = Model::fit(space, history, noise)?;
+    let worth = |told: &Told| combine(told, fit.at(told.point), fused_noise);
     let scored: Vec<(usize, Estimate)> =
-        history.iter().enumerate().filter_map(|(i, told)| Some((i, worth(told)?))).collect();
+        fused.iter().enumerate().filter_map(|(i, told)| Some((i, worth(told)?))).collect();
     let &(trial, score) = scored.iter().max_by(|a, b| a.1.mean.total_cmp(&b.1.mean))?;
     let close = scored.iter().filter(|(i, other)| *i != trial && other.mean >= score.mean - noise);
     let within_noise = close.map(|(i, _)| *i).collect();
@@ -59,17 +60,18 @@ pub fn choose(space: &Space, history: &[Told], noise: f64) -> Option<Choice> {
     let lattice = space.lattice(LATTICE).into_iter().filter(inside).chain([points[trial]]);
     let optimum = lattice.max_by(|a, b| fit.at(*a).mean.total_cmp(&fit.at(*b).mean))?;
     let finite = |x: f64| x.is_finite().then_some(x);
+    let quadratic = Quadratic::fit(space, history, noise)?;
     Some(Choice {
         trial,
         point: points[trial],
         score,
         noise,
-        noise_measured: measured.is_some(),
+        noise_measured,
         within_noise,
         optimum,
         optimum_score: fit.at(optimum),
         optimum_std: fit.optimum_std(optimum).map(finite),
-        curvature: [fit.curvature(0), fit.curvature(1)],
+        curvature: [quadratic.curvature(0), quadratic.curvature(1)],
         next: next(space, history, trial, fit.gain(optimum, points[trial]).mean, noise, optimum),
     })
 }
@@ -79,7 +81,7 @@ pub fn choose(space: &Space, history: &[Told], noise: f64) -> Option<Choice> {
 fn combine(told: &Told, fit: Estimate, noise: f64) -> Option<Estimate> {
     let Outcome::Scored { score, seeds, .. } = told.outcome else { return None };
     let own = seeds as f64 / (noise * noise);
-    // The quadratic is a model: at least half of a seed's noise off.
+    // The fit is a model: at least half of a seed's noise off.
     let model = 1.0 / (fit.std.powi(2) + (noise / 2.0).powi(2));
     let mean = (own * score + model * fit.mean) / (own + model);
     Some(Estimate { mean, std: (own + model).sqrt().recip() })

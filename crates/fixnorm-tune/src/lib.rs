@@ -4,21 +4,29 @@
 //! space     two axes in log2                         space.rs
 //! search    what to try next, from what is known     search/
 //!   two_knob (ours), random, halton, grid, tpe, gp
-//! quadratic the fit that `two_knob` and `choice` use quadratic.rs, matrix.rs
+//! model     the fit that `two_knob` and `choice` use: model.rs
+//!   ridge     by shapes that other tables had        ridge.rs
+//!   quadratic where no shape is known                quadratic.rs, matrix.rs
+//!   fused     accuracy and loss as one score         fused.rs
+//! law       where to start, from length and batch    law.rs
 //! choice    the best setting, with its error         choice.rs
 //! prune     stopping hopeless trials                 prune.rs
 //! store     one file that processes share            store/
 //! judging   synthetic surfaces, tables, replay       surface.rs, table.rs, replay.rs
 //! ```
 //!
-//! A searcher has no state: what it proposes is a function of its configuration and of the trials so far. An
-//! interrupted study therefore goes on as if it had never stopped. Nothing here trains or knows what is tuned.
+//! A searcher has no state: its proposals are a function of its configuration and of the trials so far. An interrupted
+//! study therefore resumes as if it had never stopped. Nothing here trains or depends on what is tuned.
 
 pub mod choice;
+mod fused;
+pub mod law;
 mod matrix;
+mod model;
 pub mod prune;
 pub mod quadratic;
 pub mod replay;
+mod ridge;
 pub mod search;
 pub mod space;
 pub mod store;

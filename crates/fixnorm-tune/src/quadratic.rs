@@ -318,7 +318,7 @@ mod tests {
         let mut with_seeds = history.clone();
         for told in &mut with_seeds {
             let score = told.outcome.score().unwrap();
-            told.outcome = Outcome::Scored { score, std: Some(0.01), seeds: 4 };
+            told.outcome = Outcome::Scored { score, std: Some(0.01), seeds: 4, loss: None };
         }
         assert!(std(&with_seeds) < std(&history));
     }

@@ -35,22 +35,23 @@ pub struct Tuner {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Kind {
-    TwoKnob,
+    TwoKnob { stops: bool },
     Random,
     Halton,
     Tpe { startup: usize },
     Gp { startup: usize, started: bool },
 }
 
-/// The tuners that are compared: ours and its peers, every one with the choice it usually has, and two more that tell
-/// how much of ours is in the choice.
-pub const TUNERS: [Tuner; 11] = {
+/// The tuners that are compared: ours and its peers, each with the choice it usually makes; ours with the peers' choice and
+/// Halton with ours, which shows how much is due to the choice; and ours without its stopping rule, as the peers have none.
+pub const TUNERS: [Tuner; 12] = {
     const fn tuner(name: &'static str, kind: Kind, pick: Pick, budget: usize) -> Tuner {
         Tuner { name, kind, pick, budget }
     }
     [
-        tuner("two-knob", Kind::TwoKnob, Pick::Fit, 1),
-        tuner("two-knob-best", Kind::TwoKnob, Pick::Best, 1),
+        tuner("two-knob", Kind::TwoKnob { stops: true }, Pick::Fit, 1),
+        tuner("two-knob-on", Kind::TwoKnob { stops: false }, Pick::Fit, 1),
+        tuner("two-knob-best", Kind::TwoKnob { stops: true }, Pick::Best, 1),
         tuner("random", Kind::Random, Pick::Best, 1),
         tuner("halton", Kind::Halton, Pick::Best, 1),
         tuner("halton-2x", Kind::Halton, Pick::Best, 2),
@@ -67,7 +68,10 @@ impl Tuner {
     fn search(&self, space: &Space, start: Point, noise: f64, seed: u64) -> Search {
         let space = space.clone();
         match self.kind {
-            Kind::TwoKnob => Search::TwoKnob(TwoKnob::new(space, start, noise)),
+            Kind::TwoKnob { stops: true } => Search::TwoKnob(TwoKnob::new(space, start, noise)),
+            Kind::TwoKnob { stops: false } => {
+                Search::TwoKnob(TwoKnob { stop_at: 0.0, ..TwoKnob::new(space, start, noise) })
+            }
             Kind::Random => Search::Random(Random { space, seed }),
             Kind::Halton => Search::Halton(Halton { space, seed }),
             Kind::Tpe { startup } => Search::Tpe(Tpe { space, seed, startup, first: None }),
@@ -119,6 +123,8 @@ pub struct Judged {
     pub to_target: Interval,
     /// Share of replays that got there.
     pub reached: f64,
+    /// Trials until the choice is that good for the first time, whatever it is later.
+    pub first_hit: Interval,
     /// Trials used before the tuner stopped by itself or had no more.
     pub used: f64,
 }
@@ -129,7 +135,7 @@ pub fn judge(landscape: &dyn Landscape, tuner: &Tuner, setting: &Setting) -> Jud
     let mut regrets: Vec<Vec<f64>> = vec![];
     let best_test = best_test(landscape);
     let mut tests: Vec<Option<f64>> = vec![Some(0.0); setting.trials];
-    let (mut to_target, mut reached, mut used) = (vec![], 0, 0);
+    let (mut to_target, mut first_hit, mut reached, mut used) = (vec![], vec![], 0, 0);
     for replay in 0..setting.replays as u64 {
         let mut rng = ChaCha8Rng::seed_from_u64(setting.seed);
         rng.set_stream(replay);
@@ -145,6 +151,8 @@ pub fn judge(landscape: &dyn Landscape, tuner: &Tuner, setting: &Setting) -> Jud
             *sum = sum.zip(best_test).zip(test).map(|((sum, best), test)| sum + best - test);
         }
         let hit = regret.iter().rposition(|&regret| regret > noise).map_or(1, |last| last + 2);
+        let first = regret.iter().position(|&regret| regret <= noise).unwrap_or(setting.trials);
+        first_hit.push((first + 1) as f64);
         reached += usize::from(hit <= setting.trials);
         used += trials;
         to_target.push(hit as f64);
@@ -157,6 +165,7 @@ pub fn judge(landscape: &dyn Landscape, tuner: &Tuner, setting: &Setting) -> Jud
         regret: (0..setting.trials).map(|i| bootstrap(&column(i), &mut rng)).collect(),
         test_regret: tests.iter().map(|sum| Some((*sum)? / setting.replays as f64)).collect(),
         to_target: bootstrap(&to_target, &mut rng),
+        first_hit: bootstrap(&first_hit, &mut rng),
         reached: reached as f64 / setting.replays as f64,
         used: used as f64 / setting.replays as f64,
     }

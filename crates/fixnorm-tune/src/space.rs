@@ -8,20 +8,20 @@ pub type Point = [f64; 2];
 /// One knob.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Axis {
-    /// What the knob is called: `lr`, `alpha` or `wd`.
+    /// Name of the knob: `lr` or `angle` (radians), `alpha` or `wd`.
     pub name: String,
     /// log2 of the smallest value.
     pub low: f64,
     /// log2 of the largest value.
     pub high: f64,
-    /// Distance of the values that can be had, counted from `low`; none where any can.
+    /// Distance between the possible values, counted from `low`; none if every value is possible.
     pub step: Option<f64>,
 }
 
 /// Two knobs.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Space {
-    /// The knobs; the first is the learning rate in both spaces that we use.
+    /// The knobs; the first is the learning rate or the angle.
     pub axes: [Axis; 2],
     /// Octaves by which the best value of the first knob is expected to move for each octave of the second.
     #[serde(default)]
@@ -33,12 +33,23 @@ pub struct Space {
 /// depend less on α: a guess to begin with, which a few trials outweigh.
 pub const ALPHA_SLOPE: f64 = -1.0;
 
+/// The slope to expect of two knobs by their names. With a learning rate per update, lr and α have [`ALPHA_SLOPE`]; an
+/// angle does not depend on the gradient's length, so angle and α are independent, as lr and wd are.
+pub fn expected_slope(names: [&str; 2]) -> f64 {
+    match names {
+        ["lr", "alpha"] => ALPHA_SLOPE,
+        _ => 0.0,
+    }
+}
+
 /// A space that cannot be searched.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum SpaceError {
-    /// Bounds that are not numbers, or the wrong way around.
-    #[error("{name}: 2^{low} to 2^{high} is no range to search")]
+    /// Bounds that are not finite, or in the wrong order.
+    #[error(
+        "{name}: cannot search from 2^{low} to 2^{high}; the lower bound must be below the upper one"
+    )]
     Range {
         /// The axis.
         name: String,
@@ -48,7 +59,7 @@ pub enum SpaceError {
         high: f64,
     },
     /// A step that is not above 0.
-    #[error("{name}: a step of {step} octaves leads nowhere")]
+    #[error("{name}: expected a step above 0 octaves, found {step}")]
     Step {
         /// The axis.
         name: String,
@@ -58,7 +69,7 @@ pub enum SpaceError {
 }
 
 impl Axis {
-    /// An axis on which any value between two can be had; `low` and `high` in log2.
+    /// An axis on which every value between two is possible; `low` and `high` in log2.
     pub fn new(name: &str, low: f64, high: f64) -> Self {
         Self { name: name.to_owned(), low, high, step: None }
     }
@@ -69,7 +80,7 @@ impl Axis {
         self
     }
 
-    /// The nearest coordinate that can be had.
+    /// The nearest possible coordinate.
     pub fn snap(&self, x: f64) -> f64 {
         let x = if x.is_nan() { self.low } else { x.clamp(self.low, self.high) };
         match self.step {
@@ -112,7 +123,7 @@ impl Space {
     /// A space of two knobs that are expected to be independent.
     ///
     /// # Errors
-    /// An axis without width, or with a step of nothing.
+    /// An axis without width, or a step that is not above 0.
     pub fn new(first: Axis, second: Axis) -> Result<Self, SpaceError> {
         first.check()?;
         second.check()?;
@@ -125,7 +136,7 @@ impl Space {
         self
     }
 
-    /// The nearest point that can be had.
+    /// The nearest possible point.
     pub fn snap(&self, point: Point) -> Point {
         [self.axes[0].snap(point[0]), self.axes[1].snap(point[1])]
     }
@@ -136,7 +147,7 @@ impl Space {
         self.snap([at(0), at(1)])
     }
 
-    /// Where a point lies, as shares of both axes.
+    /// The position of a point, as shares of both axes.
     pub fn share_of(&self, point: Point) -> [f64; 2] {
         let share =
             |i: usize| (point[i] - self.axes[i].low) / (self.axes[i].high - self.axes[i].low);

@@ -73,12 +73,12 @@ const CHANCE: f64 = 0.1;
 const BEST: f64 = 0.92;
 
 impl Surface {
-    /// A landscape of this shape with its optimum there, over 12 octaves of learning rate and 6 of the second knob.
+    /// A landscape of this shape with its optimum there, over 12 octaves of angle and 6 of α.
     ///
     /// # Panics
     /// Never: the bounds are constants.
     pub fn new(shape: Shape, optimum: Point, noise: f64) -> Self {
-        let axes = (Axis::new("lr", -10.0, 2.0), Axis::new("alpha", -2.0, 4.0));
+        let axes = (Axis::new("angle", -10.0, 2.0), Axis::new("alpha", -2.0, 4.0));
         let space = Space::new(axes.0, axes.1).expect("constant bounds");
         Self { space, shape, optimum, width: [1.5, 2.0], noise }
     }

@@ -6,7 +6,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
 
 use crate::search::Outcome;
-use crate::space::{ALPHA_SLOPE, Axis, Point, Space};
+use crate::space::{Axis, Point, Space, expected_slope};
 use crate::surface::Landscape;
 
 /// A table that cannot be used.
@@ -14,10 +14,10 @@ use crate::surface::Landscape;
 #[non_exhaustive]
 pub enum TableError {
     /// A column that is needed.
-    #[error("no column `{0}`; a table has lr, alpha or wd, seed, val_top1 and test_top1")]
+    #[error("no column `{0}`; a table has lr or angle, alpha or wd, seed, val_top1 and test_top1")]
     Column(&'static str),
-    /// A value that is no number.
-    #[error("line {line}, {column}: `{value}` is no number above 0")]
+    /// A value that is not a number, or a knob that is not above 0.
+    #[error("line {line}, {column}: expected a number above 0, found `{value}`")]
     Value {
         /// Counted from 1, with the header.
         line: usize,
@@ -35,6 +35,7 @@ pub enum TableError {
 #[derive(Clone, Copy, Debug, PartialEq)]
 struct Run {
     val: Option<f64>,
+    loss: Option<f64>,
     test: Option<f64>,
 }
 
@@ -61,14 +62,18 @@ impl Table {
             .map(|(_, line)| line.split(',').map(str::trim).collect())
             .unwrap_or_default();
         let find = |name: &str| header.iter().position(|column| *column == name);
-        let lr = find("lr").ok_or(TableError::Column("lr"))?;
+        let (first, first_name) = match (find("angle"), find("lr")) {
+            (Some(column), _) => (column, "angle"),
+            (None, Some(column)) => (column, "lr"),
+            (None, None) => return Err(TableError::Column("lr")),
+        };
         let (second, name) = match (find("alpha"), find("wd")) {
             (Some(column), _) => (column, "alpha"),
             (None, Some(column)) => (column, "wd"),
             (None, None) => return Err(TableError::Column("alpha")),
         };
         let val = find("val_top1").ok_or(TableError::Column("val_top1"))?;
-        let test = find("test_top1");
+        let (loss, test) = (find("val_loss"), find("test_top1"));
         let mut rows = vec![];
         for (number, line) in lines {
             let values: Vec<&str> = line.split(',').map(str::trim).collect();
@@ -93,13 +98,18 @@ impl Table {
                     }),
                 },
             };
-            let test = test.map(score).transpose()?.flatten();
-            rows.push(([knob(lr)?, knob(second)?], Run { val: score(val)?, test }));
+            let optional = |column: Option<usize>| column.map(score).transpose();
+            let run = Run {
+                val: score(val)?,
+                loss: optional(loss)?.flatten(),
+                test: optional(test)?.flatten(),
+            };
+            rows.push(([knob(first)?, knob(second)?], run));
         }
-        Self::new(name, &rows)
+        Self::new([first_name, name], &rows)
     }
 
-    fn new(second: &str, rows: &[(Point, Run)]) -> Result<Self, TableError> {
+    fn new([first, second]: [&str; 2], rows: &[(Point, Run)]) -> Result<Self, TableError> {
         let axis = |i: usize, name: &str| {
             let mut values: Vec<f64> = rows.iter().map(|(point, _)| point[i]).collect();
             values.sort_by(f64::total_cmp);
@@ -115,12 +125,9 @@ impl Table {
                 false => Err(TableError::Grid(format!("{name} is not evenly spaced in log2"))),
             }
         };
-        let axes = (axis(0, "lr")?, axis(1, second)?);
+        let axes = (axis(0, first)?, axis(1, second)?);
         let space = Space::new(axes.0, axes.1).map_err(|e| TableError::Grid(e.to_string()))?;
-        let space = match second {
-            "alpha" => space.with_slope(ALPHA_SLOPE),
-            _ => space,
-        };
+        let space = space.with_slope(expected_slope([first, second]));
         let mut cells: BTreeMap<[usize; 2], Vec<Run>> = BTreeMap::new();
         for (point, run) in rows {
             cells.entry(index(&space, *point)).or_default().push(*run);
@@ -140,7 +147,8 @@ impl Table {
     }
 
     /// Pooled over the better half of the cells in which no seed diverged: where training fails, seeds differ by
-    /// more than what a choice has to tell apart.
+    /// more than a choice has to distinguish. With one seed per cell, from second differences along the axes, which
+    /// are 0 on a plane and whose variance is six times that of a cell.
     fn measure_noise(&self) -> f64 {
         let mut spreads: Vec<(f64, f64, f64)> = vec![];
         for runs in self.cells.values() {
@@ -154,7 +162,28 @@ impl Table {
         spreads.truncate(spreads.len().div_ceil(2));
         let (squares, freedom) =
             spreads.iter().fold((0.0, 0.0), |(s, f), spread| (s + spread.1, f + spread.2));
-        if freedom > 0.0 { f64::sqrt(squares / freedom) } else { 0.0 }
+        if freedom > 0.0 { f64::sqrt(squares / freedom) } else { self.roughness() }
+    }
+
+    fn roughness(&self) -> f64 {
+        let mean = |cell: [usize; 2]| {
+            let runs = self.cells.get(&cell)?;
+            let scores: Option<Vec<f64>> = runs.iter().map(|run| run.val).collect();
+            scores.map(|scores| scores.iter().sum::<f64>() / scores.len() as f64)
+        };
+        let mut found: Vec<(f64, f64)> = vec![];
+        for &[i, j] in self.cells.keys() {
+            for [di, dj] in [[1, 0], [0, 1]] {
+                let three = [[i, j], [i + di, j + dj], [i + 2 * di, j + 2 * dj]].map(mean);
+                if let [Some(a), Some(b), Some(c)] = three {
+                    found.push((a.min(b).min(c), (a - 2.0 * b + c).powi(2) / 6.0));
+                }
+            }
+        }
+        found.sort_by(|a, b| b.0.total_cmp(&a.0));
+        found.truncate(found.len().div_ceil(2));
+        let sum: f64 = found.iter().map(|(_, square)| square).sum();
+        (sum / found.len().max(1) as f64).sqrt()
     }
 
     fn runs(&self, point: Point) -> &[Run] {
@@ -190,7 +219,9 @@ impl Landscape for Table {
     fn draw(&self, point: Point, rng: &mut ChaCha8Rng) -> Outcome {
         let runs = self.runs(point);
         let drawn = rng.next_u64() % runs.len() as u64;
-        runs[drawn as usize].val.map_or(Outcome::Failed, Outcome::of)
+        let run = runs[drawn as usize];
+        let losses: Vec<f64> = run.loss.into_iter().collect();
+        run.val.map_or(Outcome::Failed, |val| Outcome::of(val).with_losses(&losses))
     }
 
     fn best(&self) -> f64 {
@@ -226,7 +257,30 @@ mod tests {
         assert!((table.truth(bad) - 0.5).abs() < 1e-12 && table.test(bad).is_none());
         let mut rng = ChaCha8Rng::seed_from_u64(0);
         let drawn: Vec<Outcome> = (0..20).map(|_| table.draw(bad, &mut rng)).collect();
-        assert!(drawn.contains(&Outcome::Failed) && drawn.contains(&Outcome::of(0.5)));
+        assert!(drawn.contains(&Outcome::Failed));
+        assert!(drawn.contains(&Outcome::of(0.5).with_losses(&[1.0])));
+    }
+
+    #[test]
+    fn an_angle_takes_the_place_of_a_learning_rate() {
+        let table = Table::from_csv(&SMALL.replace("lr,alpha", "angle,alpha")).unwrap();
+        assert_eq!(table.space().axes[0].name, "angle");
+        assert_eq!(table.space().slope, 0.0);
+        assert_eq!(Table::from_csv(SMALL).unwrap().space().slope, crate::space::ALPHA_SLOPE);
+    }
+
+    #[test]
+    fn one_seed_per_cell_gets_its_noise_from_second_differences() {
+        let mut text = "angle,alpha,seed,val_top1\n".to_owned();
+        for i in 0..5 {
+            for j in 0..5 {
+                // A plane, and ±0.01 in turn: second differences of ±0.04.
+                let score = 0.5 + 0.01 * f64::from(i) + 0.01 * f64::from((i + j) % 2 * 2 - 1);
+                text += &format!("{},{},0,{score}\n", f64::from(i).exp2(), f64::from(j).exp2());
+            }
+        }
+        let noise = Table::from_csv(&text).unwrap().noise();
+        assert!((noise - 0.04 / 6f64.sqrt()).abs() < 1e-9, "{noise}");
     }
 
     #[test]
@@ -236,8 +290,14 @@ mod tests {
             (String::new(), "no column `lr`"),
             (SMALL.replace("alpha", "beta"), "no column `alpha`"),
             (SMALL.replace("val_top1", "top1"), "no column `val_top1`"),
-            (SMALL.replace("0.80", "high"), "line 2, val_top1: `high`"),
-            (SMALL.replace("0.1,1,0", "-0.1,1,0"), "line 2, lr: `-0.1`"),
+            (
+                SMALL.replace("0.80", "high"),
+                "line 2, val_top1: expected a number above 0, found `high`",
+            ),
+            (
+                SMALL.replace("0.1,1,0", "-0.1,1,0"),
+                "line 2, lr: expected a number above 0, found `-0.1`",
+            ),
             (
                 without("0.2,2,0,0.50,1,0.50,false\n").replace("0.2,2,1,,,,true\n", ""),
                 "3 of 4 cells",

@@ -88,7 +88,7 @@ proptest! {
 
 #[test]
 fn two_knob_beats_chance_on_every_shape_in_eight_trials() {
-    let setting = Setting { trials: 8, replays: 60, start: [-4.0, 1.0], offset: 2.0, seed: 3 };
+    let setting = Setting { trials: 8, replays: 30, start: [-4.0, 1.0], offset: 2.0, seed: 3 };
     let tuner = |name: &str| TUNERS.iter().find(|tuner| tuner.name == name).unwrap();
     for (name, shape) in Shape::ALL {
         for noise in [0.001, 0.004] {

@@ -51,6 +51,8 @@ pub enum Outcome {
         std: Option<f64>,
         /// Number of seeds.
         seeds: usize,
+        /// Mean validation loss over seeds, if it is known of all.
+        loss: Option<f64>,
     },
 }
 
@@ -69,7 +71,20 @@ impl Outcome {
         let score = scores.iter().sum::<f64>() / seeds as f64;
         let squares: f64 = scores.iter().map(|other| (other - score).powi(2)).sum();
         let std = (seeds > 1).then(|| (squares / (seeds - 1) as f64).sqrt());
-        Outcome::Scored { score, std, seeds }
+        Outcome::Scored { score, std, seeds, loss: None }
+    }
+
+    /// The same with the validation losses of the seeds; without them unless all are finite and above 0.
+    pub fn with_losses(self, losses: &[f64]) -> Self {
+        let is_known =
+            !losses.is_empty() && losses.iter().all(|loss| loss.is_finite() && *loss > 0.0);
+        match self {
+            Outcome::Scored { score, std, seeds, .. } => {
+                let loss = is_known.then(|| losses.iter().sum::<f64>() / losses.len() as f64);
+                Outcome::Scored { score, std, seeds, loss }
+            }
+            other => other,
+        }
     }
 
     /// The score, if there is one.
@@ -81,16 +96,35 @@ impl Outcome {
     }
 }
 
-/// The standard deviation between seeds, pooled over all trials that ran with several; none where no trial did.
-pub fn pooled_std(history: &[Told]) -> Option<f64> {
+/// Sum of squared deviations between seeds and its degrees of freedom: within trials that ran with several seeds, and
+/// between trials of one setting with one seed each.
+pub(crate) fn pooled_variance(history: &[Told]) -> (f64, f64) {
     let (mut squares, mut freedom) = (0.0, 0.0);
-    for told in history {
-        if let Outcome::Scored { std: Some(std), seeds, .. } = told.outcome {
-            squares += std * std * (seeds - 1) as f64;
-            freedom += (seeds - 1) as f64;
+    for (i, told) in history.iter().enumerate() {
+        match told.outcome {
+            Outcome::Scored { std: Some(std), seeds, .. } => {
+                squares += std * std * (seeds - 1) as f64;
+                freedom += (seeds - 1) as f64;
+            }
+            Outcome::Scored { std: None, .. } => {
+                let is_same = |other: &Told| {
+                    other.point == told.point
+                        && matches!(other.outcome, Outcome::Scored { std: None, .. })
+                };
+                // Each group counts once, at its first trial.
+                if history[..i].iter().any(is_same) {
+                    continue;
+                }
+                let same = history.iter().filter(|other| is_same(other));
+                let scores: Vec<f64> = same.filter_map(|other| other.outcome.score()).collect();
+                let mean = scores.iter().sum::<f64>() / scores.len() as f64;
+                squares += scores.iter().map(|score| (score - mean).powi(2)).sum::<f64>();
+                freedom += (scores.len() - 1) as f64;
+            }
+            _ => {}
         }
     }
-    (freedom > 0.0).then(|| (squares / freedom).sqrt())
+    (squares, freedom)
 }
 
 /// What to do next.
@@ -204,16 +238,17 @@ mod tests {
     #[test]
     fn seeds_are_pooled_and_a_failed_one_fails_the_trial() {
         let outcome = Outcome::of_seeds(&[0.8, 0.9, 1.0]);
-        let Outcome::Scored { score, std: Some(std), seeds: 3 } = outcome else {
+        let Outcome::Scored { score, std: Some(std), seeds: 3, loss: None } = outcome else {
             panic!("{outcome:?}");
         };
         assert!((score - 0.9).abs() < 1e-12 && (std - 0.1).abs() < 1e-12);
         assert_eq!(Outcome::of_seeds(&[0.8, f64::NAN]), Outcome::Failed);
         assert_eq!(Outcome::of_seeds(&[]), Outcome::Failed);
         let told = |scores: &[f64]| Told { point: [0.0, 0.0], outcome: Outcome::of_seeds(scores) };
-        assert_eq!(pooled_std(&[told(&[0.5])]), None);
-        let pooled = pooled_std(&[told(&[0.8, 0.9, 1.0]), told(&[0.0, 0.0]), told(&[0.5])]);
-        assert!((pooled.unwrap() - (0.02f64 / 3.0).sqrt()).abs() < 1e-12);
+        assert_eq!(pooled_variance(&[told(&[0.5])]), (0.0, 0.0));
+        let (squares, freedom) =
+            pooled_variance(&[told(&[0.8, 0.9, 1.0]), told(&[0.0, 0.0]), told(&[0.5])]);
+        assert!((squares - 0.02).abs() < 1e-12 && freedom == 3.0);
     }
 
     #[test]

@@ -1,22 +1,23 @@
-//! The two-knob search: a quadratic in both knobs through all trials, and the trial of the largest expected gain.
-//! Not here: where it starts (given from outside), the quadratic itself (`quadratic.rs`).
+//! The two-knob search: a model of all trials (`model.rs`), and the trial of the largest expected gain.
+//! Not here: where it starts (given from outside), the models themselves (`ridge.rs`, `quadratic.rs`).
 //!
 //! 1. The start. As long as nothing has a score, smaller learning rates.
-//! 2. The quadratic through all trials proposes the point of the largest expected gain over the best known one, not far
-//!    from what has a score, until that gain is below a share of the noise between seeds. With one trial it is all prior:
-//!    the prior's widths decide how far the second one goes.
+//! 2. The model of all trials proposes the point of the largest expected gain over the best known one, not far from what
+//!    has a score, until that gain is below a share of the noise between seeds. After one trial the model is all prior:
+//!    the prior's widths decide how far the second trial is from it.
 //!
 //! Trials come in rounds. Those of a round do not know each other's results, so that they can run side by side, but each
-//! takes the ones before it to come out as the fit says. A proposal depends on the results of whole rounds and on nothing
-//! else: who finishes first changes nothing.
+//! assumes that the ones before it turn out as the model predicts. A proposal depends on the results of whole rounds and on
+//! nothing else, so the order in which trials finish changes nothing.
 //!
 //! # Source
 //! Section 4 of docs/method.md; ours.
 
 use serde::{Deserialize, Serialize};
 
-use super::{Ask, Outcome, Searcher, Told, pooled_std};
-use crate::quadratic::{Quadratic, best_of};
+use super::{Ask, Outcome, Searcher, Told};
+use crate::model::{self, Model};
+use crate::quadratic::best_of;
 use crate::space::{Point, Space};
 
 /// The two-knob search.
@@ -54,18 +55,17 @@ impl TwoKnob {
         Self { space, start, noise, parallel: 1, stop_at: 0.1 }
     }
 
-    fn noise(&self, history: &[Told]) -> f64 {
-        pooled_std(history).filter(|&std| std > 0.0).unwrap_or(self.noise).max(1e-9)
-    }
-
-    /// The trials of earlier rounds, and those of this round as the fit expects them.
+    /// The trials of earlier rounds, and those of this round as the model predicts them.
     fn believed(&self, known: &[Told], round: &[Told], noise: f64) -> Vec<Told> {
         let mut believed = known.to_vec();
         for told in round {
             // A start without a result is as good as any.
-            let score = Quadratic::fit(&self.space, &believed, noise)
-                .map_or(0.0, |fit| fit.at(told.point).mean);
-            believed.push(Told { point: told.point, outcome: Outcome::of(score) });
+            let score = Model::fit(&self.space, &believed, noise)
+                .map_or(0.0, |(model, ..)| model.at(told.point).mean);
+            // With the best trial's loss, so that losses remain known of all.
+            let losses: Vec<f64> = best_loss(&believed).into_iter().collect();
+            let outcome = Outcome::of(score).with_losses(&losses);
+            believed.push(Told { point: told.point, outcome });
         }
         believed
     }
@@ -80,17 +80,25 @@ impl TwoKnob {
         }
     }
 
-    /// The point of the largest expected gain over the best known one, and that gain.
+    /// The point of the largest expected gain over the best known one, and that gain. Of equal ones it is the one
+    /// nearest to the centre of the space, where there is most left to try on all sides.
     fn proposal(&self, history: &[Told], noise: f64) -> Option<(Point, f64)> {
-        let fit = Quadratic::fit(&self.space, history, noise)?;
+        let (model, ..) = Model::fit(&self.space, history, noise)?;
         let scored = history.iter().filter(|told| told.outcome.score().is_some());
         let incumbent = scored
             .map(|told| told.point)
-            .reduce(|best, other| if fit.gain(other, best).mean > 0.0 { other } else { best })?;
+            .reduce(|best, other| if model.gain(other, best).mean > 0.0 { other } else { best })?;
         let candidates = self.space.lattice(LATTICE).into_iter();
         let fresh = candidates.filter(|&point| is_sensible(&self.space, history, point));
-        let gains = fresh.map(|point| (point, fit.expected_gain(point, incumbent)));
-        gains.max_by(|a, b| a.1.total_cmp(&b.1))
+        let fresh: Vec<Point> = fresh.collect();
+        let gains = model.expected_gains(&fresh, incumbent);
+        let gains: Vec<(Point, f64)> = fresh.into_iter().zip(gains).collect();
+        let largest = gains.iter().map(|(_, gain)| *gain).fold(f64::NEG_INFINITY, f64::max);
+        let centre = self.space.centre();
+        let off = |point: Point| (point[0] - centre[0]).hypot(point[1] - centre[1]);
+        // Rounding apart.
+        let equal = gains.into_iter().filter(|(_, gain)| *gain >= largest - 1e-9 * largest.abs());
+        equal.min_by(|a, b| off(a.0).total_cmp(&off(b.0)))
     }
 }
 
@@ -106,7 +114,7 @@ impl Searcher for TwoKnob {
         if !known.is_empty() && best_of(known).is_none() {
             return self.retreat(history);
         }
-        let noise = self.noise(known);
+        let (noise, _) = model::noise(known, self.noise);
         let Some((point, gain)) = self.proposal(&self.believed(known, round, noise), noise) else {
             return Ask::Done("nothing is left to try".to_owned());
         };
@@ -118,6 +126,15 @@ impl Searcher for TwoKnob {
             )),
         }
     }
+}
+
+/// The validation loss of the best trial, if it is known.
+fn best_loss(history: &[Told]) -> Option<f64> {
+    let scored = history.iter().filter_map(|told| match told.outcome {
+        Outcome::Scored { score, loss, .. } => Some((score, loss)),
+        _ => None,
+    });
+    scored.reduce(|best, other| if other.0 > best.0 { other } else { best })?.1
 }
 
 /// Whether a point is new, not far from all scores, and not nearer to a failure than to a score.
@@ -183,6 +200,20 @@ mod tests {
     }
 
     #[test]
+    fn of_equal_directions_the_second_trial_takes_the_one_with_more_room() {
+        let axes = (Axis::new("lr", -8.0, 2.0), Axis::new("wd", -8.0, 2.0));
+        let space = Space::new(axes.0, axes.1).unwrap();
+        for (start, sign) in [([-6.0, -5.5], 1.0), ([0.0, 0.5], -1.0)] {
+            let search = TwoKnob::new(space.clone(), start, 1e-3);
+            let history = [Told { point: start, outcome: Outcome::of(0.8) }];
+            let Ask::Try(second) = search.ask(&history) else { panic!("there is more to try") };
+            for axis in 0..2 {
+                assert!(sign * (second[axis] - start[axis]) > 0.0, "{second:?} after {start:?}");
+            }
+        }
+    }
+
+    #[test]
     fn walks_away_from_divergence() {
         let cliff = |p: Point| if p[0] > -2.5 { None } else { bowl(p) };
         for start in [[1.5, 0.0], [-2.0, 3.0]] {
@@ -211,7 +242,12 @@ mod tests {
                     let last = history.iter_mut().rev().find(waiting).unwrap();
                     last.outcome = Outcome::of(bowl(last.point).unwrap());
                 }
-                Ask::Done(_) => break,
+                Ask::Done(_) => {
+                    // The last round may be a part of one.
+                    let waiting = |told: &&mut Told| told.outcome == Outcome::Pending;
+                    let Some(last) = history.iter_mut().rev().find(waiting) else { break };
+                    last.outcome = Outcome::of(bowl(last.point).unwrap());
+                }
             }
         }
         assert_eq!(history, alone);

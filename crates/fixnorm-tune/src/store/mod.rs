@@ -234,10 +234,11 @@ impl TrialRow {
         } else if any(State::is_open) {
             Outcome::Pending
         } else {
-            let scores = self.jobs.iter().filter(|job| job.state == State::Complete);
-            Outcome::of_seeds(
-                &scores.map(|job| job.val_top1.unwrap_or(f64::NAN)).collect::<Vec<_>>(),
-            )
+            let values = |of: fn(&JobRow) -> Option<f64>| -> Vec<f64> {
+                let complete = self.jobs.iter().filter(|job| job.state == State::Complete);
+                complete.map(|job| of(job).unwrap_or(f64::NAN)).collect()
+            };
+            Outcome::of_seeds(&values(|job| job.val_top1)).with_losses(&values(|job| job.val_loss))
         };
         Told { point: self.point, outcome }
     }

@@ -1,0 +1,52 @@
+//! The law of the start: where angle and head norm are expected to be best, from the length of a run and its batch size.
+//! Not here: the fit of its coefficients (`benches/tables/fit_law.py`), the search that begins there.
+//!
+//! log2 angle₀ = a + b·log2(steps) + c·log2(batch), and a constant α₀.
+//!
+//! # Source
+//! A hypothesis so far, not a fit: 1/64 rad was near the best of 372 to 1,718 steps, and the equilibria of common weight
+//! decay recipes (0.0073 rad at 60,000 steps, 0.0032 rad at 450,000) fall by about 0.2 octaves per octave of steps. Nothing
+//! is known about the batch size. To replace it, print the coefficients with `benches/tables/fit_law.py` and set them here.
+
+use crate::space::Point;
+
+/// log2 of the angle in radians at one step and a batch of one: 2^-6 at 800 steps, the middle of 372 to 1,718 in log2.
+pub const ANGLE_AT_ONE: f64 = -6.0 + 0.2 * 9.64;
+
+/// Octaves of angle per octave of steps.
+pub const ANGLE_PER_STEPS: f64 = -0.2;
+
+/// Octaves of angle per octave of batch size.
+pub const ANGLE_PER_BATCH: f64 = 0.0;
+
+/// The head's norm α₀.
+pub const ALPHA: f64 = 4.0;
+
+/// How far the best point may be from the law's, one standard deviation per axis in octaves. Assumed.
+pub const UNCERTAINTY: [f64; 2] = [1.0, 1.0];
+
+/// log2 of (angle₀ in radians, α₀) of a run of this many optimizer steps with this many images per step.
+///
+/// # Panics
+/// Never; steps and batch count as at least 1.
+pub fn start(steps: f64, batch: f64) -> Point {
+    let [steps, batch] = [steps, batch].map(|count| count.max(1.0).log2());
+    [ANGLE_AT_ONE + ANGLE_PER_STEPS * steps + ANGLE_PER_BATCH * batch, ALPHA.log2()]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn agrees_with_the_runs_it_comes_from_within_an_octave() {
+        for (steps, angle) in
+            [(372.0, 1.0 / 64.0), (1718.0, 1.0 / 64.0), (6e4, 0.0073), (4.5e5, 0.0032)]
+        {
+            let [found, alpha] = start(steps, 128.0);
+            assert!((found - f64::log2(angle)).abs() < 1.0, "{steps}: {}", found.exp2());
+            assert_eq!(alpha, 2.0);
+        }
+        assert!(start(0.0, 0.0)[0].is_finite());
+    }
+}

@@ -1,0 +1,97 @@
+//! The model of the trials that the two-knob search and the choice share: a ridge where shapes are known, otherwise, and
+//! where the trials do not look like one, a quadratic.
+//! Not here: either of them (`ridge.rs`, `quadratic.rs`), what the scores are (`fused.rs`).
+
+use crate::fused::fused;
+use crate::quadratic::{Estimate, Quadratic};
+use crate::ridge::Ridge;
+use crate::search::{Told, pooled_variance};
+use crate::space::{Point, Space};
+
+/// A model of all trials so far.
+#[derive(Clone, Debug)]
+pub(crate) enum Model {
+    Ridge(Ridge),
+    Quadratic(Quadratic),
+}
+
+impl Model {
+    /// The model after the trials; `noise` is the standard deviation of accuracy between seeds. None without a score.
+    ///
+    /// Returns it with the history that it was fitted to and that history's noise.
+    pub(crate) fn fit(
+        space: &Space,
+        history: &[Told],
+        noise: f64,
+    ) -> Option<(Self, Vec<Told>, f64)> {
+        let (history, noise) = fused(history, noise);
+        let model = match Ridge::fit(space, &history, noise) {
+            Some(ridge) => Model::Ridge(ridge),
+            None => Model::Quadratic(Quadratic::fit(space, &history, noise)?),
+        };
+        Some((model, history, noise))
+    }
+
+    /// The noiseless score at a point.
+    pub(crate) fn at(&self, point: Point) -> Estimate {
+        match self {
+            Model::Ridge(fit) => fit.at(point),
+            Model::Quadratic(fit) => fit.at(point),
+        }
+    }
+
+    /// How much better `point` is than `other`.
+    pub(crate) fn gain(&self, point: Point, other: Point) -> Estimate {
+        match self {
+            Model::Ridge(fit) => fit.gain(point, other),
+            Model::Quadratic(fit) => fit.gain(point, other),
+        }
+    }
+
+    /// The expectation of what each point gains over `other`, where a loss counts as nothing.
+    pub(crate) fn expected_gains(&self, points: &[Point], other: Point) -> Vec<f64> {
+        match self {
+            Model::Ridge(fit) => fit.expected_gains(points, other),
+            Model::Quadratic(fit) => {
+                points.iter().map(|&point| fit.expected_gain(point, other)).collect()
+            }
+        }
+    }
+
+    /// Standard deviation of the coordinates of `optimum`, in octaves; infinite along an axis that does not bend down.
+    pub(crate) fn optimum_std(&self, optimum: Point) -> [f64; 2] {
+        match self {
+            Model::Ridge(fit) => fit.optimum_std(),
+            Model::Quadratic(fit) => fit.optimum_std(optimum),
+        }
+    }
+}
+
+/// How many repeated runs the assumed noise counts for: one repetition alone says little of a standard deviation.
+const ASSUMED: f64 = 3.0;
+
+/// The standard deviation between seeds, from the assumed one and what trials with several seeds, or of the same setting,
+/// have measured; and whether they have.
+pub(crate) fn noise(history: &[Told], assumed: f64) -> (f64, bool) {
+    let (squares, freedom) = pooled_variance(history);
+    let variance = (ASSUMED * assumed * assumed + squares) / (ASSUMED + freedom);
+    (variance.sqrt().max(1e-9), freedom > 0.0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::search::Outcome;
+
+    #[test]
+    fn a_repeated_setting_measures_the_noise_and_one_repetition_does_not_decide_it() {
+        let told = |x: f64, score: f64| Told { point: [x, 0.0], outcome: Outcome::of(score) };
+        let once = [told(0.0, 0.8), told(1.0, 0.7)];
+        assert_eq!(noise(&once, 0.01), (0.01, false));
+        let equal = [told(0.0, 0.8), told(0.0, 0.8)];
+        let (std, measured) = noise(&equal, 0.01);
+        assert!(measured && std > 0.008 && std < 0.009, "{std}");
+        let many: Vec<Told> = (0..40).map(|i| told(0.0, 0.8 + 0.002 * f64::from(i % 2))).collect();
+        assert!((noise(&many, 0.01).0 - 0.003).abs() < 0.001, "{:?}", noise(&many, 0.01));
+    }
+}
