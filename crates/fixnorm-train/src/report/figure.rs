@@ -84,9 +84,9 @@ pub(super) fn figure(drawing: &dyn Drawing, file_style: &str) -> Option<(String,
     let name = file_name(drawing.title());
     let table = drawing.table();
     let html = format!(
-        "<figure data-name=\"{name}\"><figcaption><b>{}</b> {}</figcaption><div class=\"drawing\">{}{}</div>{}\
+        "<figure data-name=\"{name}\"><figcaption><b>{}</b> {}</figcaption><div><div class=\"drawing\">{}{}</div>{}\
          <details><summary>Table, SVG, CSV</summary>{}\
-         <p class=\"save\"><button data-save=\"svg\">Save SVG</button> <button data-save=\"csv\">Save CSV</button></p></details></figure>",
+         <p class=\"save\"><button data-save=\"svg\">Save SVG</button> <button data-save=\"csv\">Save CSV</button></p></details></div></figure>",
         escape(drawing.title()),
         escape(drawing.caption()),
         wide.in_page("wide"),

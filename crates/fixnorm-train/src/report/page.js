@@ -54,7 +54,7 @@
     }
     return tables.get(figure);
   };
-  const number = text => text === '' ? NaN : Number(text);
+  const number = text => parseFloat(text);
   const axis = text => {
     const [low, high, from, to, log] = text.split(' ').map(Number);
     return value => low + ((log ? Math.log10(value) : value) - from) / (to - from) * (high - low);
