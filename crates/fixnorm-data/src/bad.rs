@@ -81,15 +81,15 @@ impl Known {
         let mut known = self.0.write().unwrap_or_else(PoisonError::into_inner);
         let new: Vec<_> = bad.into_iter().filter(|bad| !known.contains_key(&bad.index)).collect();
         known.extend(new.iter().map(|bad| (bad.index, bad.clone())));
-        match known.len() > limit.allowed() {
-            true => Err(DataError::TooManyBad {
+        if known.len() > limit.allowed() {
+            return Err(DataError::TooManyBad {
                 bad: known.values().cloned().collect(),
                 images: limit.images,
                 max_bad: limit.max_bad,
                 allowed: limit.allowed(),
-            }),
-            false => Ok(new),
+            });
         }
+        Ok(new)
     }
 }
 

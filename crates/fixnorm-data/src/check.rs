@@ -151,12 +151,11 @@ struct Look {
 impl Look {
     fn at(image: &Image, channels: usize) -> Self {
         let coloured;
-        let shown = match image.channels == channels {
-            true => image,
-            false => {
-                coloured = recoloured(image, channels);
-                &coloured
-            }
+        let shown = if image.channels == channels {
+            image
+        } else {
+            coloured = recoloured(image, channels);
+            &coloured
         };
         let mut sums = vec![(0u64, 0u64); channels];
         for pixel in shown.pixels.chunks_exact(channels) {
@@ -203,15 +202,14 @@ impl Looks {
     /// Means and standard deviations; empty where there is no image.
     fn statistics(&self) -> (Vec<f64>, Vec<f64>) {
         let count = self.heights.len() as f64;
-        match self.heights.is_empty() {
-            true => (vec![], vec![]),
-            false => self
-                .moments
-                .iter()
-                .map(|(sum, squares)| (sum / count, squares / count))
-                .map(|(mean, square)| (mean, (square - mean * mean).max(0.0).sqrt()))
-                .unzip(),
+        if self.heights.is_empty() {
+            return (vec![], vec![]);
         }
+        self.moments
+            .iter()
+            .map(|(sum, squares)| (sum / count, squares / count))
+            .map(|(mean, square)| (mean, (square - mean * mean).max(0.0).sqrt()))
+            .unzip()
     }
 }
 

@@ -71,19 +71,18 @@ pub(crate) fn load(dir: &Path, class_names: Option<Vec<String>>) -> Result<DataS
         (0..classes).map(|class| class.to_string()).collect()
     });
     // Either one: a set that lacks the other is broken, not one without a test set.
-    let test = match has(dir, TEST_IMAGES) || has(dir, TEST_LABELS) {
-        false => None,
-        true => {
-            let (test, test_sides) = read(TEST_IMAGES, TEST_LABELS, Some(class_names.len()))?;
-            if test_sides != sides {
-                return Err(DataError::Format {
-                    path: dir.join(TEST_IMAGES),
-                    expected: format!("images of the training set's size {sides:?}"),
-                    found: format!("{test_sides:?}"),
-                });
-            }
-            Some(Arc::new(test) as Arc<dyn Source>)
+    let test = if has(dir, TEST_IMAGES) || has(dir, TEST_LABELS) {
+        let (test, test_sides) = read(TEST_IMAGES, TEST_LABELS, Some(class_names.len()))?;
+        if test_sides != sides {
+            return Err(DataError::Format {
+                path: dir.join(TEST_IMAGES),
+                expected: format!("images of the training set's size {sides:?}"),
+                found: format!("{test_sides:?}"),
+            });
         }
+        Some(Arc::new(test) as Arc<dyn Source>)
+    } else {
+        None
     };
     let (train, val) = split::balanced(&labels, labels.len() / VAL_SHARE);
     if val.is_empty() {

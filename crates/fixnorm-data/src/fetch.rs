@@ -1,6 +1,6 @@
 //! Data sets from where their authors keep them: downloaded, checked, unpacked.
 //!
-//! A file is written under another name, from where an interrupted download goes on, and gets its own name
+//! A file is written under another name, from where an interrupted download resumes, and gets its own name
 //! when its SHA-256 is right; an archive is unpacked only then, into a directory that gets its name when it
 //! is whole. Not here: unpacking (`unpack.rs`), where the sets are looked for (`places.rs`).
 
@@ -90,7 +90,7 @@ pub const REMOTES: [Remote; 2] = [
 pub enum FetchError {
     /// The server, or the way to it.
     #[error(
-        "cannot download {url}: {message}; what came is kept, and fetching again goes on from there"
+        "cannot download {url}: {message}; what was received is kept, and fetching again resumes there"
     )]
     Download {
         /// The file.
@@ -258,12 +258,12 @@ impl RemoteFile {
                 File::create(part).map_err(disk)?;
             }
             let message = format!("the server answered {status}");
-            return Err(
-                match status.is_client_error() && status != StatusCode::RANGE_NOT_SATISFIABLE {
-                    true => Attempt::Final(FetchError::Download { url: url.to_owned(), message }),
-                    false => Attempt::Broken(message),
-                },
-            );
+            let hopeless = status.is_client_error() && status != StatusCode::RANGE_NOT_SATISFIABLE;
+            return Err(if hopeless {
+                Attempt::Final(FetchError::Download { url: url.to_owned(), message })
+            } else {
+                Attempt::Broken(message)
+            });
         }
         let mut file = OpenOptions::new().create(true).append(true).open(part).map_err(disk)?;
         let mut there = before;

@@ -146,9 +146,12 @@ fn part(root: &Path, known: &[OsString], left_out: &mut LeftOut) -> Result<Folde
     }
     let listed: Vec<_> = known
         .par_iter()
-        .map(|class| match root.join(class).is_dir() {
-            true => list(root, Path::new(class), 0),
-            false => Ok(Listed::default()),
+        .map(|class| {
+            if root.join(class).is_dir() {
+                list(root, Path::new(class), 0)
+            } else {
+                Ok(Listed::default())
+            }
         })
         .collect();
     let (mut files, mut labels) = (vec![], vec![]);

@@ -63,13 +63,12 @@ pub fn parse(bytes: &[u8], path: &Path) -> Result<Idx, DataError> {
 
 fn array(mut bytes: impl BufRead, path: &Path) -> Result<Idx, DataError> {
     let start = bytes.fill_buf().map_err(|error| unreadable(path, error))?;
-    match start.starts_with(&GZIP) {
-        true => {
-            // Not `GzDecoder`: it stops after the first member and is silent about the rest.
-            let torn = |error| wrong(path, "a whole gzip file", error);
-            unzipped_array(MultiGzDecoder::new(bytes), path, torn)
-        }
-        false => unzipped_array(bytes, path, |error| unreadable(path, error)),
+    if start.starts_with(&GZIP) {
+        // Not `GzDecoder`: it stops after the first member and is silent about the rest.
+        let torn = |error| wrong(path, "a whole gzip file", error);
+        unzipped_array(MultiGzDecoder::new(bytes), path, torn)
+    } else {
+        unzipped_array(bytes, path, |error| unreadable(path, error))
     }
 }
 

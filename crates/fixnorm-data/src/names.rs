@@ -61,10 +61,10 @@ pub(crate) fn class_list(path: &Path) -> Result<Vec<String>, DataError> {
         .map_err(|_| DataError::format(path, "class names in UTF-8, one a line", "other bytes"))?;
     let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
     let names: Vec<String> = lines.filter(|line| !line.is_empty()).map(str::to_owned).collect();
-    match names.is_empty() {
-        true => Err(DataError::format(path, "class names, one a line", "none")),
-        false => Ok(names),
+    if names.is_empty() {
+        return Err(DataError::format(path, "class names, one a line", "none"));
     }
+    Ok(names)
 }
 
 /// The first few of a list, and how many more there are.

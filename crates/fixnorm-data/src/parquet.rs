@@ -371,13 +371,13 @@ fn pages(
         }
         reader.skip_next_page()?;
     }
-    match first_row as usize == rows {
-        true => Ok(pages),
-        false => Err(ParquetError::General(format!("{first_row} of {rows} images"))),
+    if first_row as usize != rows {
+        return Err(ParquetError::General(format!("{first_row} of {rows} images")));
     }
+    Ok(pages)
 }
 
-/// A file that notes where the last reader began: at the header of the page at hand.
+/// A file that notes where the last reader began: at the header of the current page.
 struct Noting {
     file: File,
     last: AtomicU64,
