@@ -19,11 +19,11 @@ pub struct Choice {
     pub score: Estimate,
     /// Standard deviation between seeds, measured or assumed.
     pub noise: f64,
-    /// Whether the trials measured the noise themselves.
+    /// True if the trials measured the noise themselves.
     pub noise_measured: bool,
     /// Numbers of the other trials that one seed cannot distinguish from it.
     pub within_noise: Vec<usize>,
-    /// Where the fit has its optimum, in log2.
+    /// The fit's optimum, in log2.
     pub optimum: Point,
     /// The fit's score there.
     pub optimum_score: Estimate,
@@ -31,7 +31,7 @@ pub struct Choice {
     pub optimum_std: [Option<f64>; 2],
     /// Second derivatives of a quadratic through all trials, score per octave².
     pub curvature: [Estimate; 2],
-    /// What to do next.
+    /// Recommended next step.
     pub next: String,
 }
 

@@ -22,7 +22,7 @@ pub const ANGLE_PER_BATCH: f64 = 0.0;
 /// The head's norm α₀.
 pub const ALPHA: f64 = 4.0;
 
-/// How far the best point may be from the law's, one standard deviation per axis in octaves. Assumed.
+/// Standard deviation of the best point from the law's, per axis in octaves. Assumed.
 pub const UNCERTAINTY: [f64; 2] = [1.0, 1.0];
 
 /// log2 of (angle₀ in radians, α₀) of a run of this many optimizer steps with this many images per step.

@@ -40,7 +40,7 @@ impl Model {
         }
     }
 
-    /// How much better `point` is than `other`.
+    /// Gain of `point` over `other`.
     pub(crate) fn gain(&self, point: Point, other: Point) -> Estimate {
         match self {
             Model::Ridge(fit) => fit.gain(point, other),
@@ -67,7 +67,7 @@ impl Model {
     }
 }
 
-/// How many repeated runs the assumed noise counts for: one repetition alone says little of a standard deviation.
+/// Weight of the assumed noise in repeated runs: one repetition alone hardly determines a standard deviation.
 const ASSUMED: f64 = 3.0;
 
 /// The standard deviation between seeds, from the assumed one and what trials with several seeds, or of the same setting,

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-/// When a trial is stopped early.
+/// Rule for stopping a trial early.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
 pub enum Prune {
@@ -18,7 +18,7 @@ pub enum Prune {
 }
 
 impl Prune {
-    /// Whether a trial should stop after its epochs so far. `curve` has a score an epoch; `others` are curves of the
+    /// Returns true if a trial should stop after its epochs so far. `curve` has a score per epoch; `others` are curves of the
     /// trials before it, finished or not, and may be shorter.
     pub fn should_stop(self, curve: &[f64], others: &[Vec<f64>], epochs: usize) -> bool {
         let done = curve.len();

@@ -7,7 +7,7 @@
 //! - curvatures have a prior around −D/(2w²), w two octaves, and the interaction one around 0, which a few trials
 //!   outweigh. So the fit is separable at first, bends no way without cause, and needs no least number of trials.
 //!
-//! What is separable at first are v, the octaves of the second knob, and u, the octaves of the first one beyond what the
+//! Separable at first are v, the octaves of the second knob, and u, the octaves of the first one beyond what the
 //! space's slope expects of it at that v.
 
 use crate::matrix::Cholesky;
@@ -17,7 +17,7 @@ use crate::space::{Point, Space};
 /// Coefficients of 1, u, v, u², v², uv.
 const TERMS: usize = 6;
 
-/// How far off the quadratic is, as a share of the loss.
+/// Error of the quadratic, as a share of the loss.
 const MISFIT: f64 = 0.25;
 
 /// Octaves over which a knob typically matters.
@@ -26,7 +26,7 @@ const WIDTH: f64 = 2.0;
 /// The fitted quadratic.
 #[derive(Clone, Debug)]
 pub struct Quadratic {
-    /// Where u and v are 0: the best trial.
+    /// The best trial, at which u and v are 0.
     origin: Point,
     slope: f64,
     best: f64,
@@ -103,7 +103,7 @@ impl Quadratic {
         Estimate { mean: self.score(dot(&row, &self.coefficients)), std: self.std(&row) }
     }
 
-    /// How much better `point` is than `other`, near the best trial's score.
+    /// Gain of `point` over `other`, near the best trial's score.
     pub fn gain(&self, point: Point, other: Point) -> Estimate {
         let (here, there) = (self.terms(point), self.terms(other));
         let row: Vec<f64> = here.iter().zip(&there).map(|(a, b)| a - b).collect();
@@ -160,9 +160,10 @@ impl Quadratic {
 
     /// From the softened scale back to scores.
     fn score(&self, soft: f64) -> f64 {
-        match soft < 0.0 {
-            true => self.best - self.scale * (-soft / self.scale).exp_m1(),
-            false => self.best + soft,
+        if soft < 0.0 {
+            self.best - self.scale * (-soft / self.scale).exp_m1()
+        } else {
+            self.best + soft
         }
     }
 }

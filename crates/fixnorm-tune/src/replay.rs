@@ -11,7 +11,7 @@ use crate::search::{Ask, Gp, Halton, Random, Search, Searcher, Told, Tpe, TwoKno
 use crate::space::{Point, Space};
 use crate::surface::Landscape;
 
-/// How a replay chooses among its trials.
+/// Rule by which a replay chooses among its trials.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Pick {
@@ -27,7 +27,7 @@ pub struct Tuner {
     /// As in the table of results.
     pub name: &'static str,
     kind: Kind,
-    /// How it chooses.
+    /// Its rule of choice.
     pub pick: Pick,
     /// Trials for each one that the others have.
     pub budget: usize,
@@ -82,14 +82,14 @@ impl Tuner {
     }
 }
 
-/// How replays are carried out.
+/// Settings of replays.
 #[derive(Clone, Copy, Debug)]
 pub struct Setting {
     /// Trials that a tuner has.
     pub trials: usize,
     /// Replays, each with a seed and an offset of its own.
     pub replays: usize,
-    /// Where tuners with a start begin, in log2.
+    /// Start of the tuners that take one, in log2.
     pub start: Point,
     /// Each replay moves the start by up to this many octaves along each axis.
     pub offset: f64,
@@ -108,7 +108,7 @@ pub struct Interval {
     pub high: f64,
 }
 
-/// What the replays of a tuner came to.
+/// Results of a tuner's replays.
 #[derive(Clone, Debug, Serialize)]
 pub struct Judged {
     /// The tuner.
@@ -205,7 +205,7 @@ fn best_test(landscape: &dyn Landscape) -> Option<f64> {
     landscape.test(best)
 }
 
-/// The least true score: what a choice is worth before anything is known.
+/// The least true score, which a choice counts as before any trial has a score.
 fn worst(landscape: &dyn Landscape) -> f64 {
     let points = landscape.space().lattice(1.0).into_iter();
     points.map(|point| landscape.truth(point)).fold(f64::INFINITY, f64::min)

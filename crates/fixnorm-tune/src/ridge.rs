@@ -33,10 +33,10 @@ type Unit = [f64; NUMBERS];
 /// Draws from the prior, each with three mirror images.
 const DRAWS: usize = 1000;
 
-/// How far off a surface is, as a share of the loss.
+/// Error of a surface, as a share of the loss.
 const MISFIT: f64 = 0.25;
 
-/// Fewer effective particles than this are no posterior: the trials do not look like any surface of the family.
+/// Least number of effective particles: with fewer, the trials do not look like any surface of the family.
 const ENOUGH: f64 = 10.0;
 
 /// Mean and standard deviation of each number; of widths and saturation, the median and the standard deviation of ln.
@@ -191,7 +191,7 @@ impl Ridge {
         self.estimate(|particle| particle.top - particle.surface.loss(point))
     }
 
-    /// How much better `point` is than `other`.
+    /// Gain of `point` over `other`.
     pub(crate) fn gain(&self, point: Point, other: Point) -> Estimate {
         self.estimate(|particle| particle.surface.loss(other) - particle.surface.loss(point))
     }

@@ -1,4 +1,4 @@
-//! Landscapes that searchers are judged on: what a trial can return, and what is true. Synthetic ones are here.
+//! Landscapes that searchers are judged on: the results that trials draw, and the truth. Synthetic ones are here.
 //! Not here: tables of real results (`table.rs`), the judging (`replay.rs`).
 
 use rand_chacha::ChaCha8Rng;
@@ -9,7 +9,7 @@ use crate::space::{Axis, Point, Space};
 
 /// Something whose true score is known everywhere, and which returns noisy ones.
 pub trait Landscape {
-    /// Where it is defined.
+    /// Its domain.
     fn space(&self) -> &Space;
     /// The true score; of a setting that diverges, what guessing gives.
     fn truth(&self, point: Point) -> f64;
@@ -66,7 +66,7 @@ pub struct Surface {
     noise: f64,
 }
 
-/// What guessing one of ten classes gives.
+/// Accuracy of guessing one of ten classes.
 const CHANCE: f64 = 0.1;
 
 /// The score at the optimum.

@@ -23,7 +23,7 @@ pub enum TableError {
         line: usize,
         /// The column.
         column: String,
-        /// What is there.
+        /// The text found.
         value: String,
     },
     /// Settings that do not make a grid in log2.
@@ -54,7 +54,7 @@ impl Table {
     /// Reads a table as `fixnorm tune --export` writes it.
     ///
     /// # Errors
-    /// A missing column, a value that is no number, cells that are missing or not evenly spaced in log2.
+    /// A missing column, a value that is not a number, cells that are missing or not evenly spaced in log2.
     pub fn from_csv(text: &str) -> Result<Self, TableError> {
         let mut lines = text.lines().enumerate().filter(|(_, line)| !line.trim().is_empty());
         let header: Vec<&str> = lines
@@ -120,9 +120,10 @@ impl Table {
             };
             let step = (high - low) / (values.len() - 1) as f64;
             let even = |(i, x): (usize, &f64)| (x - low - step * i as f64).abs() < 0.01 * step;
-            match values.iter().enumerate().all(even) {
-                true => Ok(Axis::new(name, low, high).with_step(step)),
-                false => Err(TableError::Grid(format!("{name} is not evenly spaced in log2"))),
+            if values.iter().enumerate().all(even) {
+                Ok(Axis::new(name, low, high).with_step(step))
+            } else {
+                Err(TableError::Grid(format!("{name} is not evenly spaced in log2")))
             }
         };
         let axes = (axis(0, first)?, axis(1, second)?);

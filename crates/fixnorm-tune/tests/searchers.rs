@@ -1,4 +1,4 @@
-//! What every searcher must do, on shapes that none was made for.
+//! Requirements on every searcher, on shapes that none was made for.
 
 use fixnorm_tune::replay::{Setting, TUNERS, judge};
 use fixnorm_tune::search::{Gp, Grid, Halton, Random, Tpe, TwoKnob};

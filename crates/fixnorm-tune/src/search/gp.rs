@@ -20,7 +20,7 @@ use crate::space::{Point, Space};
 /// GP-EI after random start-up trials.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Gp {
-    /// Where.
+    /// The space to search.
     pub space: Space,
     /// Decides the start-up trials.
     pub seed: u64,
@@ -55,7 +55,7 @@ impl Gp {
         let (inputs, scores): (Vec<[f64; 2]>, Vec<f64>) =
             known.filter_map(|(told, score)| Some((share(told), score?))).unzip();
         let mut model = Model::fit(inputs, &scores)?;
-        // What still runs is believed to come out as predicted, so that several workers do not try the same.
+        // Running trials are assumed to score as predicted, so that several workers do not try the same.
         for told in history.iter().filter(|told| told.outcome == Outcome::Pending) {
             model = model.with_belief(share(told))?;
         }
@@ -72,10 +72,8 @@ impl Gp {
         let starts = (1..=CANDIDATES).map(|i| [radical_inverse(i, 2), radical_inverse(i, 3)]);
         let best = starts.max_by(|a, b| gain(*a).total_cmp(&gain(*b)))?;
         let refined = pattern_search(best, 0.04, 1e-3, |at| {
-            match at.iter().all(|s| (0.0..=1.0).contains(s)) {
-                true => gain(at),
-                false => f64::NEG_INFINITY,
-            }
+            let is_inside = at.iter().all(|s| (0.0..=1.0).contains(s));
+            if is_inside { gain(at) } else { f64::NEG_INFINITY }
         });
         Some(self.space.at_share(refined))
     }
@@ -213,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn likelihood_tells_the_axis_that_matters() {
+    fn likelihood_finds_the_axis_that_matters() {
         let inputs: Vec<[f64; 2]> =
             (1..=20).map(|i| [radical_inverse(i, 2), radical_inverse(i, 3)]).collect();
         let scores: Vec<f64> = inputs.iter().map(|[x, _]| (6.0 * x).sin()).collect();

@@ -8,7 +8,7 @@ use crate::space::Space;
 /// Every cell once. The cells are those of the space's steps; an axis without steps has its two ends.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Grid {
-    /// Where, with a step on both axes.
+    /// The space to search, with a step on both axes.
     pub space: Space,
 }
 

@@ -11,7 +11,7 @@ use crate::space::Space;
 /// Quasi-random search.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Halton {
-    /// Where.
+    /// The space to search.
     pub space: Space,
     /// Decides the shift.
     pub seed: u64,

@@ -1,4 +1,4 @@
-//! What a searcher is, what it is told, and the searchers by name.
+//! The searcher's interface, its inputs, and the searchers by name.
 //! Not here: how each of them searches (a file each).
 
 mod gp;
@@ -27,11 +27,11 @@ use crate::space::{Point, Space};
 pub struct Told {
     /// Its setting.
     pub point: Point,
-    /// What came of it.
+    /// Its outcome.
     pub outcome: Outcome,
 }
 
-/// What came of a trial. Scores are better the larger they are.
+/// Outcome of a trial. Larger scores are better.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Outcome {
     /// Still running.
@@ -127,7 +127,7 @@ pub(crate) fn pooled_variance(history: &[Told]) -> (f64, f64) {
     (squares, freedom)
 }
 
-/// What to do next.
+/// The next step of a search.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ask {
     /// Try this.
@@ -218,10 +218,7 @@ pub(crate) fn finite_scores(history: &[Told]) -> Vec<Option<f64>> {
     let scores = || history.iter().filter_map(|told| told.outcome.score());
     let (worst, best) =
         scores().fold((f64::INFINITY, f64::NEG_INFINITY), |(w, b), s| (w.min(s), b.max(s)));
-    let failed = match worst.is_finite() {
-        true => worst - (best - worst),
-        false => 0.0,
-    };
+    let failed = if worst.is_finite() { worst - (best - worst) } else { 0.0 };
     let value = |told: &Told| match told.outcome {
         Outcome::Pending => None,
         Outcome::Failed => Some(failed),

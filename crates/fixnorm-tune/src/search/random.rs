@@ -8,7 +8,7 @@ use crate::space::Space;
 /// Random search.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Random {
-    /// Where.
+    /// The space to search.
     pub space: Space,
     /// Decides the points.
     pub seed: u64,

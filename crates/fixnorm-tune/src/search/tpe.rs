@@ -12,7 +12,7 @@ use crate::space::{Point, Space};
 /// TPE after random start-up trials.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Tpe {
-    /// Where.
+    /// The space to search.
     pub space: Space,
     /// Decides every draw.
     pub seed: u64,

@@ -23,7 +23,7 @@ use crate::space::{Point, Space};
 /// The two-knob search.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct TwoKnob {
-    /// Where.
+    /// The space to search.
     pub space: Space,
     /// First guess of both knobs, in log2.
     pub start: Point,
@@ -43,10 +43,10 @@ fn alone() -> usize {
 /// Octaves between the points that are compared as proposals.
 const LATTICE: f64 = 0.25;
 
-/// How far proposals leave the box of what has a score, in octaves.
+/// Largest distance of a proposal from the box around all scored trials, in octaves.
 const REACH: f64 = 1.0;
 
-/// How far the learning rate falls after a failure, in octaves, as long as nothing has a score.
+/// Reduction of the learning rate after a failure, in octaves, as long as no trial has a score.
 const RETREAT: f64 = 1.5;
 
 impl TwoKnob {
@@ -70,14 +70,11 @@ impl TwoKnob {
         believed
     }
 
-    /// Where nothing has a score: a smaller learning rate than any that failed.
+    /// Proposes a smaller learning rate than any that failed, while no trial has a score.
     fn retreat(&self, history: &[Told]) -> Ask {
         let lowest = history.iter().map(|told| told.point[0]).fold(f64::INFINITY, f64::min);
         let point = self.space.snap([lowest - RETREAT, self.start[1]]);
-        match point[0] < lowest {
-            true => Ask::Try(point),
-            false => Ask::Done("every trial failed".to_owned()),
-        }
+        if point[0] < lowest { Ask::Try(point) } else { Ask::Done("every trial failed".to_owned()) }
     }
 
     /// The point of the largest expected gain over the best known one, and that gain. Of equal ones it is the one
@@ -137,7 +134,7 @@ fn best_loss(history: &[Told]) -> Option<f64> {
     scored.reduce(|best, other| if other.0 > best.0 { other } else { best })?.1
 }
 
-/// Whether a point is new, not far from all scores, and not nearer to a failure than to a score.
+/// Returns true for a point that is new, near the scored trials, and nearer to one of them than to a failure.
 pub(crate) fn is_sensible(space: &Space, history: &[Told], point: Point) -> bool {
     let apart = |a: Point, b: Point| (a[0] - b[0]).hypot(a[1] - b[1]);
     let nearest = |kind: fn(&Outcome) -> bool| {

@@ -1,11 +1,11 @@
 //! The study store: what a study is, and what a store of one has to do so that several workers can share it.
 //! Not here: SQL (`sqlite.rs`), other formats (`export.rs`, `optuna.rs`).
 //!
-//! A trial is a setting; it has a *job* for each seed. Workers claim jobs, one at a time. What makes sharing safe:
+//! A trial is a setting; it has a *job* for each seed. Workers claim jobs, one at a time. Sharing is safe because:
 //! - a claim, with the proposal of a new trial where no job waits, is one transaction: no two workers claim one job,
 //!   and proposals follow each other;
 //! - a claim is a lease that its worker renews; one that ran out is given to another worker, with a higher attempt;
-//! - a result counts only for the attempt that holds the lease: whoever lost it is told so, and nothing counts twice.
+//! - a result counts only for the attempt that holds the lease: a worker that lost it is informed, and nothing counts twice.
 //!
 //! [`Sqlite`] is for workers of one machine. [`Store`] is what a store for many machines (PostgreSQL) would implement.
 
@@ -26,28 +26,28 @@ use crate::prune::Prune;
 use crate::search::{Outcome, Search, Told};
 use crate::space::Point;
 
-/// What a study is about; fixed when it is made, but for the number of trials.
+/// Definition of a study; fixed when it is created, except for the number of trials.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Study {
     /// Its name.
     pub name: String,
-    /// How it searches.
+    /// The searcher.
     pub search: Search,
     /// Trials at most.
     pub trials: usize,
     /// Seeds of each trial.
     pub seeds: Vec<u64>,
-    /// Whether all seeds of a trial run even when one has failed, as a table needs it.
+    /// True if all seeds of a trial run even when one has failed, as a table requires.
     pub all_seeds: bool,
     /// Standard deviation between seeds, until the study has measured it.
     pub noise: f64,
     /// Epochs of a run.
     pub epochs: usize,
-    /// When runs are stopped early.
+    /// The rule for stopping runs early.
     pub prune: Prune,
     /// Everything else that a run's result depends on; opaque here.
     pub plan: String,
-    /// Which program made it, of which commit; opaque here.
+    /// Program and commit that created it; opaque here.
     pub provenance: String,
 }
 
@@ -66,7 +66,7 @@ pub struct Job {
     pub attempt: u32,
 }
 
-/// What there is to do.
+/// The next task of a worker.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Claim {
     /// This.
@@ -90,7 +90,7 @@ pub struct Epoch {
     pub val_top1: f64,
 }
 
-/// How a job ended.
+/// The end of a job.
 #[derive(Clone, Debug, PartialEq)]
 pub enum End {
     /// With a result.
@@ -104,16 +104,16 @@ pub enum End {
     },
     /// Without one.
     Failed {
-        /// Whether its numbers ceased to be finite, as against being killed, say.
+        /// True if its loss or weights became non-finite; false if it was killed, for example.
         diverged: bool,
-        /// What happened.
+        /// A description of the failure.
         reason: String,
     },
     /// Stopped as hopeless.
     Pruned,
 }
 
-/// Where a job stands.
+/// State of a job.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum State {
@@ -151,7 +151,7 @@ impl State {
         Self::ALL.into_iter().find(|state| state.name() == name)
     }
 
-    /// Whether it can still change.
+    /// Returns true if the state can still change.
     pub fn is_open(self) -> bool {
         matches!(self, State::Waiting | State::Running)
     }
@@ -162,9 +162,9 @@ impl State {
 pub struct JobRow {
     /// Its seed.
     pub seed: u64,
-    /// Where it stands.
+    /// Its state.
     pub state: State,
-    /// How often it was claimed.
+    /// Number of claims so far.
     pub attempt: u32,
     /// Validation accuracy.
     pub val_top1: Option<f64>,
@@ -172,7 +172,7 @@ pub struct JobRow {
     pub val_loss: Option<f64>,
     /// Test accuracy.
     pub test_top1: Option<f64>,
-    /// Whether it diverged.
+    /// True if it diverged.
     pub diverged: bool,
     /// Why it failed.
     pub reason: Option<String>,
@@ -195,7 +195,7 @@ pub struct TrialRow {
     pub point: Point,
     /// One per seed.
     pub jobs: Vec<JobRow>,
-    /// Of a trial that was stopped as hopeless: the score that it would hardly have exceeded, see [`bound_pruned`].
+    /// Score that a trial stopped as hopeless would hardly have exceeded, see [`bound_pruned`].
     pub bound: Option<f64>,
 }
 
@@ -255,7 +255,7 @@ impl TrialRow {
     }
 }
 
-/// A store that cannot do what it should. Every one names the file.
+/// Failure of a store. Every message names the file.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum StoreError {
@@ -278,7 +278,7 @@ pub enum StoreError {
     Locked {
         /// The file.
         path: PathBuf,
-        /// How long it was waited for.
+        /// Time spent waiting.
         seconds: u64,
     },
     /// Another program's file.
@@ -286,7 +286,7 @@ pub enum StoreError {
     NotAStudy {
         /// The file.
         path: PathBuf,
-        /// What is there instead.
+        /// A description of the file found.
         reason: String,
     },
     /// A file without a study, as another process makes it just before it fills it.
@@ -297,7 +297,7 @@ pub enum StoreError {
     Damaged {
         /// The file.
         path: PathBuf,
-        /// What the check said.
+        /// Result of the check.
         message: String,
     },
     /// Made by a later version.
@@ -315,7 +315,7 @@ pub enum StoreError {
     Other {
         /// The file.
         path: PathBuf,
-        /// What differs.
+        /// The part that differs.
         what: &'static str,
         /// As saved.
         old: String,
@@ -327,7 +327,7 @@ pub enum StoreError {
     Sql {
         /// The file.
         path: PathBuf,
-        /// What the database said.
+        /// Message of the database.
         message: String,
     },
     /// An export that cannot be written.
@@ -342,7 +342,7 @@ pub enum StoreError {
 
 /// Keeps a study and hands out its jobs. See the [module](self) for what it promises.
 pub trait Store {
-    /// What the study is about.
+    /// Definition of the study.
     fn study(&self) -> &Study;
 
     /// Claims a job for `worker`, who has to [renew](Self::renew) the claim within `lease`.
@@ -363,7 +363,7 @@ pub trait Store {
     /// A store that cannot be written.
     fn finish(&mut self, job: &Job, end: &End) -> Result<bool, StoreError>;
 
-    /// Gives a job back, to be run again or gone on with.
+    /// Returns a job, to be run again or resumed.
     ///
     /// # Errors
     /// A store that cannot be written.

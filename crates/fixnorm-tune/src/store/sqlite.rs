@@ -22,10 +22,10 @@ use crate::search::{Ask, Searcher, Told};
 /// Every schema is made from the one before it; a new one is one more entry.
 const MIGRATIONS: &[&str] = &[include_str!("schema.sql")];
 
-/// "fxnt": tells our files from those of others.
+/// "fxnt": distinguishes our files from those of other programs.
 const APPLICATION_ID: i64 = 0x6678_6e74;
 
-/// How long a locked file is waited for.
+/// Time to wait for a locked file.
 const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A study in a file.
@@ -34,7 +34,7 @@ pub struct Sqlite {
     connection: Connection,
     path: PathBuf,
     study: Study,
-    /// What is read in place of a file that cannot be read where it is.
+    /// Copy that is read instead of a file in a directory that cannot be written.
     _copy: Option<read_only::Copy>,
 }
 
@@ -146,9 +146,10 @@ impl Sqlite {
             let known = MIGRATIONS.len() as i64;
             let connection = patiently(PATIENCE, || connect(path, OpenFlags::empty(), PATIENCE))?;
             let found = version(&connection).map_err(|error| wrap(path, PATIENCE, error))?;
-            return match found > known {
-                true => Err(StoreError::Newer { path: path.to_owned(), found, known }),
-                false => Ok(()),
+            return if found > known {
+                Err(StoreError::Newer { path: path.to_owned(), found, known })
+            } else {
+                Ok(())
             };
         }
         if let Some(parent) = path.parent().filter(|parent| !parent.as_os_str().is_empty()) {
@@ -293,7 +294,7 @@ fn wrap(path: &Path, patience: Duration, error: rusqlite::Error) -> StoreError {
             | ErrorCode::FileLockingProtocolFailed,
         ) => StoreError::Locked { path, seconds: patience.as_secs() },
         Some(ErrorCode::NotADatabase) => {
-            StoreError::NotAStudy { path, reason: "it is no database".to_owned() }
+            StoreError::NotAStudy { path, reason: "it is not an SQLite database".to_owned() }
         }
         Some(ErrorCode::DatabaseCorrupt) => StoreError::Damaged { path, message },
         Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {

@@ -201,7 +201,7 @@ fn many_starts_at_once_all_open_the_study() {
 }
 
 #[test]
-fn a_probe_tells_before_the_work_whether_a_study_can_be_kept() {
+fn a_probe_refuses_a_bad_path_before_the_work() {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("new/s.study");
     Sqlite::probe(&path).unwrap();
@@ -290,7 +290,7 @@ fn a_full_disk_loses_nothing_and_the_study_goes_on() {
 }
 
 #[test]
-fn a_locked_file_says_who_to_look_for() {
+fn a_locked_file_is_named_with_the_likely_cause() {
     let dir = tempfile::tempdir().unwrap();
     let mut store = open(&dir, &study(2, &[0]));
     let mut other = Connection::open(dir.path().join("s.study")).unwrap();
