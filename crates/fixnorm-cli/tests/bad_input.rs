@@ -240,7 +240,7 @@ fn pictures_and_weights_that_are_none() {
     assert_eq!(said.code, Some(0), "{said:?}");
     fs::write(dir.join("notes.png"), "not a picture").unwrap();
     let said = run(dir, &["predict", "--weights", "good", "notes.png"]);
-    refused(dir, &said, 1, &["notes.png is not a JPEG, PNG or WebP image"]);
+    refused(dir, &said, 1, &["notes.png cannot be decoded"]);
     let said = run(dir, &["predict", "--weights", "good", "none.png"]);
     refused(dir, &said, 1, &["cannot read none.png"]);
     fs::write(dir.join("bad.safetensors"), "nothing").unwrap();

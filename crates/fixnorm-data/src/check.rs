@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use rayon::prelude::*;
 use serde::Serialize;
 
-use crate::decode::recoloured;
+use crate::channels::recoloured;
 use crate::{BadImage, DataSet, Image, Sample, Source, bad};
 
 /// What a data set is like.

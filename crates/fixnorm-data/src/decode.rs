@@ -1,5 +1,6 @@
-//! An image file to pixels: JPEG, PNG and WebP, told apart by their content.
-//! Not here: random changes and normalization (`transform.rs`), resizing itself (`resize.rs`).
+//! Image files to pixels, whatever their names.
+//! Not here: recognising formats (`format.rs`), JPEG (`jpeg.rs`), resizing (`resize.rs`), random changes and
+//! normalization (`transform.rs`).
 //!
 //! Pixels are those that Pillow's `convert("RGB")` has, as torchvision and timm use it: alpha is dropped, a
 //! palette gives its colours, of 16 bits the upper 8 are kept (but grey of 16 bits is cut at 255: so does
@@ -8,38 +9,17 @@
 
 use std::fs::File;
 use std::io::{self, Cursor, Read, Seek, SeekFrom};
-use std::ops::Range;
 use std::path::Path;
 
 use image::{DynamicImage, ImageFormat, ImageReader, Limits};
 
-use crate::resize::{Interpolation, resize};
+use crate::channels::recoloured;
+use crate::format::{FileKind, Format, NAMES};
+use crate::image::{MAX_PIXELS, Part, Window, check_size};
 use crate::{DataError, Encoded, Image, jpeg};
-
-/// The most pixels that an image may have, so that a file of a few bytes cannot claim all memory. Pillow
-/// warns of larger ones.
-pub const MAX_PIXELS: usize = 89_478_485;
 
 /// The most bytes that an image file may have.
 pub const MAX_FILE_BYTES: u64 = 1 << 28;
-
-/// Rows and columns of an image.
-pub(crate) type Window = [Range<usize>; 2];
-
-/// A part of a larger image.
-#[derive(Debug, PartialEq)]
-pub(crate) struct Part {
-    /// Its pixels.
-    pub(crate) image: Image,
-    /// Row and column of its first pixel in the whole.
-    pub(crate) origin: [usize; 2],
-}
-
-impl From<Image> for Part {
-    fn from(image: Image) -> Self {
-        Self { image, origin: [0, 0] }
-    }
-}
 
 /// Reads an image file; grey images have one channel, others three.
 ///
@@ -55,14 +35,13 @@ pub fn read_image(path: &Path) -> Result<Image, DataError> {
 /// A file that cannot be read, or has more than [`MAX_FILE_BYTES`].
 pub(crate) fn read_encoded(path: &Path) -> Result<Encoded, DataError> {
     let unreadable = |source| DataError::Read { path: path.to_owned(), source };
-    match path.metadata() {
-        Ok(of) if of.is_dir() => return Err(unreadable(io::ErrorKind::IsADirectory.into())),
-        // Opening a pipe would wait for somebody to write into it.
-        Ok(of) if !of.is_file() => {
-            let message = "it is a pipe, socket or device".to_owned();
-            return Err(DataError::NotAnImage { path: path.to_owned(), message });
-        }
-        _ => {}
+    // Opening a named pipe would wait for somebody to write into it.
+    let kind = std::fs::metadata(path).map_err(unreadable)?.file_type();
+    if kind.is_dir() {
+        return Err(unreadable(io::ErrorKind::IsADirectory.into()));
+    } else if !kind.is_file() {
+        let message = "it is a pipe, socket or device".to_owned();
+        return Err(DataError::NotAnImage { path: path.to_owned(), message });
     }
     let mut bytes = vec![];
     let file = File::open(path).map_err(unreadable)?;
@@ -86,12 +65,12 @@ pub(crate) fn read_within(path: &Path, offset: u64, size: u64) -> io::Result<Vec
 /// The whole image; grey images have one channel, others three.
 ///
 /// # Errors
-/// [`DataError::NotAnImage`]: not a JPEG, PNG or WebP file, a torn one, or more than [`MAX_PIXELS`] pixels.
+/// [`DataError::NotAnImage`]: a file in no format that is read, a torn one, or more than [`MAX_PIXELS`] pixels.
 pub fn decode(encoded: &Encoded) -> Result<Image, DataError> {
     decode_window(encoded, |[height, width]| [0..height, 0..width]).map(|part| part.image)
 }
 
-/// The pixels of a window, and maybe some around it. `choose` is told height and width of the whole and chooses
+/// The pixels of a window, and maybe some around it. `choose` is given height and width of the whole and returns
 /// the window, which must have pixels. Of what is outside of it as little is decoded as the format allows, and
 /// errors there may go unnoticed.
 ///
@@ -103,24 +82,35 @@ pub(crate) fn decode_window(
 ) -> Result<Part, DataError> {
     let wrong = |message: String| DataError::NotAnImage { path: encoded.name.clone(), message };
     let bytes = &encoded.bytes[..];
-    match image::guess_format(bytes) {
-        Ok(ImageFormat::Jpeg) => jpeg::decode_window(bytes, choose).map_err(wrong),
-        Ok(format @ (ImageFormat::Png | ImageFormat::WebP)) => {
-            let image = decode_whole(bytes, format).map_err(wrong)?;
-            choose([image.height, image.width]);
-            Ok(Part::from(image))
+    let format = match FileKind::of(bytes) {
+        FileKind::Image(Format::Jpeg) => {
+            return jpeg::decode_window(bytes, choose).map_err(wrong);
         }
-        _ if bytes.is_empty() => Err(wrong("it is empty".to_owned())),
-        _ => Err(wrong("it begins like none".to_owned())),
-    }
+        FileKind::Image(Format::Png) => ImageFormat::Png,
+        FileKind::Image(Format::WebP) => ImageFormat::WebP,
+        FileKind::Image(Format::Bmp) => ImageFormat::Bmp,
+        FileKind::Image(Format::Gif) => ImageFormat::Gif,
+        FileKind::Image(Format::Tiff) => ImageFormat::Tiff,
+        FileKind::Image(Format::Pnm) => ImageFormat::Pnm,
+        FileKind::Other(what) => {
+            return Err(wrong(format!("it is {what}; {NAMES} are read")));
+        }
+        FileKind::Unknown => return Err(wrong(unknown(bytes))),
+    };
+    let image = decode_whole(bytes, format).map_err(wrong)?;
+    choose([image.height, image.width]);
+    Ok(Part::from(image))
 }
 
-/// Why an image of this size is not decoded, if so.
-pub(crate) fn check_size([height, width]: [usize; 2]) -> Result<(), String> {
-    match height.checked_mul(width) {
-        Some(0) => Err("it has no pixels".to_owned()),
-        Some(1..=MAX_PIXELS) => Ok(()),
-        _ => Err(format!("{width} x {height} pixels, which is more than {MAX_PIXELS}")),
+/// What is wrong with a file that begins like nothing that is known.
+fn unknown(bytes: &[u8]) -> String {
+    if bytes.is_empty() {
+        "it is empty".to_owned()
+    } else if bytes.iter().all(|&byte| byte == 0) {
+        "it holds nothing but zeros".to_owned()
+    } else {
+        let start = &bytes[..bytes.len().min(4)];
+        format!("it begins with {start:02x?}, like no image; {NAMES} are read")
     }
 }
 
@@ -163,48 +153,10 @@ fn without_alpha(image: DynamicImage) -> Image {
     }
 }
 
-/// The image in another shape: `[height, width, channels]` with 1 or 3 channels. It may itself have
-/// grey, grey and alpha, RGB, or RGBA; alpha is dropped.
-///
-/// Resized with an antialiased bilinear filter where the size differs; colours become grey by
-/// ITU-R 601 weights, grey becomes three equal channels.
-///
-/// # Panics
-/// If either has another number of channels, or no pixels.
-pub fn fit(image: &Image, shape: [usize; 3]) -> Image {
-    let [height, width, channels] = shape;
-    resize(&recoloured(image, channels), height, width, Interpolation::Bilinear)
-}
-
-/// The image with 1 or 3 channels, colours and alpha as in [`fit`].
-///
-/// # Panics
-/// If either has another number of channels.
-pub(crate) fn recoloured(image: &Image, channels: usize) -> Image {
-    let pixels = image.pixels.chunks_exact(image.channels);
-    let pixels: Vec<u8> = match (image.channels, channels) {
-        (from, to) if from == to => image.pixels.clone(),
-        (2, 1) => pixels.map(|pixel| pixel[0]).collect(),
-        (1 | 2, 3) => pixels.flat_map(|pixel| [pixel[0]; 3]).collect(),
-        (3 | 4, 1) => pixels.map(luma).collect(),
-        (4, 3) => pixels.flat_map(|pixel| [pixel[0], pixel[1], pixel[2]]).collect(),
-        (from, to) => {
-            panic!("images have 1 to 4 channels and models 1 or 3, not {from} and {to}")
-        }
-    };
-    Image { channels, pixels, ..*image }
-}
-
-/// Rounded as PIL's conversion to `L` rounds.
-#[inline(always)]
-pub(crate) fn luma(rgb: &[u8]) -> u8 {
-    let [r, g, b] = [rgb[0], rgb[1], rgb[2]].map(u32::from);
-    ((r * 19595 + g * 38470 + b * 7471 + 0x8000) >> 16) as u8
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fit;
 
     #[test]
     fn images_are_read_by_their_content() {
@@ -279,7 +231,7 @@ mod tests {
         assert!(decode(&Encoded { bytes: whole.clone(), name: "x.jpg".into() }).is_ok());
         for kept in [0, 1, 2, 3, 10, 100, whole.len() / 2, whole.len() * 9 / 10, whole.len() - 2] {
             let said = reason(whole[..kept].to_vec());
-            assert!(said.starts_with("x.jpg is not a JPEG, PNG or WebP image"), "{kept}: {said}");
+            assert!(said.starts_with("x.jpg cannot be decoded: it "), "{kept}: {said}");
         }
     }
 
@@ -295,42 +247,6 @@ mod tests {
         let encoder = image::codecs::png::PngEncoder::new(&mut png);
         image::RgbImage::new(16, 16).write_with_encoder(encoder).unwrap();
         png[16..24].copy_from_slice(&[0, 1, 0, 0, 0, 1, 0, 0]);
-        assert!(reason(png).starts_with("x.jpg is not"));
-    }
-
-    #[test]
-    fn fitting_keeps_what_fits() {
-        let image =
-            Image { height: 2, width: 3, channels: 1, pixels: vec![10, 20, 30, 40, 50, 60] };
-        assert_eq!(fit(&image, [2, 3, 1]), image);
-        assert_eq!(fit(&image, [2, 3, 3]).pixels[..6], [10, 10, 10, 20, 20, 20]);
-        let flat = Image { pixels: vec![77; 6], ..image };
-        assert_eq!(fit(&flat, [5, 4, 3]).pixels, [77; 60]);
-    }
-
-    #[test]
-    fn alpha_is_dropped() {
-        let image = |channels, pixels: &[u8]| Image {
-            height: 1,
-            width: 2,
-            channels,
-            pixels: pixels.to_vec(),
-        };
-        let colour = image(4, &[200, 100, 50, 0, 9, 9, 9, 255]);
-        assert_eq!(fit(&colour, [1, 2, 3]).pixels, [200, 100, 50, 9, 9, 9]);
-        assert_eq!(fit(&colour, [1, 2, 1]).pixels, [124, 9]);
-        let grey = image(2, &[5, 0, 6, 255]);
-        assert_eq!(fit(&grey, [1, 2, 1]).pixels, [5, 6]);
-        assert_eq!(fit(&grey, [1, 2, 3]).pixels, [5, 5, 5, 6, 6, 6]);
-    }
-
-    #[test]
-    fn shrinking_averages_instead_of_skipping() {
-        // Columns of 0 and 240 in turn: a filter without antialiasing keeps one of the two.
-        let pixels = (0..6 * 16).map(|i| if i % 2 == 0 { 0 } else { 240 }).collect();
-        let stripes = Image { height: 6, width: 16, channels: 1, pixels };
-        let small = fit(&stripes, [3, 4, 1]);
-        assert_eq!((small.height, small.width, small.channels), (3, 4, 1));
-        assert!(small.pixels.iter().all(|p| (100..=140).contains(p)), "{:?}", small.pixels);
+        assert!(reason(png).starts_with("x.jpg cannot be decoded"));
     }
 }

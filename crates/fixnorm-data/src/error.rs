@@ -67,12 +67,12 @@ pub enum DataError {
         /// Number of classes.
         classes: usize,
     },
-    /// A file that is not an image that can be decoded.
-    #[error("{} is not a JPEG, PNG or WebP image that can be decoded: {message}", path.display())]
+    /// A file that is not an image, or an image that cannot be decoded.
+    #[error("{} cannot be decoded: {message}", path.display())]
     NotAnImage {
         /// The file.
         path: PathBuf,
-        /// The decoder's words.
+        /// The reason.
         message: String,
     },
     /// A directory without images.

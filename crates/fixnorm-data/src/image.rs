@@ -1,5 +1,7 @@
-//! One image in memory.
+//! An image in memory, a part of one, and how large one may be.
 //! Not here: reading one from a file (`decode.rs`), sets of them (`source.rs`).
+
+use std::ops::Range;
 
 /// An image in memory, `[height, width, channels]` with the channel fastest.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -12,4 +14,38 @@ pub struct Image {
     pub channels: usize,
     /// `height · width · channels` values.
     pub pixels: Vec<u8>,
+}
+
+/// The most pixels that an image may have, so that a file of a few bytes cannot claim all memory. Pillow
+/// warns of larger ones.
+pub const MAX_PIXELS: usize = 89_478_485;
+
+/// Rows and columns of an image.
+pub(crate) type Window = [Range<usize>; 2];
+
+/// A part of a larger image.
+#[derive(Debug, PartialEq)]
+pub(crate) struct Part {
+    /// Its pixels.
+    pub(crate) image: Image,
+    /// Row and column of its first pixel in the whole.
+    pub(crate) origin: [usize; 2],
+}
+
+impl From<Image> for Part {
+    fn from(image: Image) -> Self {
+        Self { image, origin: [0, 0] }
+    }
+}
+
+/// Checks that an image of this height and width may be decoded.
+///
+/// # Errors
+/// The reason: no pixels, or more than [`MAX_PIXELS`].
+pub(crate) fn check_size([height, width]: [usize; 2]) -> Result<(), String> {
+    match height.checked_mul(width) {
+        Some(0) => Err("it has no pixels".to_owned()),
+        Some(1..=MAX_PIXELS) => Ok(()),
+        _ => Err(format!("{width} x {height} pixels, which is more than {MAX_PIXELS}")),
+    }
 }

@@ -1,4 +1,4 @@
-//! Images for training: sources, augmentation and a reproducible loader. Knows no tensor library.
+//! Images for training: sources, augmentation and a reproducible loader. Depends on no tensor library.
 //!
 //! | module | what |
 //! |---|---|
@@ -11,16 +11,17 @@
 //! | [`split`] | a class-balanced validation set |
 //! | [`summary`] | what was understood of a data set's names |
 //! | [`evaluation`] | a data set with a model's labels |
-//! | [`transform`] | from a sample to a model's numbers: cut, resized, changed at random |
+//! | [`transform`] | from a sample to a model's input: cropped, resized, changed at random |
 //! | [`augment`] | the random changes |
-//! | [`normalization`] | pixels to numbers |
-//! | [`pixels`] | a batch's pixels: numbers, or bytes that a device makes numbers of |
-//! | [`resize`](mod@resize) | another size, as Pillow makes it |
+//! | [`normalization`] | pixels to normalized values |
+//! | [`pixels`] | a batch's pixels: normalized values, or bytes that a device normalizes |
+//! | [`resize`](mod@resize) | resizing, as Pillow does it |
 //! | [`preprocessing`] | resize, centre crop, normalize: what a model sees outside training |
-//! | [`loader`] | batches in an order that depends on (seed, epoch) alone; what stands for bad images |
-//! | [`check`](mod@check) | every image looked at once: sizes, classes, statistics, bad images |
+//! | [`loader`] | batches in an order that depends on (seed, epoch) alone; replacements of bad images |
+//! | [`check`](mod@check) | decodes every image once: sizes, classes, statistics, bad images |
 //! | [`fetch`] | data sets downloaded, checked and unpacked |
-//! | [`decode`](mod@decode) | JPEG, PNG and WebP files |
+//! | [`format`](mod@format) | image formats, recognised by their first bytes |
+//! | [`decode`](mod@decode) | image files to pixels |
 //! | [`walk`] | image files in directories |
 //!
 //! ```
@@ -53,6 +54,7 @@
 
 pub mod augment;
 mod bad;
+mod channels;
 pub mod check;
 mod cifar;
 mod classes;
@@ -66,6 +68,7 @@ mod fashion;
 pub mod fetch;
 mod fingerprint;
 mod folder;
+pub mod format;
 pub mod idx;
 pub mod image;
 pub mod imagenet;
@@ -103,15 +106,16 @@ pub use augment::op::Op;
 pub use augment::policy::Policy;
 pub use bad::BadImage;
 pub use check::check;
-pub use decode::{decode, fit, read_image};
+pub use decode::{decode, read_image};
 pub use error::DataError;
 pub use evaluation::EvaluationSet;
+pub use format::{FileKind, Format};
 pub use index::LoadOptions;
 pub use loader::{Batch, Epoch, Loader, LoaderConfig, OnBad};
 pub use names::text_of;
 pub use normalization::Normalization;
 pub use pixels::Pixels;
-pub use preprocessing::{Preprocessing, Resize};
+pub use preprocessing::{Preprocessing, Resize, fit};
 pub use resize::{Interpolation, resize, resize_window};
 pub use source::{DataSet, Encoded, InMemory, Sample, Source};
 pub use spec::{Columns, DataSpec};

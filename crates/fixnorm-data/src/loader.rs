@@ -1,10 +1,11 @@
 //! Batches of images in an order, and with changes, that depend on (seed, epoch, index) alone.
 //!
 //! An image that cannot be read or decoded is skipped. For training, the next readable one in the epoch's
-//! order stands in its place, changed as the other would have been. Whether one can be decoded is found anew
-//! each time, on what is needed of it: that depends on the files alone, so batches keep their size and stay
-//! the same for any number of workers and from any batch on. Elsewhere it is left out. The consumer's side
-//! counts, batch by batch, so the limit is reached at the same batch too.
+//! order replaces it, with the augmentation that the skipped one would have had. Every epoch decides again which
+//! images can be decoded, each by the part of it that is needed. The decision depends on the files alone, so
+//! batches keep their size and do not depend on the number of workers or on the first batch. For evaluation a
+//! skipped image is left out. The consumer's side counts, batch by batch, so the limit is always reached at the
+//! same batch.
 //! Not here: the threads that work ahead (`loader/epoch.rs`), the changes themselves (`transform.rs`), the
 //! random streams (`rng.rs`).
 
@@ -20,7 +21,7 @@ use crate::bad::{self, Known, Limit};
 use crate::rng::{Stream, shuffle, stream};
 use crate::{BadImage, DataError, Normalization, Pixels, Source, Transform};
 
-/// How a [`Loader`] works.
+/// Configuration of a [`Loader`].
 #[derive(Clone, Debug)]
 pub struct LoaderConfig {
     /// Images of a batch.
@@ -35,17 +36,17 @@ pub struct LoaderConfig {
     pub shuffle: bool,
     /// Leave out an incomplete last batch.
     pub drop_last: bool,
-    /// How a sample is decoded, cut and changed.
+    /// Decoding, cropping and augmentation of samples.
     pub transform: Transform,
-    /// From pixels to numbers.
+    /// Normalization of pixels.
     pub normalization: Normalization,
-    /// What an image that cannot be read is replaced by.
+    /// Handling of images that cannot be read.
     pub on_bad: OnBad,
     /// Share of the images that may be skipped before it is an error.
     pub max_bad: f64,
 }
 
-/// What an image that cannot be read is replaced by.
+/// Handling of images that cannot be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OnBad {
     /// The next readable image in the epoch's order, so that batches keep their size.
@@ -61,18 +62,18 @@ pub struct Batch {
     pub pixels: Pixels,
     /// One an image.
     pub labels: Vec<u32>,
-    /// Which images of the source.
+    /// The images' indices in the source.
     pub indices: Vec<usize>,
     /// n, h, w, c.
     pub shape: [usize; 4],
-    /// How its images are mixed with each other, where they are.
+    /// The mix of its images, if they are mixed.
     pub mixed: Option<Mixed>,
     /// Those that were skipped in making it and that no earlier batch of this loader has named.
     pub bad: Vec<BadImage>,
 }
 
 impl Batch {
-    /// The same images in as many batches, one after another. What was skipped is told by the first.
+    /// The same images in as many batches, one after another. The first lists the images that were skipped.
     ///
     /// # Panics
     /// If they do not divide evenly.
@@ -169,10 +170,7 @@ impl Loader {
     /// Batches of an epoch.
     pub fn batches(&self) -> usize {
         let (count, size) = (self.inner.source.len(), self.inner.config.batch_size);
-        match self.inner.config.drop_last {
-            true => count / size,
-            false => count.div_ceil(size),
-        }
+        if self.inner.config.drop_last { count / size } else { count.div_ceil(size) }
     }
 
     /// Images of an epoch.
@@ -189,7 +187,7 @@ impl Loader {
         Self::with_known(source.clone(), shape, config.clone(), known.clone())
     }
 
-    /// Tells of bad images found before, as by the run that this one goes on with: they count, and are not
+    /// Adds bad images found before, as by the run that this one resumes: they count, and are not
     /// named again.
     ///
     /// # Errors
@@ -211,7 +209,7 @@ impl Loader {
 }
 
 impl Inner {
-    /// What comes in an epoch, in order: images, of the repetition r those r · len further on.
+    /// The order of an epoch: indices of images, in repetition r increased by r · len.
     fn order(&self, epoch: usize) -> Vec<usize> {
         let len = self.source.len();
         let mut order: Vec<usize> = (0..len).collect();
@@ -235,9 +233,10 @@ impl Inner {
         let slots = batch * batch_size..order.len().min((batch + 1) * batch_size);
         let [h, w, c] = self.shape;
         let size = slots.len() * h * w * c;
-        let mut pixels = match transform.changes_numbers() {
-            true => Pixels::Floats(Vec::with_capacity(size)),
-            false => Pixels::Bytes(Vec::with_capacity(size), self.normalization.clone()),
+        let mut pixels = if transform.changes_numbers() {
+            Pixels::Floats(Vec::with_capacity(size))
+        } else {
+            Pixels::Bytes(Vec::with_capacity(size), self.normalization.clone())
         };
         let (mut indices, mut met) = (Vec::with_capacity(slots.len()), BTreeMap::new());
         let allowed = self.limit().allowed();
@@ -256,8 +255,8 @@ impl Inner {
         Ok(Batch { labels, shape, pixels, indices, mixed, bad: met.into_values().collect() })
     }
 
-    /// Appends the numbers of the image for a place in the epoch's order, its own or what stands for it, and
-    /// tells which it was.
+    /// Appends the values of the image for a place in the epoch's order, its own or its replacement, and
+    /// returns its index.
     fn fill(
         &self,
         order: &[usize],
@@ -288,7 +287,7 @@ impl Inner {
         }
     }
 
-    /// Appends an image's numbers, changed as the one at `place` is changed, or says what is wrong with it.
+    /// Appends an image's values, augmented as the one at `place` is, or returns the reason why it cannot be read.
     /// Only a data set of another shape is an error.
     fn append(
         &self,

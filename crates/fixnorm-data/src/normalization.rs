@@ -1,16 +1,16 @@
-//! From pixels to numbers.
+//! Normalization of pixels.
 //! Not here: changes of pixels (`transform.rs`).
 
 use rayon::prelude::*;
 
 use crate::dispatch::vectorized;
 
-/// How pixels become numbers: `(pixel/255 − mean)/std`, by channel.
+/// Normalizes pixels to `(pixel/255 − mean)/std`, by channel.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Normalization {
-    /// Of each channel, pixels in 0..1.
+    /// Mean of each channel, pixels in 0..1.
     pub mean: Vec<f32>,
-    /// Of each channel, pixels in 0..1; above 0.
+    /// Standard deviation of each channel, pixels in 0..1; above 0.
     pub std: Vec<f32>,
 }
 
@@ -25,7 +25,7 @@ impl Normalization {
         self.mean.iter().zip(&self.std).map(|(m, s)| (1.0 / (255.0 * s), m / s))
     }
 
-    /// Appends the numbers of `pixels`, `[…, c]` with the channel fastest.
+    /// Appends the normalized values of `pixels`, `[…, c]` with the channel fastest.
     ///
     /// # Panics
     /// If there are no channels, or a fraction of a pixel.

@@ -1,4 +1,4 @@
-//! The pixels of a batch's images: numbers, or bytes that a device makes numbers of.
+//! The pixels of a batch's images: normalized values, or bytes that a device normalizes.
 //! Not here: the arithmetic (`normalization.rs`), the device's (`fixnorm-nn`).
 
 use std::borrow::Cow;
@@ -22,7 +22,7 @@ impl Default for Pixels {
 }
 
 impl Pixels {
-    /// How many numbers there are.
+    /// Number of values.
     pub fn len(&self) -> usize {
         match self {
             Self::Floats(floats) => floats.len(),
@@ -30,12 +30,12 @@ impl Pixels {
         }
     }
 
-    /// Whether there are none.
+    /// Returns true if there are no values.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// The normalized numbers.
+    /// The normalized values.
     pub fn floats(&self) -> Cow<'_, [f32]> {
         match self {
             Self::Floats(floats) => floats.into(),
@@ -47,7 +47,7 @@ impl Pixels {
         }
     }
 
-    /// The normalized numbers, for good.
+    /// Normalizes the values in place and returns them.
     pub fn into_floats(self) -> Vec<f32> {
         match self {
             Self::Floats(floats) => floats,
@@ -55,7 +55,7 @@ impl Pixels {
         }
     }
 
-    /// Cuts, or fills with zeros: as many numbers as `len`.
+    /// Truncates, or pads with zeros, to `len` values.
     pub fn resize(&mut self, len: usize) {
         match self {
             Self::Floats(floats) => floats.resize(len, 0.0),
@@ -63,7 +63,7 @@ impl Pixels {
         }
     }
 
-    /// Takes the numbers from `at` on away.
+    /// Splits off the values from `at` on.
     pub fn split_off(&mut self, at: usize) -> Self {
         match self {
             Self::Floats(floats) => Self::Floats(floats.split_off(at)),

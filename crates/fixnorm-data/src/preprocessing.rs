@@ -3,26 +3,27 @@
 
 use std::ops::Range;
 
-use crate::decode::{Part, Window, recoloured};
-use crate::resize::{Interpolation, needed, resize_part};
+use crate::channels::recoloured;
+use crate::image::{Part, Window};
+use crate::resize::{Interpolation, needed, resize, resize_part};
 use serde::{Deserialize, Serialize};
 
 use crate::{Crop, Image, Normalization, Transform};
 
-/// How images are made ready for a model, as timm and torchvision do it for evaluation.
+/// Preprocessing for evaluation, as in timm and torchvision.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Preprocessing {
     /// Height, width and channels (1 or 3) of what the model sees.
     pub shape: [usize; 3],
     /// Share of the resized image's shorter side that the crop keeps, above 0 and at most 1.
     pub crop_ratio: f64,
-    /// How the image is resized.
+    /// The filter for resizing.
     pub interpolation: Interpolation,
-    /// How pixels become numbers.
+    /// Normalization of the pixels.
     pub normalization: Normalization,
 }
 
-/// How images of any size come to one shape: the shorter side resized to the shape's over `crop_ratio`,
+/// The way from images of any size to one shape: the shorter side resized to the shape's over `crop_ratio`,
 /// and the middle cut out.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Resize {
@@ -85,7 +86,7 @@ impl Placement {
         [needed(height, to_height, rows, by), needed(width, to_width, columns, by)]
     }
 
-    /// What the model sees of an image of `size`, of which `part` is known.
+    /// The model's view of an image of `size`, of which `part` is decoded.
     pub(crate) fn resize(&self, part: &Part, size: [usize; 2], by: Interpolation) -> Image {
         resize_part(part, size.map(|side| 0..side), self.resized, self.window.clone(), by)
     }
@@ -93,10 +94,7 @@ impl Placement {
 
 /// The smallest size of the proportions of `from` that covers `to`.
 fn covering([h, w]: [usize; 2], [to_h, to_w]: [usize; 2]) -> [usize; 2] {
-    match h * to_w <= w * to_h {
-        true => [to_h, to_h * w / h],
-        false => [to_w * h / w, to_w],
-    }
+    if h * to_w <= w * to_h { [to_h, to_h * w / h] } else { [to_w * h / w, to_w] }
 }
 
 /// The middle `kept` of `all`.
@@ -105,6 +103,19 @@ fn centre(all: usize, kept: usize) -> Range<usize> {
     let half = (all - kept) / 2;
     let start = half + (all - kept) % 2 * (half % 2);
     start..start + kept
+}
+
+/// The image in another shape: `[height, width, channels]` with 1 or 3 channels. It may itself have
+/// grey, grey and alpha, RGB, or RGBA; alpha is dropped.
+///
+/// Resized with an antialiased bilinear filter where the size differs; colours become grey by
+/// ITU-R 601 weights, grey becomes three equal channels.
+///
+/// # Panics
+/// If either has another number of channels, or no pixels.
+pub fn fit(image: &Image, shape: [usize; 3]) -> Image {
+    let [height, width, channels] = shape;
+    resize(&recoloured(image, channels), height, width, Interpolation::Bilinear)
 }
 
 #[cfg(test)]
@@ -151,5 +162,41 @@ mod tests {
                 assert_eq!(out.len(), shape.iter().product::<usize>());
             }
         }
+    }
+
+    #[test]
+    fn fitting_keeps_what_fits() {
+        let image =
+            Image { height: 2, width: 3, channels: 1, pixels: vec![10, 20, 30, 40, 50, 60] };
+        assert_eq!(fit(&image, [2, 3, 1]), image);
+        assert_eq!(fit(&image, [2, 3, 3]).pixels[..6], [10, 10, 10, 20, 20, 20]);
+        let flat = Image { pixels: vec![77; 6], ..image };
+        assert_eq!(fit(&flat, [5, 4, 3]).pixels, [77; 60]);
+    }
+
+    #[test]
+    fn alpha_is_dropped() {
+        let image = |channels, pixels: &[u8]| Image {
+            height: 1,
+            width: 2,
+            channels,
+            pixels: pixels.to_vec(),
+        };
+        let colour = image(4, &[200, 100, 50, 0, 9, 9, 9, 255]);
+        assert_eq!(fit(&colour, [1, 2, 3]).pixels, [200, 100, 50, 9, 9, 9]);
+        assert_eq!(fit(&colour, [1, 2, 1]).pixels, [124, 9]);
+        let grey = image(2, &[5, 0, 6, 255]);
+        assert_eq!(fit(&grey, [1, 2, 1]).pixels, [5, 6]);
+        assert_eq!(fit(&grey, [1, 2, 3]).pixels, [5, 5, 5, 6, 6, 6]);
+    }
+
+    #[test]
+    fn shrinking_averages_instead_of_skipping() {
+        // Columns of 0 and 240 in turn: a filter without antialiasing keeps one of the two.
+        let pixels = (0..6 * 16).map(|i| if i % 2 == 0 { 0 } else { 240 }).collect();
+        let stripes = Image { height: 6, width: 16, channels: 1, pixels };
+        let small = fit(&stripes, [3, 4, 1]);
+        assert_eq!((small.height, small.width, small.channels), (3, 4, 1));
+        assert!(small.pixels.iter().all(|p| (100..=140).contains(p)), "{:?}", small.pixels);
     }
 }

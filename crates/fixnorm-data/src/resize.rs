@@ -12,10 +12,10 @@ use std::ops::Range;
 use serde::{Deserialize, Serialize};
 
 use crate::Image;
-use crate::decode::{Part, Window};
 use crate::dispatch::vectorized;
+use crate::image::{Part, Window};
 
-/// How pixels between pixels are weighed.
+/// The filter that weighs pixels.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Interpolation {
@@ -37,7 +37,7 @@ pub fn resize(image: &Image, height: usize, width: usize, by: Interpolation) -> 
 }
 
 /// The rows and columns of `window` of the image in the size `[height, width]`. Pixels outside of it are
-/// not made, however many there would be.
+/// not computed, however many there would be.
 ///
 /// # Panics
 /// If the image or the window has no pixels, or the window is not within the size.
@@ -69,7 +69,7 @@ pub(crate) fn resize_part(
     resize_view(view, source, to, window, by)
 }
 
-/// Which of `from` pixels in a line are needed for the `wanted` of `to`.
+/// The range of the `from` pixels of a line that the pixels `wanted` of `to` depend on.
 pub(crate) fn needed(
     from: usize,
     to: usize,
@@ -109,7 +109,7 @@ fn resize_view(
     let mut down = taps(from_rows.len(), height, rows, by);
     across.iter_mut().for_each(|tap| tap.first += from_columns.start - view.origin[1]);
     down.iter_mut().for_each(|tap| tap.first += from_rows.start - view.origin[0]);
-    // Only rows that will be looked at are made.
+    // Only rows that the columns' pass reads are computed.
     let first = down.iter().map(|tap| tap.first).min().unwrap_or_default();
     let end = down.iter().map(|tap| tap.first + tap.weights.len()).max().unwrap_or_default();
     down.iter_mut().for_each(|tap| tap.first -= first);
@@ -117,14 +117,14 @@ fn resize_view(
     make_columns(&make_rows(view, first..end, &across), &down, view.channels)
 }
 
-/// Which pixels make one new pixel: the first, and the weight of each from there on.
+/// The pixels that one new pixel depends on: the first, and the weight of each from there on.
 struct Taps {
     first: usize,
     weights: Vec<i32>,
 }
 
-/// The taps of the pixels in `wanted`, of `to` that are made of `from`. Where nothing changes, each pixel is
-/// itself.
+/// The taps of the pixels `wanted`, where `from` pixels become `to`. Where the size stays, each pixel keeps its
+/// value.
 fn taps(from: usize, to: usize, wanted: Range<usize>, by: Interpolation) -> Vec<Taps> {
     let scale = from as f64 / to as f64;
     let widened = scale.max(1.0);
@@ -227,7 +227,7 @@ fn make_row_of_any(row: &[u8], taps: &[Taps], channels: usize, out: &mut [u8]) {
 /// Columns at a time: as many sums as stay in registers.
 const BLOCK: usize = 32;
 
-/// New rows made of the image's, column by column, of `channels` each.
+/// New rows as weighted sums of the image's rows, with `channels` values a pixel.
 fn make_columns(image: &Image, taps: &[Taps], channels: usize) -> Image {
     let line = image.width * image.channels;
     let mut pixels = Vec::with_capacity(taps.len() * image.width * channels);

@@ -4,7 +4,7 @@
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
 
-/// What random numbers are for; no two purposes share a stream.
+/// The purpose of random numbers; no two purposes share a stream.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Stream {
     /// Training or validation.
@@ -15,7 +15,7 @@ pub(crate) enum Stream {
     Augment = 3,
     /// Pixels of a synthetic image.
     Synthetic = 4,
-    /// How a batch is mixed.
+    /// Mixing of a batch.
     Mix = 5,
 }
 

@@ -1,4 +1,4 @@
-//! From a sample to a model's numbers: decode, crop, resize, change at random, normalize.
+//! From a sample to a model's input: decode, crop, resize, change at random, normalize.
 //! Not here: the changes (`augment`), which random stream an image gets (`loader.rs`).
 
 use rand_chacha::ChaCha8Rng;
@@ -8,13 +8,15 @@ use crate::augment::crop::{mirror, padded, random_resized};
 use crate::augment::erase::{Erasing, erase};
 use crate::augment::jitter;
 use crate::augment::policy::Policy;
-use crate::decode::{Part, Window, decode, decode_window, recoloured};
+use crate::channels::recoloured;
+use crate::decode::{decode, decode_window};
+use crate::image::{Part, Window};
 use crate::preprocessing::Placement;
 use crate::resize::{Interpolation, resize_part};
 use crate::rng::{below, uniform};
 use crate::{DataError, Image, Normalization, Pixels, Sample};
 
-/// Which part of an image is kept.
+/// The part of an image that is kept.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Crop {
@@ -27,11 +29,11 @@ pub enum Crop {
     Center,
 }
 
-/// How samples become a model's numbers. The default takes images of the model's shape as they are.
+/// The steps from a sample to a model's input. The default takes images of the model's shape as they are.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Transform {
-    /// Which part of an image is kept.
+    /// The part of an image that is kept.
     pub crop: Crop,
     /// For `padded`: black pixels added on each side before a random crop to the original size.
     pub crop_padding: usize,
@@ -41,7 +43,7 @@ pub struct Transform {
     pub scale: [f64; 2],
     /// For `random_resized`: least and greatest width over height.
     pub ratio: [f64; 2],
-    /// How images are resized, and pixels moved.
+    /// The filter for resizing and for moving pixels.
     pub interpolation: Interpolation,
     /// Share of the images that are mirrored.
     pub hflip: f64,
@@ -51,13 +53,13 @@ pub struct Transform {
     pub auto_augment: Policy,
     /// Share of the images of which a rectangle is erased.
     pub random_erasing: f64,
-    /// What comes in its place.
+    /// The content of the erased rectangle.
     pub erasing: Erasing,
     /// Parameter of mixup's beta distribution; 0 for none.
     pub mixup: f64,
     /// Parameter of CutMix's beta distribution; 0 for none.
     pub cutmix: f64,
-    /// How often an image comes in an epoch, changed differently each time; an epoch stays as long, and has
+    /// Number of times that an image comes in an epoch, changed differently each time; an epoch stays as long, and has
     /// fewer images.
     pub repeats: usize,
 }
@@ -84,7 +86,7 @@ impl Default for Transform {
 }
 
 impl Transform {
-    /// What is wrong with it for images of `shape` (height, width, channels), if anything.
+    /// The first problem with this transform for images of `shape` (height, width, channels), if there is one.
     pub(crate) fn problem(&self, shape: [usize; 3]) -> Option<String> {
         let share = |name: &str, value: f64| {
             let wrong = !(0.0..=1.0).contains(&value);
@@ -123,12 +125,13 @@ impl Transform {
             })
     }
 
-    /// Whether numbers are changed, besides pixels.
+    /// Returns true if normalized values are changed, not only pixels.
     pub(crate) fn changes_numbers(&self) -> bool {
         self.random_erasing > 0.0 || self.mixup > 0.0
     }
 
-    /// Appends a sample's numbers, or its bytes where those are not changed, `[height, width, channels]` of `shape` with the channel fastest.
+    /// Appends a sample's normalized values, or its bytes where values are not changed: `[height, width, channels]`
+    /// of `shape` with the channel fastest.
     ///
     /// # Errors
     /// A file that cannot be decoded, or an image of another shape where it is not resized.
@@ -197,7 +200,7 @@ impl Transform {
         uniform(random) >= 1.0 - self.hflip
     }
 
-    /// Draws the same numbers whatever the image, so that one option's choice does not move another's.
+    /// Draws as many random numbers whatever the image, so that one option does not change another's.
     fn pad(
         &self,
         sample: Sample,
@@ -215,9 +218,10 @@ impl Transform {
         let choices = 2 * self.crop_padding + 1;
         let (top, left) = (below(choices, random), below(choices, random));
         let mirrored = self.flips(random);
-        Ok(match self.crop_padding > 0 || mirrored {
-            true => padded(&image, top, left, self.crop_padding, mirrored),
-            false => image,
+        Ok(if self.crop_padding > 0 || mirrored {
+            padded(&image, top, left, self.crop_padding, mirrored)
+        } else {
+            image
         })
     }
 

@@ -8,7 +8,7 @@ use super::op::Op;
 use super::policy::noisy;
 use crate::rng::{below, uniform};
 
-/// Which pairs, and what their strengths mean.
+/// The pairs of operations and the meaning of their strengths.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Policy {
     /// The paper's for ImageNet, strengths as torchvision has them.
@@ -103,7 +103,7 @@ const IMAGENET: [[Step; 2]; 25] = [
     [(Equalize, 0.8, 8), (Equalize, 0.6, 3)],
 ];
 
-/// Of TensorFlow's EfficientNet.
+/// The policy of TensorFlow's EfficientNet.
 const V0: [[Step; 2]; 25] = [
     [(Equalize, 0.8, 1), (ShearY, 0.8, 4)],
     [(Color, 0.4, 9), (Equalize, 0.6, 3)],

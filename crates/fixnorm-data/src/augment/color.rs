@@ -1,11 +1,11 @@
-//! Operations on values: a table for each channel, or a blend with something made of the image.
+//! Operations on values: a table for each channel, or a blend with another version of the image.
 //! Not here: operations that move pixels (`geometry.rs`).
 //!
 //! Source: the documentation and behaviour of Pillow's ImageOps and ImageEnhance; `tests/augment.rs` compares
 //! every byte. A blend is computed in f32 and cut, as Pillow does it.
 
 use crate::Image;
-use crate::decode::luma;
+use crate::channels::luma;
 use crate::dispatch::vectorized;
 
 type Table = [u8; 256];
@@ -19,7 +19,7 @@ fn map(image: &mut Image, table: &Table) {
     image.pixels.iter_mut().for_each(|value| *value = table[usize::from(*value)]);
 }
 
-/// Every channel through a table made of its histogram.
+/// Maps every channel by a table computed from its histogram.
 fn map_each(image: &mut Image, table: impl Fn(&[u32; 256]) -> Table) {
     match image.channels {
         1 => {

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::rng::{below, between, normals};
 
-/// What comes in the place of what is erased, in normalized values.
+/// The content of an erased rectangle, in normalized values.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Erasing {

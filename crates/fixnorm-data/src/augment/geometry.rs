@@ -60,9 +60,10 @@ fn moved_row<const C: usize, const TAPS: usize>(
         let x = x as f64 + 0.5;
         let (from_x, from_y) = (a * x + b * y + c, d * x + e * y + f);
         let inside = from_x >= 0.0 && from_x < width && from_y >= 0.0 && from_y < height;
-        *out = match inside {
-            true => at::<C, TAPS>(pixels, [image.height, image.width], [from_y, from_x]),
-            false => fill,
+        *out = if inside {
+            at::<C, TAPS>(pixels, [image.height, image.width], [from_y, from_x])
+        } else {
+            fill
         };
     }
 }
@@ -137,9 +138,10 @@ mod tests {
             let moved = affine(&source, [1.0, 0.0, 2.0, 0.0, 1.0, -1.0], by, [9, 8, 7]);
             for y in 0..4 {
                 for x in 0..6 {
-                    let expected = match y >= 1 && x < 4 {
-                        true => source.pixels[((y - 1) * 6 + x + 2) * 3..][..3].to_vec(),
-                        false => vec![9, 8, 7],
+                    let expected = if y >= 1 && x < 4 {
+                        source.pixels[((y - 1) * 6 + x + 2) * 3..][..3].to_vec()
+                    } else {
+                        vec![9, 8, 7]
                     };
                     assert_eq!(moved.pixels[(y * 6 + x) * 3..][..3], expected, "{y} {x}");
                 }

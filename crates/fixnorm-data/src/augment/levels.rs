@@ -28,7 +28,7 @@ pub(super) enum Kind {
     TranslateY,
 }
 
-/// Which way strength goes where it is not the distance from doing nothing.
+/// The direction of a strength that is not the distance from no change.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Scale {
     /// As TensorFlow's EfficientNet has it: 10 keeps most of a posterized or solarized image, and blends
@@ -40,7 +40,7 @@ pub(super) enum Scale {
     Original,
 }
 
-/// The greatest strength that scales are made for.
+/// The greatest strength of the scales.
 pub(super) const MOST: f64 = 10.0;
 
 impl Kind {

@@ -12,10 +12,10 @@ use rand_chacha::ChaCha8Rng;
 use crate::Pixels;
 use crate::rng::{below, beta, uniform};
 
-/// How a batch is mixed.
+/// The mix of a batch.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Mixed {
-    /// Of each image the label of the one it is mixed with.
+    /// For each image, the label of the one it is mixed with.
     pub labels: Vec<u32>,
     /// Weight of the image's own label; the other's is what is missing to 1.
     pub lambda: f32,
@@ -56,7 +56,7 @@ pub(crate) fn mix(
     } else {
         let weight = lambda as f32;
         let Pixels::Floats(floats) = pixels else {
-            unreachable!("a loader that mixes numbers has numbers");
+            unreachable!("a loader that mixes values has values");
         };
         for_pairs(floats, n, size, |first, second| {
             for (a, b) in first.iter_mut().zip(second) {
@@ -99,7 +99,7 @@ mod tests {
 
     const SHAPE: [usize; 4] = [5, 8, 6, 2];
 
-    /// Every image is its number throughout.
+    /// Images whose values all equal their index.
     fn batch() -> Pixels {
         Pixels::Floats((0..5).flat_map(|image| [image as f32; 8 * 6 * 2]).collect())
     }

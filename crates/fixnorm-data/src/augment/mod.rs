@@ -10,7 +10,7 @@
 //! | `policy` | which operations an image gets, by name: AutoAugment, RandAugment, TrivialAugment |
 //! | `auto`, `rand`, `trivial` | the policies |
 //! | `erase` | a rectangle erased |
-//! | `mix` | two images and their labels made one |
+//! | `mix` | mixes two images and their labels |
 //!
 //! Not here: the order in which they are applied (`transform.rs`).
 

@@ -11,7 +11,7 @@ pub enum Op {
     Identity,
     /// Each channel stretched to the whole range.
     AutoContrast,
-    /// Each channel's histogram made flat.
+    /// Equalizes each channel's histogram.
     Equalize,
     /// 255 minus each value.
     Invert,
@@ -44,7 +44,7 @@ pub enum Op {
 }
 
 impl Op {
-    /// Applies the operation. Pixels between pixels are weighed as `by` says, and what comes from outside
+    /// Applies the operation. `by` is the filter that moves pixels; what comes from outside
     /// the image is of the colour `fill` (its first value, for grey images).
     ///
     /// # Panics

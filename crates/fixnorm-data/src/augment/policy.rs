@@ -15,7 +15,7 @@ use super::trivial;
 use crate::DataError;
 use crate::rng::{normals, uniform};
 
-/// Which operations an image gets. Its name is one of
+/// A policy: the operations that an image gets. Its name is one of
 ///
 /// - nothing: none;
 /// - `imagenet`: AutoAugment's policy for ImageNet with torchvision's strengths;
@@ -43,7 +43,7 @@ enum Kind {
 }
 
 impl Policy {
-    /// Whether it changes nothing.
+    /// Returns true if this policy changes nothing.
     pub fn is_none(&self) -> bool {
         self.kind == Kind::None
     }

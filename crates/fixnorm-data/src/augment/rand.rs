@@ -22,7 +22,7 @@ pub(super) struct RandAugment {
     pub(super) most: f64,
     /// Probability of each operation.
     pub(super) probability: f64,
-    /// What strength means.
+    /// The meaning of a strength.
     pub(super) scale: Scale,
 }
 

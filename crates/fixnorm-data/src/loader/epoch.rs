@@ -1,4 +1,4 @@
-//! The batches of an epoch, made ahead by threads and taken in order.
+//! The batches of an epoch, prepared ahead by threads and returned in order.
 //!
 //! Worker `w` of `W` makes batches w, w + W, w + 2W, … and sends each into a bounded channel of its
 //! own; the consumer takes from the channels in turn. So batches come in order, memory is bounded by
