@@ -39,9 +39,9 @@ impl Format {
 pub const NAMES: &str = "JPEG, PNG, WebP, BMP, GIF, TIFF and PNM";
 
 /// Endings of files in formats that are decoded, in lower case.
-pub const ENDINGS: [&str; 17] = [
-    "jpg", "jpeg", "jpe", "jif", "jfif", "png", "apng", "webp", "bmp", "dib", "gif", "tif", "tiff",
-    "pnm", "ppm", "pgm", "pbm",
+pub const ENDINGS: [&str; 18] = [
+    "jpg", "jpeg", "jpe", "jif", "jfif", "jfi", "png", "apng", "webp", "bmp", "dib", "gif", "tif",
+    "tiff", "pnm", "ppm", "pgm", "pbm",
 ];
 
 /// Endings of images in formats that are not decoded, in lower case.

@@ -1,28 +1,20 @@
 //! Image files by their names, and those among the paths that a user names: files as they are, directories
 //! walked.
-//! Not here: reading them (`decode.rs`), the tree of a data set (`folder.rs`).
+//! Not here: the endings (`format.rs`), reading them (`decode.rs`), the tree of a data set (`folder.rs`).
 
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
 
 use crate::DataError;
+use crate::format::{ENDINGS, OTHER_ENDINGS};
 use crate::names::is_junk;
-
-/// Endings of image files. A file named by itself is taken whatever its ending.
-const ENDINGS: [&str; 9] = ["png", "apng", "jpg", "jpeg", "jpe", "jif", "jfif", "jfi", "webp"];
 
 /// Endings of files that lie beside images and that nobody takes for one.
 const NO_IMAGES: [&str; 26] = [
     "txt", "csv", "tsv", "json", "jsonl", "ndjson", "xml", "yaml", "yml", "md", "html", "htm",
     "toml", "ini", "cfg", "log", "lst", "db", "py", "ipynb", "sh", "mat", "npy", "npz", "pkl",
     "pdf",
-];
-
-/// Endings of images in formats that are not read.
-const OTHER_IMAGES: [&str; 18] = [
-    "bmp", "gif", "tif", "tiff", "ppm", "pgm", "pbm", "pnm", "heic", "heif", "avif", "jp2", "jxl",
-    "svg", "tga", "dcm", "exr", "ico",
 ];
 
 /// Deeper than any tree that was meant; links can lead in a circle.
@@ -98,7 +90,7 @@ pub(crate) fn is_image(path: &Path) -> bool {
 
 /// Whether this is the ending of an image in a format that is not read.
 pub(crate) fn is_other_image(ending: &str) -> bool {
-    OTHER_IMAGES.contains(&ending)
+    OTHER_ENDINGS.contains(&ending)
 }
 
 /// Whether a file of this ending beside images is worth a word.

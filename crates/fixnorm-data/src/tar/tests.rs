@@ -334,7 +334,7 @@ fn what_macos_and_links_leave_in_shards_is_no_image() {
     add("t/a/0.jpg", Regular, "", b"\x32");
     add("t/a/hard.jpg", Link, "t/a/0.jpg", b"");
     add("t/a/soft.jpg", Symlink, "0.jpg", b"");
-    add("t/a/0.bmp", Regular, "", b"BM");
+    add("t/a/0.heic", Regular, "", b"BM");
     builder.finish().unwrap();
     drop(builder);
     let data = load_dir(dir.path()).unwrap();
@@ -342,7 +342,7 @@ fn what_macos_and_links_leave_in_shards_is_no_image() {
     let all = [contents(&data.train), contents(&data.val)].concat();
     assert_eq!(all.iter().filter(|(text, _)| text == "\x32").count(), 2);
     let warning = &data.summary.warnings[0];
-    for part in ["26 hidden", "1 .bmp", "1 links (t/a/soft.jpg)", "1 replaced"] {
+    for part in ["26 hidden", "1 .heic", "1 links (t/a/soft.jpg)", "1 replaced"] {
         assert!(warning.contains(part), "{warning}");
     }
 }
