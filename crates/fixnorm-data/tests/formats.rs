@@ -53,7 +53,12 @@ fn kinds_that_are_not_decoded_are_named() {
         bytes[frame + at] = value;
         bytes
     };
+    let mut sampled = std::fs::read(fixtures().join("odd/scans_420.jpg")).unwrap();
+    let sampled_frame = sampled.windows(2).position(|marker| marker == [0xff, 0xc0]).unwrap();
+    sampled[sampled_frame + 11] = 0x44;
+    sampled[sampled_frame + 14] = 0x22;
     for (bytes, expected) in [
+        (sampled, "its sampling factors 4x4, 2x2, 1x1 are not read in a file of several scans"),
         (arithmetic, "it is arithmetically coded (SOF9), which is not read"),
         (changed(1, 0xc3), "it is losslessly coded (SOF3), which is not read"),
         (changed(1, 0xc5), "it is hierarchically coded (SOF5), which is not read"),
