@@ -376,7 +376,7 @@ def compare(kind, ours, theirs):
     if difference.max() <= most and difference.mean() <= mean:
         return None
     inner = difference[:-1, :-1]
-    if lossy and (min(difference.shape[:2]) <= 4 or inner.max() <= most and inner.mean() <= mean) and difference.max() <= 64:
+    if lossy and (min(difference.shape[:2]) <= 4 or inner.max() <= most and inner.mean() <= mean) and difference.max() <= 128:
         return EDGE
     return f"pixels differ: at most {difference.max()}, mean {difference.mean():.2f}"
 

@@ -125,7 +125,16 @@ fn decode_whole(bytes: &[u8], format: ImageFormat) -> Result<Image, String> {
     };
     let (width, height) = reader().into_dimensions().map_err(|error| error.to_string())?;
     check_size([height as usize, width as usize])?;
-    reader().decode().map(without_alpha).map_err(|error| error.to_string())
+    let image = reader().decode().map_err(|error| error.to_string())?;
+    // Grey with one transparent value, as opposed to grey with alpha: bit depth and colour type of the PNG header.
+    Ok(match image {
+        DynamicImage::ImageLumaA16(image)
+            if format == ImageFormat::Png && bytes.get(24..26) == Some(&[16, 0]) =>
+        {
+            without_alpha(DynamicImage::ImageLuma16(DynamicImage::from(image).into_luma16()))
+        }
+        image => without_alpha(image),
+    })
 }
 
 /// As Pillow converts.
@@ -220,6 +229,20 @@ mod tests {
 
     fn reason(bytes: Vec<u8>) -> String {
         decode(&Encoded { bytes, name: "x.jpg".into() }).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn grey_of_16_bits_is_cut_with_and_without_a_transparent_value() {
+        let mut png = vec![];
+        let encoder = image::codecs::png::PngEncoder::new(&mut png);
+        let grey = image::ImageBuffer::from_raw(2, 1, vec![77_u16, 3000]).unwrap();
+        DynamicImage::ImageLuma16(grey).write_with_encoder(encoder).unwrap();
+        let pixels = |bytes| decode(&Encoded { bytes, name: "x.png".into() }).unwrap().pixels;
+        assert_eq!(pixels(png.clone()), [77, 255]);
+        // Behind the header of 33 bytes: a transparent value of 77.
+        let transparent = b"\0\0\0\x02tRNS\0\x4d\x7e\xfe\xf0\x15";
+        png.splice(33..33, transparent.iter().copied());
+        assert_eq!(pixels(png), [77, 255]);
     }
 
     #[test]

@@ -53,6 +53,10 @@ fn kinds_that_are_not_decoded_are_named() {
         bytes[frame + at] = value;
         bytes
     };
+    let table = plain.windows(2).position(|marker| marker == [0xff, 0xc4]).unwrap();
+    let mut damaged_table = plain.clone();
+    // Behind the marker, length, class and 16 counts.
+    damaged_table[table + 21] = 0x4f;
     let mut sampled = std::fs::read(fixtures().join("odd/scans_420.jpg")).unwrap();
     let sampled_frame = sampled.windows(2).position(|marker| marker == [0xff, 0xc0]).unwrap();
     sampled[sampled_frame + 11] = 0x44;
@@ -63,6 +67,7 @@ fn kinds_that_are_not_decoded_are_named() {
         (changed(1, 0xc3), "it is losslessly coded (SOF3), which is not read"),
         (changed(1, 0xc5), "it is hierarchically coded (SOF5), which is not read"),
         (changed(4, 12), "it has 12 bits a value; 8 are read"),
+        (damaged_table, "its Huffman tables are damaged"),
         (changed(11, 0), "its sampling factors are [0, 0], expected 1 to 4"),
         (plain[..plain.len() - 2].to_vec(), "it ends before its last pixel"),
         (b"\0\0\0\x20ftypheic\0\0\0\0".to_vec(), "it is a HEIC or HEIF file; JPEG, PNG, WebP"),

@@ -77,6 +77,7 @@ impl Header {
                     }
                     frame = Some(Frame::read(marker, segment, at + 3)?);
                 }
+                0xc4 => check_huffman(segment)?,
                 0xe0 if segment.starts_with(b"JFIF\0") && segment.len() >= 14 => jfif = true,
                 0xee if segment.starts_with(b"Adobe") && segment.len() >= 12 => {
                     adobe = Some(segment[11]);
@@ -227,6 +228,22 @@ impl Frame {
         let components = components.collect::<Result<_, _>>()?;
         Ok(Self { size, progressive: marker == 0xc2, components, height_at })
     }
+}
+
+/// Checks a segment of Huffman tables for what libjpeg demands of them and the decoders do not.
+fn check_huffman(mut tables: &[u8]) -> Result<(), String> {
+    let damaged = || "its Huffman tables are damaged".to_owned();
+    while let [class, rest @ ..] = tables {
+        let (counts, rest) = rest.split_first_chunk::<16>().ok_or_else(damaged)?;
+        let count = counts.iter().copied().map(usize::from).sum();
+        let (symbols, rest) = rest.split_at_checked(count).ok_or_else(damaged)?;
+        // Of a table for the first coefficient, symbols are numbers of bits.
+        if class >> 4 == 0 && symbols.iter().any(|&symbol| symbol > 15) {
+            return Err(damaged());
+        }
+        tables = rest;
+    }
+    Ok(())
 }
 
 /// As libjpeg guesses: JFIF means YCbCr, else Adobe's marker says it, else the components' names.
