@@ -93,9 +93,6 @@ fn pipes_sockets_and_devices_are_refused_at_once() {
     let socket = dir.path().join("socket.jpg");
     let _listener = std::os::unix::net::UnixListener::bind(&socket).unwrap();
     for path in [&pipe, &socket, Path::new("/dev/zero")] {
-        assert!(
-            reason(path).ends_with("it is a pipe, socket or device"),
-            "{path:?}"
-        );
+        assert!(reason(path).ends_with("it is a pipe, socket or device"), "{path:?}");
     }
 }
