@@ -7,10 +7,8 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::{
-    MIGRATIONS, PATIENCE, Sqlite, StoreError, check_file, is_empty, load, migrate, now_ms, version,
-    wrap,
-};
+use super::open::{MIGRATIONS, check_file, is_empty, load, migrate, version};
+use super::{PATIENCE, Sqlite, StoreError, now_ms, wrap};
 
 /// A copy of a study, removed when it is dropped.
 #[derive(Debug)]

@@ -1,5 +1,8 @@
 //! Sharing, faults and exports of a study in a file.
 
+use rusqlite::OpenFlags;
+
+use super::open::*;
 use super::*;
 use crate::prune::Prune;
 use crate::search::{Halton, Search, TwoKnob};
