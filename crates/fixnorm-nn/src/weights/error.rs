@@ -76,7 +76,7 @@ pub enum WeightsError {
 }
 
 fn nearest_model(nearest: &Option<NearestModel>) -> String {
-    nearest.as_ref().map(|nearest| format!(" {nearest}")).unwrap_or_default()
+    nearest.as_ref().map(|nearest| format!("; {nearest}")).unwrap_or_default()
 }
 
 impl WeightsError {

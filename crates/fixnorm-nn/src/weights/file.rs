@@ -143,10 +143,11 @@ impl WeightsFile {
         stored.floats(name)
     }
 
-    /// The tensors whose names begin with `prefix`, without it.
+    /// The weights whose names begin with `prefix`, without it.
     pub(super) fn below(&self, prefix: &str) -> Self {
         let tensors = self.tensors.iter().filter_map(|(name, stored)| {
-            Some((name.strip_prefix(prefix)?.to_owned(), stored.clone()))
+            let name = name.strip_prefix(prefix)?;
+            (!state_dict::is_counter(name, stored)).then(|| (name.to_owned(), stored.clone()))
         });
         Self { tensors: tensors.collect(), ..self.clone() }
     }

@@ -57,13 +57,15 @@ impl fmt::Display for Mismatch {
         let misshapen = misshapen
             .map(|(name, expected, found)| with_shapes(&shortened(name), expected, found))
             .collect();
+        let mut separator = "";
         for (kind, count, examples) in [
             ("missing", self.missing.len(), short(&self.missing)),
             ("unexpected", self.unexpected.len(), short(&self.unexpected)),
             ("of another shape", self.misshapen.len(), misshapen),
         ] {
             if count > 0 {
-                write!(f, " {kind}: {};", counted(count, &examples))?;
+                write!(f, "{separator} {kind}: {}", counted(count, &examples))?;
+                separator = ";";
             }
         }
         Ok(())

@@ -84,7 +84,7 @@ fn below<'a>(name: &'a str, key: &str) -> Option<&'a str> {
 
 /// Returns whether an entry counts something beside a model, as `n_averaged` and `step` do: every parameter of a model
 /// belongs to a layer, so its name has a dot.
-fn is_counter(name: &str, tensor: &StoredTensor) -> bool {
+pub(super) fn is_counter(name: &str, tensor: &StoredTensor) -> bool {
     !name.contains('.') && tensor.shape.iter().product::<usize>() == 1
 }
 
