@@ -16,7 +16,8 @@ use crate::TrainError;
 /// When it cannot be written; the old file, if any, is then untouched.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<(), TrainError> {
     let mut temporary = path.as_os_str().to_owned();
-    temporary.push(".tmp");
+    // Of this process alone: the workers of a study write the same recipe at the same time.
+    temporary.push(format!(".{}.tmp", std::process::id()));
     let temporary = PathBuf::from(temporary);
     let written = write_synced(&temporary, bytes).and_then(|()| fs::rename(&temporary, path));
     if written.is_err() {
