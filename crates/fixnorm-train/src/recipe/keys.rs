@@ -291,6 +291,8 @@ fn nearest(key: &str, known: &[String]) -> String {
     let alike = |candidate: &String| {
         strsim::jaro_winkler(key, candidate)
             + 2.0 * strsim::jaro_winkler(&leaf(key), &leaf(candidate))
+            // Or `lr` would be taken for `head.lr_scale`.
+            + f64::from(u8::from(leaf(key) == leaf(candidate)))
     };
     let best = known.iter().max_by(|a, b| alike(a).total_cmp(&alike(b)));
     best.cloned().unwrap_or_default()
