@@ -3,7 +3,7 @@
 use std::io::IsTerminal;
 use std::time::Instant;
 
-use fixnorm_train::data::LoadOptions;
+use fixnorm_train::data::{LoadOptions, Summary};
 use fixnorm_train::run_dir::event::{EpochRecord, Initialized, Start, StepRecord};
 use fixnorm_train::{Event, Observer};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -19,6 +19,8 @@ pub(crate) struct Progress {
     steps_per_epoch: usize,
     /// When this session began.
     since: Instant,
+    /// What was understood of the data, in lines.
+    data: Vec<String>,
 }
 
 impl Progress {
@@ -29,7 +31,13 @@ impl Progress {
             epochs: 0,
             steps_per_epoch: 0,
             since: Instant::now(),
+            data: vec![],
         }
+    }
+
+    /// With the lines that describe the data, printed before the run.
+    pub(crate) fn with_data(data: &Summary) -> Self {
+        Self { data: understood(data), ..Self::new() }
     }
 
     /// Prints a line above the bar.
@@ -71,12 +79,21 @@ fn indexing(done: usize, of: usize) {
     }
 }
 
+/// What was understood of a data set: a line, and one for each warning.
+pub(crate) fn understood(data: &Summary) -> Vec<String> {
+    let warnings = data.warnings.iter().map(|warning| format!("warning: {warning}"));
+    std::iter::once(data.to_string()).chain(warnings).collect()
+}
+
 /// The weights that a run starts from, and the tensors they did not provide.
 pub(crate) fn start_from(initialized: &Initialized) -> String {
-    let Initialized { weights, new_head, missing, misshapen, unexpected } = initialized;
+    let Initialized { weights, new_head, classes, missing, misshapen, unexpected } = initialized;
     let mut text = format!("starts from {}", weights.display());
     if *new_head {
         text += "; the final layer is new";
+    }
+    if let Some(classes) = classes {
+        text += &format!("; {classes}");
     }
     for (kind, names) in
         [("missing", missing), ("of another shape", misshapen), ("not used", unexpected)]
@@ -102,6 +119,9 @@ impl Observer for Progress {
                 step,
                 out,
             }) => {
+                for line in std::mem::take(&mut self.data) {
+                    self.line(&line);
+                }
                 let from = match step {
                     0 => String::new(),
                     step => format!(", from step {step}"),
@@ -112,6 +132,7 @@ impl Observer for Progress {
                 ));
                 self.begin(*epochs, *steps_per_epoch, *step);
             }
+            Event::Changed { changes } => changes.iter().for_each(|change| self.line(change)),
             Event::Init(initialized) => self.line(&start_from(initialized)),
             Event::Step(StepRecord { step, epoch, running: Some(running), .. }) => {
                 self.bar.set_position(*step as u64 + 1);

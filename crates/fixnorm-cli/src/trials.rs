@@ -131,6 +131,9 @@ pub(crate) fn print(tuned: &Tuned) -> anyhow::Result<()> {
         "fit   optimum at {first} {x:.5} ({}), {second} {y:.5} ({}): {:.4} ± {:.4}",
         octaves[0], octaves[1], choice.optimum_score.mean, choice.optimum_score.std
     ))?;
+    if tuned.is_clamped {
+        output::line("      an estimate went beyond 1, the largest accuracy, and is given as 1")?;
+    }
     let close: Vec<String> = choice.within_noise.iter().map(ToString::to_string).collect();
     if !close.is_empty() {
         output::line(&format!(

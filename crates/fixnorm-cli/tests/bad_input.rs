@@ -250,5 +250,104 @@ fn pictures_and_weights_that_are_none() {
         run(dir, &["eval", "--model", "resnet20", "--weights", "good", "--data", "idx:data"]);
     refused(dir, &said, 2, &["holds weights of resnet8, not of resnet20"]);
     let said = run(dir, &["eval", "--weights", "good", "--data", "fashion-mnist-mini"]);
-    refused(dir, &said, 1, &["do not fit resnet8", "fc.weight (expected [10, 64], found [4, 64])"]);
+    refused(dir, &said, 1, &["none of the model's 4", "classes are matched by name"]);
+}
+
+#[test]
+fn what_cannot_be_written_is_refused_before_any_work() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    fs::write(dir.join("file"), "").unwrap();
+    // Even data that cannot be read is not looked at before.
+    let train = |out: &str| run(dir, &["train", "--data", "idx:nowhere", "--out", out]);
+    refused(dir, &train("file"), 1, &["cannot create file"]);
+    refused(dir, &train("file/below"), 1, &["cannot create file/below"]);
+    let tune = |more: &[&str]| {
+        run(dir, &[&["tune", "--set", "data=idx:nowhere", "--trials", "1"], more].concat())
+    };
+    refused(dir, &tune(&["--study", "file/x.study"]), 1, &["file/x.study"]);
+    for flag in ["--out", "--export-csv", "--export-optuna"] {
+        let said = tune(&["--study", "x.study", flag, "nowhere/file"]);
+        refused(dir, &said, 1, &["cannot write nowhere/file"]);
+    }
+    refused(
+        dir,
+        &run(dir, &["export", "--weights", "nowhere", "--out", "none/a.onnx"]),
+        1,
+        &["cannot write none/a.onnx"],
+    );
+    refused(
+        dir,
+        &run(dir, &["dissect", "--set", "data=idx:nowhere", "--out", "file"]),
+        1,
+        &["cannot create file"],
+    );
+    if cfg!(target_os = "linux") {
+        refused(dir, &train("/proc/run"), 1, &["cannot create /proc/run"]);
+        refused(dir, &tune(&["--study", "/proc/x.study"]), 1, &["/proc/x.study"]);
+    }
+}
+
+#[test]
+fn a_start_is_not_measured_for_a_study_that_cannot_be_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    fs::write(dir.join("file"), "").unwrap();
+    let said = run(dir, &["tune", "--trials", "1", "--study", "file/x.study"]);
+    refused(dir, &said, 1, &["file/x.study"]);
+    assert!(!said.stderr.contains("measuring"), "{said:?}");
+}
+
+#[test]
+fn seeds_beyond_what_a_plan_holds() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    for seed in ["9223372036854775808", "18446744073709551615", "99999999999999999999"] {
+        let said = run(dir, &["train", "--out", "out", "--seed", seed]);
+        assert_eq!(said.code, Some(2), "{said:?}");
+        assert!(said.stderr.contains("between 0 and 9223372036854775807"), "{said:?}");
+        let set = format!("train.seed={seed}");
+        let said = run(dir, &["train", "--out", "out", "--set", &set]);
+        refused(dir, &said, 2, &["train.seed", seed, "9223372036854775807"]);
+    }
+    let most = ["train", "--dry-run", "--seed", "9223372036854775807"];
+    let said = run(dir, &most);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(said.stdout.contains("seed = 9223372036854775807"), "{said:?}");
+    let said = run(
+        dir,
+        &[
+            "tune",
+            "--study",
+            "s",
+            "--set",
+            "train.seed=9223372036854775807",
+            "--seeds",
+            "2",
+            "--start",
+            ".1,1",
+        ],
+    );
+    refused(dir, &said, 2, &["train.seed = 9223372036854775807", "2 runs"]);
+}
+
+#[test]
+fn numbers_as_people_write_them() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    for (flags, part) in [
+        (["--set", "optimizer.lr=.1"], "lr = 0.1"),
+        (["--set", "optimizer.lr=1."], "lr = 1.0"),
+        (["--set", "optimizer.lr=1.e-3"], "lr = 0.001"),
+        (["--set", "train.epochs=1e2"], "epochs = 100"),
+        (["--epochs", "1_000"], "epochs = 1000"),
+        (["--lr", ".5"], "lr = 0.5"),
+    ] {
+        let said = run(dir, &[&["train", "--dry-run"], &flags[..]].concat());
+        assert_eq!(said.code, Some(0), "{said:?}");
+        assert!(said.stdout.lines().any(|line| line == part), "{part}: {said:?}");
+    }
+    fs::write(dir.join("r.toml"), "train = 3\n").unwrap();
+    let said = run(dir, &["train", "--out", "out", "--recipe", "r.toml"]);
+    refused(dir, &said, 2, &["r.toml: `train` is a section, not a key", "train."]);
 }

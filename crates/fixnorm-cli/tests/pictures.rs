@@ -10,7 +10,10 @@ use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::{Duration, Instant};
 
-use common::{CLASSES, events, fixnorm, json, picture, run, sha256, wait_for_step};
+use common::{
+    CLASSES, Said, events, fixnorm, image_run, image_tree, json, picture, run, sha256,
+    wait_for_step,
+};
 use flate2::write::ZlibEncoder;
 use flate2::{Compression, Crc};
 use serde_json::Value;
@@ -307,4 +310,96 @@ fn fetching_checks_what_comes() {
     let said = run(dir, &["data", "fetch", "imagenet"]);
     assert_eq!(said.code, Some(2), "{said:?}");
     assert!(said.stderr.contains("fashion-mnist, cifar10"), "{said:?}");
+}
+
+#[test]
+fn predictions_name_every_file_once_also_those_that_failed() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    image_tree(&dir.join("tree"));
+    assert_eq!(run(dir, &image_run("folder:tree", "out", &[])).code, Some(0));
+    fs::write(dir.join("bad.png"), "not an image").unwrap();
+    let good = "tree/val/class0/000.png";
+    let arguments = ["--format", "json", "predict", "--weights", "out", "--batch", "2"];
+    let files = [good, "bad.png", "none.png", good];
+    let said = run(dir, &[&arguments[..], &files].concat());
+    assert_eq!(said.code, Some(1), "{said:?}");
+    let answers: Value = serde_json::from_str(&said.stdout).unwrap();
+    let found: Vec<_> =
+        answers.as_array().unwrap().iter().map(|a| a["file"].as_str().unwrap()).collect();
+    assert_eq!(found, files);
+    for (answer, failed) in answers.as_array().unwrap().iter().zip([false, true, true, false]) {
+        assert_eq!((answer["error"].is_string(), answer["top"].is_array()), (failed, !failed));
+    }
+    assert!(said.stderr.contains("2 of 4 images have no prediction"), "{said:?}");
+    // One file alone.
+    let said = run(dir, &[&arguments[..], &["bad.png"]].concat());
+    let answers: Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!((said.code, answers[0]["file"].as_str()), (Some(1), Some("bad.png")));
+}
+
+#[cfg(unix)]
+#[test]
+fn linked_directories_are_predicted_but_not_in_a_circle() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    image_tree(&dir.join("tree"));
+    assert_eq!(run(dir, &image_run("folder:tree", "out", &[])).code, Some(0));
+    fs::create_dir(dir.join("mixed")).unwrap();
+    fs::copy(dir.join("tree/val/class0/000.png"), dir.join("mixed/a.png")).unwrap();
+    std::os::unix::fs::symlink("../tree/val/class1", dir.join("mixed/linked")).unwrap();
+    std::os::unix::fs::symlink("../mixed", dir.join("mixed/circle")).unwrap();
+    let predictions = json(dir, &["predict", "--weights", "out", "mixed"]);
+    let files: Vec<_> =
+        predictions.as_array().unwrap().iter().map(|p| p["file"].as_str().unwrap()).collect();
+    assert_eq!(files, ["mixed/a.png", "mixed/linked/001.png", "mixed/linked/005.png"]);
+}
+
+/// Names in Latin-1, as old archives hold them.
+#[cfg(target_os = "linux")]
+#[test]
+fn names_that_are_not_utf8_are_trained_on_predicted_and_written() {
+    use std::ffi::OsStr;
+    use std::os::unix::ffi::OsStrExt;
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    image_tree(&dir.join("tree"));
+    let latin = |bytes: &'static [u8]| OsStr::from_bytes(bytes);
+    for name in [&b"\xe9.png"[..], b"\xea.png"] {
+        common::image_file(&dir.join("tree/val/class0").join(OsStr::from_bytes(name)), 0);
+    }
+    let mut arguments = image_run("folder:tree", "unused", &[]);
+    arguments.truncate(arguments.len() - 1);
+    let succeeds = |arguments: &[&str], last: &[u8]| -> Said {
+        let mut command = fixnorm(dir, arguments);
+        let said: Said = command.arg(OsStr::from_bytes(last)).output().unwrap().into();
+        assert_eq!(said.code, Some(0), "{said:?}");
+        said
+    };
+    arguments.splice(0..0, ["--format", "json"]);
+    let said = succeeds(&arguments, b"run\xe9");
+    let summary: Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!(summary["out"], "run\\xe9");
+    assert!(dir.join(latin(b"run\xe9")).join("result.json").exists());
+    // A finished run is read back.
+    succeeds(&["train", "--resume"], b"run\xe9");
+    succeeds(&["eval", "--data", "folder:tree", "--weights"], b"run\xe9");
+    succeeds(&["inspect", "--weights"], b"run\xe9");
+    fs::rename(dir.join(latin(b"run\xe9")), dir.join("run")).unwrap();
+    let export = ["--format", "json", "export", "--weights", "run", "--out"];
+    let said = succeeds(&export, b"\xe9.safetensors");
+    assert_eq!(serde_json::from_str::<Value>(&said.stdout).unwrap()["path"], "\\xe9.safetensors");
+    let said = succeeds(&["--format", "json", "report", "run", "--out"], b"\xe9.html");
+    assert_eq!(serde_json::from_str::<Value>(&said.stdout).unwrap()["path"], "\\xe9.html");
+    let predict = ["--format", "json", "predict", "--weights", "run"];
+    let said = succeeds(&predict, b"tree/val/class0");
+    let answers: Value = serde_json::from_str(&said.stdout).unwrap();
+    let mut files: Vec<_> =
+        answers.as_array().unwrap().iter().map(|a| a["file"].as_str().unwrap()).collect();
+    files.sort_unstable();
+    let expected = ["000.png", "004.png", "\\xe9.png", "\\xea.png"]
+        .map(|name| format!("tree/val/class0/{name}"));
+    assert_eq!(files, expected);
+    let said = succeeds(&predict[2..], b"tree/val/class0/\xe9.png");
+    assert!(said.stdout.starts_with("tree/val/class0/\\xe9.png: "), "{said:?}");
 }

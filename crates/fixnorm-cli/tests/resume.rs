@@ -5,7 +5,7 @@ mod common;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use common::{data, events, fixnorm, run, sha256, small_run, wait_for_step};
+use common::{data, events, fixnorm, image_run, image_tree, run, sha256, small_run, wait_for_step};
 
 /// The whole run without interruption: the SHA-256 of its weights, and its steps' losses.
 fn uninterrupted(dir: &Path) -> (String, Vec<(u64, f64)>) {
@@ -217,4 +217,146 @@ fn resumed_run_needs_no_weights_to_start_from() {
     std::fs::remove_file(dir.join("whole/model.safetensors")).unwrap();
     let said = run(dir, &["train", "--resume", "--out", "tuned"]);
     assert_eq!(said.code, Some(0), "{said:?}");
+}
+
+/// Directories of checkpoints, by name.
+fn checkpoints(run: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(run.join("checkpoints")).into_iter().flatten().flatten();
+    let mut names: Vec<_> =
+        entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
+    names.retain(|name| name.starts_with("step-"));
+    names.sort();
+    names
+}
+
+#[test]
+fn an_epoch_is_saved_before_its_validation_can_fail() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    image_tree(&dir.join("tree"));
+    let bad = dir.join("tree/val/class1/001.png");
+    let whole = std::fs::read(&bad).unwrap();
+    let train = |out: &str| run(dir, &image_run("folder:tree", out, &[]));
+    assert_eq!(train("whole").code, Some(0));
+    std::fs::write(&bad, &whole[..whole.len() / 2]).unwrap();
+    let said = train("out");
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stderr.contains("001.png"), "{said:?}");
+    let out = dir.join("out");
+    assert_eq!(checkpoints(&out), ["step-00000003"]);
+    // With the image repaired it continues with that epoch's validation, to the same weights.
+    std::fs::write(&bad, &whole).unwrap();
+    let said = run(dir, &["train", "--resume", "--out", "out"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert_eq!(losses(&out), losses(&dir.join("whole")));
+    assert_eq!(val_losses(&out), val_losses(&dir.join("whole")));
+    let weights = |run: &str| sha256(&dir.join(run).join("model.safetensors"));
+    assert_eq!(weights("out"), weights("whole"));
+}
+
+#[test]
+fn a_bad_validation_image_can_be_allowed_when_the_run_is_resumed() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    image_tree(&dir.join("tree"));
+    std::fs::write(dir.join("tree/val/class1/001.png"), "").unwrap();
+    assert_eq!(run(dir, &image_run("folder:tree", "out", &[])).code, Some(1));
+    let said = run(dir, &["train", "--resume", "--out", "out", "--set", "loader.max_bad=.5"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert_eq!(losses(&dir.join("out")).len(), 6);
+}
+
+#[test]
+fn runs_started_at_once_without_a_directory_each_have_their_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    image_tree(&dir.join("tree"));
+    let arguments = image_run("folder:tree", "unused", &["--epochs", "1"]);
+    // Without --out and its value.
+    let at = arguments.iter().position(|argument| *argument == "--out").unwrap();
+    let arguments = [&arguments[..at], &arguments[at + 2..]].concat();
+    let children: Vec<Child> = (0..6).map(|_| spawn(dir, &arguments)).collect();
+    for child in children {
+        let output = child.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    }
+    for number in 1..=6 {
+        assert!(dir.join(format!("runs/resnet8-folder-{number}/result.json")).exists(), "{number}");
+    }
+}
+
+/// A small run that is killed in its second epoch.
+fn killed(dir: &Path, out: &str) {
+    let mut child = spawn(dir, &small_run(out, &[]));
+    wait_for_step(&mut child, &dir.join(out), 31);
+    child.kill().unwrap();
+    child.wait().unwrap();
+}
+
+#[test]
+fn a_run_is_resumed_where_its_data_moved() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir, "data");
+    let (expected, expected_losses) = uninterrupted(dir);
+    killed(dir, "out");
+    std::fs::rename(dir.join("data"), dir.join("moved")).unwrap();
+    let said = run(dir, &["train", "--resume", "out"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert!(said.stderr.contains("name them with --data"), "{said:?}");
+    // Other content under that name is refused, also if it has the same sizes.
+    let other = data(dir, "other");
+    let images = other.join("train-images-idx3-ubyte");
+    let mut bytes = std::fs::read(&images).unwrap();
+    bytes[16] ^= 1;
+    std::fs::write(&images, bytes).unwrap();
+    let said = run(dir, &["train", "--resume", "out", "--data", "idx:other"]);
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert!(said.stderr.contains("data was \"idx:data\", is \"idx:other\""), "{said:?}");
+
+    let said = run(dir, &["train", "--resume", "out", "--data", "idx:moved"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(said.stderr.contains("the data of idx:data are read from idx:moved"), "{said:?}");
+    assert_eq!(sha256(&dir.join("out/model.safetensors")), expected);
+    assert_eq!(losses(&dir.join("out")), expected_losses);
+    // The plan has the new place.
+    let plan = std::fs::read_to_string(dir.join("out/plan.toml")).unwrap();
+    assert!(plan.contains("data = \"idx:moved\""), "{plan}");
+}
+
+#[test]
+fn a_finished_or_stopped_run_is_extended() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir, "data");
+    let constant = ["--set", "schedule.shape=constant"];
+    let long = run(dir, &small_run("long", &[&constant[..], &["--epochs", "6"]].concat()));
+    assert_eq!(long.code, Some(0), "{long:?}");
+    assert_eq!(run(dir, &small_run("out", &constant)).code, Some(0));
+    let said = run(dir, &["train", "--resume", "out", "--epochs", "6"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(
+        said.stderr.contains("extended from 4 to 6 epochs; its schedule (constant)"),
+        "{said:?}"
+    );
+    // Where the schedule does not depend on the number of epochs, it is the longer run.
+    assert_eq!(losses(&dir.join("out")), losses(&dir.join("long")));
+    assert_eq!(
+        sha256(&dir.join("out/model.safetensors")),
+        sha256(&dir.join("long/model.safetensors"))
+    );
+    assert_eq!(events(&dir.join("out"), "end").len(), 1);
+    // Fewer epochs are another run; the same again is finished.
+    let said = run(dir, &["train", "--resume", "out", "--epochs", "5"]);
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert_eq!(run(dir, &["train", "--resume", "out"]).code, Some(0));
+
+    killed(dir, "stopped");
+    let said = run(dir, &["train", "--resume", "stopped", "--epochs", "5"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(
+        said.stderr.contains("schedule (cosine)") && said.stderr.contains("learning rate of step"),
+        "{said:?}"
+    );
+    assert_eq!(events(&dir.join("stopped"), "epoch").len(), 5);
 }

@@ -114,12 +114,13 @@ fn folders_are_predicted_whatever_is_wrong_with_one_picture() {
     let said = run(dir, &arguments);
     assert_eq!(said.code, Some(1));
     assert!(said.stderr.contains("p/bad.png cannot be decoded"), "{said:?}");
-    assert!(said.stderr.ends_with("1 of 4 images could not be read\n"), "{said:?}");
+    assert!(said.stderr.ends_with("1 of 4 images have no prediction\n"), "{said:?}");
     let found: Value = serde_json::from_str(&said.stdout).unwrap();
     let found = found.as_array().unwrap();
     let files: Vec<&str> = found.iter().map(|one| one["file"].as_str().unwrap()).collect();
-    assert_eq!(files, ["p/b.png", "p/c.jpg", "p/q/a.png"]);
-    for one in found {
+    assert_eq!(files, ["p/b.png", "p/bad.png", "p/c.jpg", "p/q/a.png"]);
+    assert!(found[1]["error"].as_str().unwrap().contains("cannot be decoded"), "{found:?}");
+    for one in found.iter().filter(|one| one["error"].is_null()) {
         assert_eq!(one["logits"].as_array().unwrap().len(), 1000);
         assert_eq!(one["top"].as_array().unwrap().len(), 5);
         let top = &one["top"][0];
@@ -132,7 +133,7 @@ fn folders_are_predicted_whatever_is_wrong_with_one_picture() {
         dir,
         &["predict", "--weights", "w.safetensors", "--logits", "--batch", "1", "p/q/a.png"],
     );
-    assert_eq!(one[0], found[2]);
+    assert_eq!(one[0], found[3]);
     fs::create_dir(dir.join("none")).unwrap();
     let said = run(dir, &["predict", "--weights", "w.safetensors", "none"]);
     assert_eq!(said.code, Some(1));
@@ -221,4 +222,44 @@ fn files_that_do_harm_are_refused_by_every_command() {
     let said = run(dir, &["inspect", "--weights", "empty.safetensors"]);
     assert!(said.stderr.contains("it holds no tensors"), "{said:?}");
     assert_eq!(fixnorm(dir, &["export"]).output().unwrap().status.code(), Some(2));
+}
+
+/// Gives the final layer of a safetensors file weights so large that logits overflow, though each weight is finite.
+fn overflow(path: &Path) {
+    let mut bytes = fs::read(path).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    let offsets = &header["fc.weight"]["data_offsets"];
+    let [start, end] = [0, 1].map(|i| 8 + length + offsets[i].as_u64().unwrap() as usize);
+    for weight in bytes[start..end].chunks_exact_mut(4) {
+        weight.copy_from_slice(&3e38f32.to_le_bytes());
+    }
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn logits_that_are_not_finite_are_a_failure() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir, "data");
+    foreign(dir, "colour.safetensors", "resnet8", COLOUR, 5);
+    foreign(dir, "grey.safetensors", "resnet8", Input { channels: 1, classes: 4 }, 5);
+    overflow(&dir.join("colour.safetensors"));
+    overflow(&dir.join("grey.safetensors"));
+    write_picture(&dir.join("a.png"), 3);
+    let json = ["--format", "json"];
+    let predict = ["predict", "--weights", "colour.safetensors", "a.png"];
+    let said = run(dir, &[&json[..], &predict].concat());
+    assert_eq!(said.code, Some(1), "{said:?}");
+    let found: Value = serde_json::from_str(&said.stdout).unwrap();
+    assert_eq!(found[0]["file"], "a.png");
+    assert!(found[0]["error"].as_str().unwrap().contains("logits hold"), "{said:?}");
+    let said = run(dir, &predict);
+    assert_eq!((said.code, said.stdout.as_str()), (Some(1), ""), "{said:?}");
+    let eval = ["eval", "--weights", "grey.safetensors", "--data", "idx:data"];
+    let said = run(dir, &[&json[..], &eval].concat());
+    assert_eq!(said.code, Some(1), "{said:?}");
+    let found: Value = serde_json::from_str(&said.stdout).unwrap();
+    assert!(found["val_loss"].is_null(), "{said:?}");
+    assert!(said.stderr.contains("logits are not finite"), "{said:?}");
 }

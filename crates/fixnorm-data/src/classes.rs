@@ -35,16 +35,16 @@ pub(crate) fn places(names: &[String], known: &[String]) -> Vec<Option<u32>> {
 
 /// The classes of a data set as a model has them.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Mapped {
+pub struct Mapped {
     /// Of each class of the data set, its number in the model; none where the model does not have it.
-    pub(crate) places: Vec<Option<u32>>,
+    pub places: Vec<Option<u32>>,
     /// What was assumed, where names alone do not say it.
-    pub(crate) assumed: Option<String>,
+    pub assumed: Option<String>,
 }
 
 /// Maps classes by name. A side that has only numbers is mapped by number: where the model's classes have no
 /// names, both must have as many.
-pub(crate) fn map(data: &[String], model: &[String]) -> Mapped {
+pub fn map(data: &[String], model: &[String]) -> Mapped {
     let by_number = |why: &str| {
         let places = (0..data.len() as u32).map(|n| ((n as usize) < model.len()).then_some(n));
         Mapped { places: places.collect(), assumed: Some(why.to_owned()) }

@@ -106,6 +106,7 @@ pub use augment::op::Op;
 pub use augment::policy::Policy;
 pub use bad::BadImage;
 pub use check::check;
+pub use classes::{Mapped, map as map_classes};
 pub use decode::{decode, read_image};
 pub use error::DataError;
 pub use evaluation::EvaluationSet;

@@ -89,6 +89,9 @@ pub enum TrainError {
         /// What is missing.
         reason: String,
     },
+    /// A finished run without a checkpoint to extend it from.
+    #[error("{} has no checkpoint left, which more epochs would start from", .0.display())]
+    NoCheckpoint(PathBuf),
     /// Another process trains in the directory.
     #[error("another process is training in {}", .0.display())]
     RunLocked(PathBuf),

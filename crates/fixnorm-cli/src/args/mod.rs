@@ -12,6 +12,7 @@
 mod analysis;
 mod bench;
 mod data;
+mod number;
 mod train;
 mod tune;
 mod weights;

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use clap::Args;
 
-use crate::args::{DevicesArg, RecipeArgs};
+use crate::args::{DevicesArg, RecipeArgs, number};
 
 // A flag given twice counts as given last, so that scripts can append.
 #[derive(Debug, Args)]
@@ -20,16 +20,16 @@ pub(crate) struct TrainArgs {
     #[arg(long, value_name = "DATA")]
     pub(crate) data: Option<String>,
     /// Passes over the training images.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::count)]
     pub(crate) epochs: Option<usize>,
     /// Images of a batch: train.batch_size.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::count)]
     pub(crate) batch_size: Option<usize>,
     /// Peak learning rate: optimizer.lr.
-    #[arg(long, value_name = "LR")]
+    #[arg(long, value_name = "LR", value_parser = number::float)]
     pub(crate) lr: Option<f64>,
     /// Seed of initialization, image order and augmentation.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = number::seed)]
     pub(crate) seed: Option<u64>,
     #[command(flatten)]
     pub(crate) device: DevicesArg,

@@ -3,6 +3,8 @@
 use std::path::PathBuf;
 
 use clap::Args;
+use clap::builder::{PathBufValueParser, TypedValueParser};
+use fixnorm_train::data::Split;
 use fixnorm_train::weights::export::ExportFormat;
 
 use crate::args::DeviceArg;
@@ -25,9 +27,13 @@ pub(crate) struct EvalArgs {
     /// Load from the weights only what fits, and initialize the rest randomly with seed 0.
     #[arg(long)]
     pub(crate) allow_partial: bool,
-    /// Data, as for `train`; its validation images are used.
+    /// Data, as for `train`. Validation images are used, or all images where no name means a split. Classes are matched
+    /// by name; the data may have fewer than the weights.
     #[arg(long, value_name = "DATA")]
     pub(crate) data: String,
+    /// Evaluate on this split: train, val or test.
+    #[arg(long, visible_alias = "part", value_name = "SPLIT")]
+    pub(crate) split: Option<Split>,
     /// Average the logits of an image and of its mirror image.
     #[arg(long)]
     pub(crate) flip: bool,
@@ -63,14 +69,13 @@ pub(crate) struct ExportArgs {
     #[command(flatten)]
     pub(crate) weights: WeightsArgs,
     /// The file to write, ending in .safetensors or .onnx.
-    #[arg(short, long, visible_alias = "output", value_name = "FILE", value_parser = export_file)]
+    #[arg(short, long, visible_alias = "output", value_name = "FILE", value_parser = PathBufValueParser::new().try_map(export_file))]
     pub(crate) out: (ExportFormat, PathBuf),
     #[command(flatten)]
     pub(crate) device: DeviceArg,
 }
 
-fn export_file(given: &str) -> Result<(ExportFormat, PathBuf), String> {
-    let path = PathBuf::from(given);
+fn export_file(path: PathBuf) -> Result<(ExportFormat, PathBuf), String> {
     match ExportFormat::of(&path) {
         Some(format) => Ok((format, path)),
         None => Err("expected a name that ends in .safetensors or .onnx".to_owned()),

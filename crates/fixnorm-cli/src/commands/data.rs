@@ -7,6 +7,7 @@ use fixnorm_train::TrainError;
 use fixnorm_train::data::check::{Range, Report};
 use fixnorm_train::data::fetch::Remote;
 use fixnorm_train::data::{DataSpec, check as check_pictures};
+use fixnorm_train::files::path_text;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::json;
 
@@ -84,7 +85,7 @@ pub(crate) fn fetch(args: &DataFetchArgs, format: Format) -> anyhow::Result<Exit
         Some(_) => format!("{}:{}", args.name, out.display()),
     };
     match format {
-        Format::Json => output::json(&json!({"data": spec, "path": out}))?,
+        Format::Json => output::json(&json!({"data": spec, "path": path_text(&out)}))?,
         Format::Text => {
             output::line(&format!("{} is in {}", args.name, out.display()))?;
             output::line(&format!("next  fixnorm train --data {spec}"))?;

@@ -7,10 +7,11 @@ use fixnorm_train::analysis::dissect::stats::{Interval, Stat};
 use fixnorm_train::analysis::dissect::{
     Dissect, Dissection, Ended, Settings, arms, chosen, collect,
 };
+use fixnorm_train::files::check_dir;
 use serde_json::json;
 
 use crate::args::{DissectArgs, Format};
-use crate::output;
+use crate::output::{self, UsageError};
 use crate::progress::Progress;
 use crate::run::{interrupted, made_by, recipe, stop_on_signals};
 
@@ -28,6 +29,11 @@ pub(crate) fn run(args: &DissectArgs, format: Format) -> anyhow::Result<ExitCode
         }
         return Ok(ExitCode::SUCCESS);
     }
+    if args.out.to_str().is_none() {
+        // Arms name each other's runs in their recipes.
+        return Err(UsageError("the path of --out has to be UTF-8: recipes hold it").into());
+    }
+    check_dir(&args.out)?;
     let made_by = made_by(&args.device.device.clone().unwrap_or_default());
     let dissect =
         Dissect { recipe, settings, arms, seeds: args.seeds, out: args.out.clone(), made_by };

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use fixnorm_train::Bundle;
+use fixnorm_train::files::{check_file, path_text};
 use fixnorm_train::weights::export::export;
 use serde_json::json;
 
@@ -10,11 +11,12 @@ use crate::args::{ExportArgs, Format};
 use crate::output;
 
 pub(crate) fn run(args: &ExportArgs, format: Format) -> anyhow::Result<ExitCode> {
-    let bundle = Bundle::read(&args.weights.weights)?;
     let (kind, out) = &args.out;
+    check_file(out)?;
+    let bundle = Bundle::read(&args.weights.weights)?;
     export(&bundle, args.weights.model.as_deref(), *kind, out, &args.device.device)?;
     match format {
-        Format::Json => output::json(&json!({"path": out, "format": kind.to_string()}))?,
+        Format::Json => output::json(&json!({"path": path_text(out), "format": kind.to_string()}))?,
         Format::Text => output::line(&format!("wrote {}", out.display()))?,
     }
     Ok(ExitCode::SUCCESS)

@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+use fixnorm_train::files::path_text;
 use fixnorm_train::report;
 use serde_json::json;
 
@@ -10,8 +11,7 @@ use crate::output;
 
 pub(crate) fn run(args: &ReportArgs, format: Format) -> anyhow::Result<ExitCode> {
     report::write(&args.sources, &args.out, args.plots.as_deref())?;
-    // As text: JSON has no paths that are not UTF-8.
-    let path = args.out.display().to_string();
+    let path = path_text(&args.out);
     match format {
         Format::Json => output::json(&json!({"path": path}))?,
         Format::Text => output::line(&path)?,

@@ -5,9 +5,9 @@ use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
 use fixnorm_train::data::DataSet;
-use fixnorm_train::run_dir::{Failure, RunFiles};
+use fixnorm_train::run_dir::{Failure, RunDir, RunFiles};
 use fixnorm_train::session::estimate::estimate;
-use fixnorm_train::session::{prepare, resume, start};
+use fixnorm_train::session::{prepare, resume, start, start_numbered};
 use fixnorm_train::{Devices, Outcome, Plan, Recipe, RecipeBuilder, Stop, Summary, TrainError};
 use serde_json::json;
 use signal_hook::consts::SIGTERM;
@@ -27,6 +27,9 @@ pub(crate) fn run(args: &TrainArgs, format: Format) -> anyhow::Result<ExitCode> 
 }
 
 fn train(args: &TrainArgs, resumed: Option<&Path>, format: Format) -> anyhow::Result<ExitCode> {
+    if let (None, Some(out), false) = (resumed, args.out(), args.dry_run) {
+        RunDir::check_new(out)?;
+    }
     let mut builder = RecipeBuilder::new();
     let mut device = Devices::default();
     if let Some(dir) = resumed {
@@ -37,7 +40,12 @@ fn train(args: &TrainArgs, resumed: Option<&Path>, format: Format) -> anyhow::Re
     }
     let recipe = choices(args, builder)?;
     let device = args.device.device.as_ref().unwrap_or(&device);
-    let (plan, data) = Plan::resolve_with(recipe, made_by(device), &progress::loading())?;
+    let resolved = Plan::resolve_with(recipe, made_by(device), &progress::loading());
+    let (plan, data) = resolved.inspect_err(|error| {
+        if let (Some(_), None, TrainError::Data(_)) = (resumed, &args.data, error) {
+            eprintln!("if the data of the run lie elsewhere now, name them with --data");
+        }
+    })?;
     if args.dry_run {
         dry_run(&plan, &data, format)?;
         return Ok(ExitCode::SUCCESS);
@@ -46,11 +54,13 @@ fn train(args: &TrainArgs, resumed: Option<&Path>, format: Format) -> anyhow::Re
     if args.while_stdin {
         stop_after_stdin(&stop);
     }
-    let mut progress = Progress::new();
+    let mut progress = Progress::with_data(&data.summary);
     let outcome = match (resumed, args.out()) {
         (Some(dir), _) => resume(&plan, &data, dir, &mut progress, &stop)?,
         (None, Some(out)) => start(&plan, &data, out, &mut progress, &stop)?,
-        (None, None) => start(&plan, &data, &free_directory(&plan), &mut progress, &stop)?,
+        (None, None) => {
+            start_numbered(&plan, &data, &numbered_directory(&plan), &mut progress, &stop)?
+        }
     };
     report(&outcome, format, &stop)
 }
@@ -106,12 +116,10 @@ fn stop_after_stdin(stop: &Stop) {
     });
 }
 
-/// The first of runs/MODEL-DATA-1, -2, … that is not there yet.
-fn free_directory(plan: &Plan) -> PathBuf {
+/// Where runs without --out go, less the number.
+fn numbered_directory(plan: &Plan) -> PathBuf {
     let data = plan.recipe.data.split(':').next().unwrap_or_default();
-    let name = |number: usize| PathBuf::from(format!("runs/{}-{data}-{number}", plan.recipe.model));
-    let free = (1..).map(name).find(|path| !path.exists());
-    free.expect("there are more numbers than directories")
+    PathBuf::from(format!("runs/{}-{data}", plan.recipe.model))
 }
 
 fn report(outcome: &Outcome, format: Format, stop: &Stop) -> anyhow::Result<ExitCode> {

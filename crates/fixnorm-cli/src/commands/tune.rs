@@ -1,10 +1,12 @@
 //! `fixnorm tune`.
 
+use std::fs::{self, File};
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use fixnorm_train::files::write_atomic;
+use fixnorm_train::files::{check_file, write_atomic};
 use fixnorm_train::tune::{
     Asker, Ended, OpenStudy, Setup, Store, StoreError, Tuned, Worker, to_csv, to_optuna,
     tuned_recipe,
@@ -18,8 +20,19 @@ use crate::trials::{self, TrialTable};
 
 pub(crate) fn run(args: &TuneArgs, format: Format) -> anyhow::Result<ExitCode> {
     let stop = stop_on_signals()?;
-    let path = args.study.clone().unwrap_or_else(free_study);
-    let Some(mut study) = open(args, &path, &stop)? else {
+    for file in [&args.out, &args.export_csv, &args.export_optuna].into_iter().flatten() {
+        check_file(file)?;
+    }
+    let path = match &args.study {
+        Some(path) => path.clone(),
+        None => new_study()?,
+    };
+    let opened = open(args, &path, &stop);
+    if args.study.is_none() && !matches!(opened, Ok(Some(_))) {
+        // Best effort: the name that was taken for nothing.
+        let _ = fs::remove_file(&path);
+    }
+    let Some(mut study) = opened? else {
         eprintln!("stopped before the first trial");
         return Ok(interrupted(&stop));
     };
@@ -41,10 +54,21 @@ pub(crate) fn run(args: &TuneArgs, format: Format) -> anyhow::Result<ExitCode> {
     }
 }
 
-/// The first of runs/tune-1.study, -2, … that does not exist yet.
-fn free_study() -> PathBuf {
-    let name = |number: usize| PathBuf::from(format!("runs/tune-{number}.study"));
-    (1..).map(name).find(|path| !path.exists()).expect("there are more numbers than files")
+/// An empty file for a new study: the first of runs/tune-1.study, -2, … that does not exist yet. It is created at once,
+/// so that of two commands started at the same time each has its own.
+fn new_study() -> Result<PathBuf, TrainError> {
+    let io = |action, path: &Path, source| TrainError::Io { action, path: path.to_owned(), source };
+    let dir = Path::new("runs");
+    fs::create_dir_all(dir).map_err(|source| io("create", dir, source))?;
+    let mut number = 1;
+    loop {
+        let path = dir.join(format!("tune-{number}.study"));
+        match File::create_new(&path) {
+            Ok(_) => return Ok(path),
+            Err(error) if error.kind() == ErrorKind::AlreadyExists => number += 1,
+            Err(error) => return Err(io("create", &path, error)),
+        }
+    }
 }
 
 /// The study in `path`, resumed or new; none if stopped while its start was measured.

@@ -142,3 +142,33 @@ pub(crate) fn wait_for_step(child: &mut Child, run: &Path, step: u64) {
         std::thread::sleep(Duration::from_millis(2));
     }
 }
+
+/// A tree of tiny PNG images, 48 to train on and 8 to validate on, in four classes.
+pub(crate) fn image_tree(root: &Path) {
+    for (part, first, count) in [("train", 0, 48), ("val", 48, 8)] {
+        for index in first..first + count {
+            let name = format!("class{}", index % CLASSES);
+            image_file(
+                &root.join(part).join(name).join(format!("{:03}.png", index - first)),
+                index,
+            );
+        }
+    }
+}
+
+/// One image of [`image_tree`] as a file.
+pub(crate) fn image_file(path: &Path, index: usize) {
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let grey = image::GrayImage::from_raw(SIDE as u32, SIDE as u32, picture(index)).unwrap();
+    grey.save_with_format(path, image::ImageFormat::Png).unwrap();
+}
+
+/// A run of a second on such a tree: two epochs of three steps.
+pub(crate) fn image_run<'a>(data: &'a str, out: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let mut arguments = vec!["train", "--model", "resnet8", "--data", data, "--epochs", "2"];
+    arguments.extend(["--set", "train.batch_size=16", "--set", "train.resolution=10"]);
+    arguments.extend(["--set", "log.every_steps=1", "--set", "schedule.warmup_epochs=0"]);
+    arguments.extend(["--out", out]);
+    arguments.extend(more);
+    arguments
+}

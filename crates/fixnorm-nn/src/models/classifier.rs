@@ -4,9 +4,10 @@
 use burn::module::Module;
 use burn::nn::conv::Conv2d;
 use burn::nn::{Linear, LinearConfig};
-use burn::tensor::{DType, Device, Tensor};
+use burn::tensor::{DType, Device, Int, Tensor, TensorData};
 use serde::{Deserialize, Serialize};
 
+use super::init::replace;
 use super::step_rng::{Layer, StepRng};
 use crate::blocks::{Activation, Block, ConvBnAct};
 use crate::ops::composed::{apply, linear};
@@ -151,6 +152,27 @@ impl Classifier {
     /// The linear layer from features to logits.
     pub fn final_layer(&self) -> &Linear {
         &self.fc
+    }
+
+    /// Replaces the final layer by that of `other`, whose class `rows[i]` becomes class i.
+    ///
+    /// # Panics
+    /// If the final layers differ in shape, or `rows` does not have one entry, below the number of classes, a class.
+    pub fn with_final_layer_of(mut self, other: &Self, rows: &[usize]) -> Self {
+        let device = other.fc.weight.val().device();
+        let rows: Vec<i64> = rows.iter().map(|&row| row as i64).collect();
+        let rows =
+            Tensor::<1, Int>::from_data(TensorData::new(rows.clone(), [rows.len()]), &device);
+        // Through memory, so that the values are parameters of their own and none of `other`'s graph.
+        let weight = other.fc.weight.val().select(1, rows.clone()).into_data();
+        let bias = other.fc.bias.as_ref().map(|bias| bias.val().select(0, rows).into_data());
+        self.fc.weight = replace(self.fc.weight, Tensor::from_data(weight, &device));
+        self.fc.bias = self
+            .fc
+            .bias
+            .zip(bias)
+            .map(|(own, bias)| replace(own, Tensor::from_data(bias, &device)));
+        self
     }
 
     fn features_in(&self, x: Tensor<4>, rng: Option<StepRng>, pass: Pass<'_>) -> Tensor<2> {

@@ -5,8 +5,7 @@ use fixnorm::Role;
 use fixnorm_analysis::Risk;
 use fixnorm_analysis::measure::weight_norms;
 use fixnorm_analysis::migrate::alpha_of;
-use fixnorm_data::{DataSet, DataSpec};
-use fixnorm_nn::weights::Fit;
+use fixnorm_data::{LoadOptions, Split};
 use fixnorm_nn::{ModelSpec, cross_entropy};
 use serde::Serialize;
 
@@ -49,15 +48,15 @@ pub fn risks(
     device: &DeviceName,
 ) -> Result<Risks, TrainError> {
     let (spec, device) = (bundle.spec(model)?, device.open()?);
-    let data: DataSet = data.parse::<DataSpec>()?.load()?;
-    let View { shape, preprocessing, input } = bundle.view(spec, &data)?;
-    let model = bundle.load_into(spec.init(input, 0, &device), spec, Fit::Exact)?.model;
-    let of = |source| {
+    let model = bundle.model(spec, &device)?;
+    let of = |split| {
+        let set = bundle.open(spec, data, Some(split), &LoadOptions::default())?;
+        let View { shape, preprocessing } = bundle.view(spec, &set)?;
         let settings = recipe::Loader::default();
-        let loader = loader(source, shape, preprocessing.clone(), 128, &settings, Order::Shuffled)?;
+        let loader = loader(set.source, shape, preprocessing, 128, &settings, Order::Shuffled)?;
         risk(&model, &loader, most, &device)
     };
-    Ok(Risks { train: of(data.train)?, val: of(data.val)? })
+    Ok(Risks { train: of(Split::Train)?, val: of(Split::Val)? })
 }
 
 /// One parameter.

@@ -42,6 +42,9 @@ pub struct Derived {
     /// Resizing to `image`; none where all images have that size.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub resize: Option<Resize>,
+    /// Fingerprint of the data's content, which does not depend on its place; none in plans of older versions.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fingerprint: Option<String>,
     /// Number of training images.
     #[serde(rename = "train_pictures")]
     pub train_images: usize,
@@ -144,6 +147,7 @@ impl Plan {
                 crop_ratio: recipe.transform().crop_ratio,
                 interpolation: recipe.transform().interpolation,
             }),
+            fingerprint: Some(data.fingerprint()),
             train_images,
             val_images: data.val.len(),
             test_images: data.test.as_ref().map_or(0, |test| test.len()),
@@ -213,7 +217,12 @@ impl Plan {
             .filter(|(_, old, new)| old != new)
             .map(|(key, old, new)| format!("{key} was {old}, is {new}"))
             .collect();
-        if changes.is_empty() && self.derived != new.derived {
+        // A broken image that was replaced makes another fingerprint, and no other run.
+        let without_fingerprint =
+            |derived: &Derived| Derived { fingerprint: None, ..derived.clone() };
+        if changes.is_empty()
+            && without_fingerprint(&self.derived) != without_fingerprint(&new.derived)
+        {
             changes.push(format!("the data of {} have changed", self.recipe.data));
         }
         changes

@@ -2,11 +2,12 @@
 //! Not here: the file names and reading the files (`layout.rs`), the growing logs (`logs.rs`, `trajectory.rs`).
 
 use std::fs::{self, File};
-use std::path::Path;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use fixnorm::Roles;
 
-use crate::files::{write_atomic, write_json};
+use crate::files::{check_dir, write_atomic, write_json};
 use crate::run_dir::layout::{RunFiles, Skipped};
 use crate::run_dir::result::{Failure, Summary};
 use crate::{Plan, TrainError};
@@ -31,8 +32,44 @@ impl RunDir {
         }
         fs::create_dir_all(root).map_err(TrainError::io("create", root))?;
         let run = Self::lock(files)?;
+        // Another process may have begun and ended a run since.
+        if run.files.has_plan() {
+            return Err(TrainError::RunExists(root.to_owned()));
+        }
         run.save_plan(plan)?;
         Ok(run)
+    }
+
+    /// Creates the directory of a new run with this plan under the first free of the names PREFIX-1, PREFIX-2, …
+    ///
+    /// # Errors
+    /// When no directory can be created there.
+    pub fn create_numbered(prefix: &Path, plan: &Plan) -> Result<Self, TrainError> {
+        let parent = prefix.parent().unwrap_or(Path::new("."));
+        fs::create_dir_all(parent).map_err(TrainError::io("create", parent))?;
+        let mut number = 1;
+        loop {
+            let mut root = prefix.as_os_str().to_owned();
+            root.push(format!("-{number}"));
+            let root = PathBuf::from(root);
+            // Whoever creates the directory has its name: a look whether it is free would be out of date at once.
+            match fs::create_dir(&root) {
+                Ok(()) => return Self::create(&root, plan),
+                Err(error) if error.kind() == ErrorKind::AlreadyExists => number += 1,
+                Err(error) => return Err(TrainError::io("create", &root)(error)),
+            }
+        }
+    }
+
+    /// Checks, before any work, that a new run can be created in `root`.
+    ///
+    /// # Errors
+    /// A directory that already holds a run, or cannot be written.
+    pub fn check_new(root: &Path) -> Result<(), TrainError> {
+        if RunFiles::new(root).has_plan() {
+            return Err(TrainError::RunExists(root.to_owned()));
+        }
+        check_dir(root)
     }
 
     /// Opens an existing run, and reads its plan.
@@ -91,6 +128,15 @@ impl RunDir {
         write_json(&self.files.result_path(), result)
     }
 
+    /// Removes the result of a run that is extended.
+    ///
+    /// # Errors
+    /// When it cannot be removed.
+    pub(crate) fn remove_result(&self) -> Result<(), TrainError> {
+        let path = self.files.result_path();
+        fs::remove_file(&path).map_err(TrainError::io("remove", &path))
+    }
+
     /// Saves the list of skipped images.
     ///
     /// # Errors
@@ -124,7 +170,7 @@ impl Failure {
     pub fn clear(root: &Path) -> Result<(), TrainError> {
         let path = RunFiles::new(root).failure_path();
         match fs::remove_file(&path) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error) if error.kind() != ErrorKind::NotFound => {
                 Err(TrainError::io("remove", &path)(error))
             }
             _ => Ok(()),

@@ -38,7 +38,13 @@ pub enum Event {
         /// Steps taken so far.
         step: usize,
         /// The checkpoint's directory.
+        #[serde(serialize_with = "crate::files::serialize_path")]
         path: PathBuf,
+    },
+    /// A resumed run has something else than before. Observers see it; it is not logged.
+    Changed {
+        /// The changes, each in a sentence.
+        changes: Vec<String>,
     },
     /// The run was stopped from outside and can be resumed.
     Interrupted {
@@ -74,6 +80,7 @@ pub struct Start {
     /// The next step; above 0 when resumed.
     pub step: usize,
     /// The run directory.
+    #[serde(serialize_with = "crate::files::serialize_path")]
     pub out: PathBuf,
 }
 
@@ -190,9 +197,13 @@ impl Split {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Initialized {
     /// The file.
+    #[serde(serialize_with = "crate::files::serialize_path")]
     pub weights: PathBuf,
     /// Whether the final layer is new, for other classes.
     pub new_head: bool,
+    /// How the classes of the final layer were matched, where that is not plain from their names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub classes: Option<String>,
     /// Tensors the file lacks; they keep their random initialization.
     pub missing: Vec<String>,
     /// Tensors of another shape in the file, with both shapes; they keep their random initialization.

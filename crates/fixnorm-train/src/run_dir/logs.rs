@@ -135,6 +135,7 @@ impl Logs {
             | Event::Init(_)
             | Event::BadPictures { .. }
             | Event::Checkpoint { .. }
+            | Event::Changed { .. }
             | Event::Interrupted { .. } => self.events.flush(),
         }
     }

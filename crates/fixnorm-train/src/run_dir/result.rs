@@ -38,6 +38,7 @@ pub struct Summary {
     /// Seconds in all, over all sessions.
     pub seconds: f64,
     /// The run directory.
+    #[serde(serialize_with = "crate::files::serialize_path")]
     pub out: PathBuf,
 }
 

@@ -79,6 +79,21 @@ impl Checkpoints {
         self.all().pop().map(|(_, path)| path)
     }
 
+    /// The complete checkpoint of a step.
+    pub(crate) fn at(&self, step: usize) -> Option<PathBuf> {
+        self.all().into_iter().find(|(at, _)| *at == step).map(|(_, path)| path)
+    }
+
+    /// Replaces the progress in the checkpoint at `path`, whose weights stay.
+    pub(crate) fn update(&self, path: &Path, progress: &Progress) -> Result<(), TrainError> {
+        write_json(&path.join(PROGRESS), progress)
+    }
+
+    /// Removes the checkpoint at `path`.
+    pub(crate) fn remove(&self, path: &Path) -> Result<(), TrainError> {
+        fs::remove_dir_all(path).map_err(TrainError::io("remove", path))
+    }
+
     /// Step and path of every complete checkpoint, oldest first.
     fn all(&self) -> Vec<(usize, PathBuf)> {
         let entries = fs::read_dir(&self.dir).into_iter().flatten().flatten();
@@ -93,7 +108,7 @@ impl Checkpoints {
         found
     }
 
-    /// Writes a checkpoint, whole or not at all, and drops those no longer wanted.
+    /// Writes a checkpoint, whole or not at all.
     pub(crate) fn save(
         &self,
         progress: &Progress,
@@ -159,9 +174,13 @@ impl Checkpoints {
         if optimizer.to_record().len() != states {
             return Err(TrainError::corrupt(&file, "states that fit no parameter of the model"));
         }
+        Ok((model, optimizer, Self::progress(path)?))
+    }
+
+    /// The progress in the checkpoint at `path`.
+    pub(crate) fn progress(path: &Path) -> Result<Progress, TrainError> {
         let file = path.join(PROGRESS);
-        let progress = read_json(&file)?.ok_or_else(|| TrainError::corrupt(&file, "missing"))?;
-        Ok((model, optimizer, progress))
+        read_json(&file)?.ok_or_else(|| TrainError::corrupt(&file, "missing"))
     }
 
     /// The averaged model from the checkpoint at `path`, into one without autodiff.

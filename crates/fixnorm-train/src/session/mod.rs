@@ -4,6 +4,7 @@
 //! ```text
 //! model, roles and optimizer before the first step  prepare.rs
 //! start, resume                                     run.rs
+//! what may change when a run is resumed             adapt.rs
 //! epochs, validation, checkpoints, the result       train.rs
 //! the loaders, the list of skipped images           images.rs
 //! how a session is stopped and ends                 outcome.rs
@@ -14,6 +15,7 @@
 //! time and disk space of a planned run              estimate.rs
 //! ```
 
+mod adapt;
 mod checkpoint;
 pub mod estimate;
 mod follow;
@@ -29,4 +31,4 @@ mod train;
 
 pub use outcome::{Outcome, Stop};
 pub use prepare::{Prepared, prepare};
-pub use run::{resume, start};
+pub use run::{resume, start, start_numbered};

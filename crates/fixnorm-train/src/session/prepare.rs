@@ -16,6 +16,7 @@ use crate::session::gradient::targets;
 use crate::session::replicas::Replicas;
 use crate::session::step::Learner;
 use crate::weights::bundle::Bundle;
+use crate::weights::classes::FinalLayer;
 use crate::{Plan, TrainError};
 
 /// Images that roles are probed with. Roles do not depend on their number, but the time does.
@@ -61,10 +62,33 @@ fn initialize(
     let bundle = Bundle::read(init)?;
     bundle.spec(Some(spec.name))?;
     let fit = if plan.recipe.allow_partial { Fit::Partial } else { Fit::OtherHead };
-    let Loaded { model, left, .. } = bundle.load_into(model, spec, fit)?;
+    let fresh = model.clone();
+    let Loaded { mut model, left, .. } = bundle.load_into(model, spec, fit)?;
+    let mut new_head = left.includes_head(spec);
+    let mut classes = None;
+    if !new_head {
+        let data = &plan.derived.classes;
+        let (layer, assumed) = FinalLayer::of(data, &bundle.class_names(spec));
+        classes = assumed;
+        match layer {
+            FinalLayer::Kept => {}
+            FinalLayer::Reordered(rows) => {
+                let loaded = model.clone();
+                model = model.with_final_layer_of(&loaded, &rows);
+                classes.get_or_insert("the final layer's classes are reordered by name".to_owned());
+            }
+            FinalLayer::New => {
+                let rows: Vec<usize> = (0..data.len()).collect();
+                model = model.with_final_layer_of(&fresh, &rows);
+                new_head = true;
+                classes = Some("the weights have other classes".to_owned());
+            }
+        }
+    }
     let report = Initialized {
         weights: bundle.path().to_owned(),
-        new_head: left.includes_head(spec),
+        new_head,
+        classes,
         misshapen: left.misshapen_with_shapes(),
         missing: left.missing,
         unexpected: left.unexpected,

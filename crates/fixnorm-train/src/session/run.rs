@@ -1,15 +1,16 @@
 //! A run from its start, or from its last checkpoint, to its result.
 //! Not here: the training itself (`train.rs`).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fixnorm_data::DataSet;
 
-use crate::run_dir::event::Observer;
+use crate::run_dir::event::{Event, Observer};
 use crate::run_dir::{Failure, RunDir};
+use crate::session::adapt::adapt;
 use crate::session::checkpoint::Checkpoints;
 use crate::session::outcome::{Outcome, Stop};
-use crate::session::prepare::{assemble, fresh, prepare};
+use crate::session::prepare::{Prepared, assemble, fresh, prepare};
 use crate::session::train::Session;
 use crate::{Plan, TrainError};
 
@@ -26,15 +27,42 @@ pub fn start(
 ) -> Result<Outcome, TrainError> {
     // First what can fail without leaving a directory behind.
     let prepared = prepare(plan, data)?;
-    let dir = RunDir::create(out, plan)?;
-    recording_failure(out, || {
+    start_in(RunDir::create(out, plan)?, plan, data, prepared, observer, stop)
+}
+
+/// As [`start`], into the first free of the directories PREFIX-1, PREFIX-2, … Several processes may do this at once.
+///
+/// # Errors
+/// As [`start`].
+pub fn start_numbered(
+    plan: &Plan,
+    data: &DataSet,
+    prefix: &Path,
+    observer: &mut dyn Observer,
+    stop: &Stop,
+) -> Result<Outcome, TrainError> {
+    let prepared = prepare(plan, data)?;
+    start_in(RunDir::create_numbered(prefix, plan)?, plan, data, prepared, observer, stop)
+}
+
+fn start_in(
+    dir: RunDir,
+    plan: &Plan,
+    data: &DataSet,
+    prepared: Prepared,
+    observer: &mut dyn Observer,
+    stop: &Stop,
+) -> Result<Outcome, TrainError> {
+    let out = dir.root().to_owned();
+    recording_failure(&out, || {
         dir.save_roles(&prepared.roles)?;
         Session::new(plan, data, dir, prepared, None)?.train(observer, stop)
     })
 }
 
 /// Resumes the run in `out` from its last checkpoint, to the same bits on a CPU. `plan` is what the user asks for now: it
-/// must be the one that the run was started with, except for the device, which is saved with the run from now on.
+/// must be the one that the run was started with, except for the device, the place of the data (of the same content), and
+/// more epochs; these are saved with the run from now on. A finished run is extended by more epochs.
 ///
 /// # Errors
 /// No run there, another plan, or whatever [`start`] fails with.
@@ -46,29 +74,40 @@ pub fn resume(
     stop: &Stop,
 ) -> Result<Outcome, TrainError> {
     let (dir, saved) = RunDir::open(out)?;
-    let changes = saved.changes(plan);
-    if !changes.is_empty() {
-        return Err(TrainError::PlanChanged { path: out.to_owned(), changes });
-    }
+    let keep_last = plan.recipe.checkpoint.keep_last;
+    let from = Checkpoints::new(dir.files().checkpoints_path(), keep_last).latest();
+    let step = match &from {
+        Some(checkpoint) => Checkpoints::progress(checkpoint)?.step,
+        None => 0,
+    };
+    let changes = adapt(&saved, plan, out, step)?;
+    let is_longer = plan.recipe.train.epochs > saved.recipe.train.epochs;
     if let Some(summary) = dir.files().result()? {
-        return Ok(Outcome::Finished(Box::new(summary)));
+        if !is_longer {
+            return Ok(Outcome::Finished(Box::new(summary)));
+        }
+        if from.is_none() {
+            return Err(TrainError::NoCheckpoint(out.to_owned()));
+        }
+        dir.remove_result()?;
     }
-    recording_failure(out, || resume_in(dir, plan, data, &saved, observer, stop))
+    if !changes.is_empty() || saved.made_by.device != plan.made_by.device {
+        dir.save_plan(plan)?;
+    }
+    if !changes.is_empty() {
+        observer.event(&Event::Changed { changes });
+    }
+    recording_failure(out, || resume_in(dir, plan, data, from, observer, stop))
 }
 
 fn resume_in(
     dir: RunDir,
     plan: &Plan,
     data: &DataSet,
-    saved: &Plan,
+    from: Option<PathBuf>,
     observer: &mut dyn Observer,
     stop: &Stop,
 ) -> Result<Outcome, TrainError> {
-    if saved.made_by.device != plan.made_by.device {
-        dir.save_plan(plan)?;
-    }
-    let keep_last = plan.recipe.checkpoint.keep_last;
-    let from = Checkpoints::new(dir.files().checkpoints_path(), keep_last).latest();
     let prepared = match (&from, dir.files().roles()?) {
         (Some(_), Some(roles)) => {
             // The checkpoint replaces every weight: a file to start from may be gone by now.

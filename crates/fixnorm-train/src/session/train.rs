@@ -243,9 +243,23 @@ impl<'a> Session<'a> {
             images_per_second: images as f64 / seconds,
             data_wait: waited.as_secs_f64() / seconds,
         };
-        self.validate(speed, observer)?;
+        // Before anything of validation can stop the run: what the epoch has learned is not lost.
+        let kept = self.checkpoints.at(self.progress.step);
+        let is_new = kept.is_none();
+        let path = match kept {
+            Some(path) => path,
+            None => self.write_checkpoint(observer)?,
+        };
+        if let Err(error) = self.validate(speed, observer) {
+            if is_new && matches!(error, TrainError::Diverged { .. }) {
+                self.checkpoints.remove(&path)?;
+            }
+            return Err(error);
+        }
         self.progress.seconds = before + start.elapsed().as_secs_f64();
-        let path = self.save(observer)?;
+        self.progress.logs = self.logs.lengths()?;
+        self.checkpoints.update(&path, &self.progress)?;
+        self.checkpoints.prune()?;
         if let Some(result) = &self.progress.last {
             self.checkpoints.note_best(&path, self.progress.epoch - 1, result.val_top1)?;
         }
@@ -414,7 +428,13 @@ impl<'a> Session<'a> {
         }
     }
 
-    fn save(&mut self, observer: &mut dyn Observer) -> Result<PathBuf, TrainError> {
+    /// Writes a checkpoint and removes those that are no longer wanted.
+    fn save(&mut self, observer: &mut dyn Observer) -> Result<(), TrainError> {
+        self.write_checkpoint(observer)?;
+        self.checkpoints.prune()
+    }
+
+    fn write_checkpoint(&mut self, observer: &mut dyn Observer) -> Result<PathBuf, TrainError> {
         self.read(observer)?;
         let broken = WeightSnapshot::take(self.model(), &self.roles);
         if broken.norms().any(|(_, norm)| !norm.is_finite()) {
@@ -430,7 +450,6 @@ impl<'a> Session<'a> {
             self.checkpoints.save(&self.progress, &learner.model, ema, &learner.optimizer)?;
         let event = Event::Checkpoint { step: self.progress.step, path: path.clone() };
         observer.event(&event);
-        self.checkpoints.prune()?;
         Ok(path)
     }
 

@@ -8,6 +8,14 @@ use fixnorm_tune::space::SpaceError;
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 #[non_exhaustive]
 pub enum StudyError {
+    /// Seeds beyond what a plan can hold.
+    #[error("train.seed = {first}: the seeds of {count} runs go beyond {}", i64::MAX)]
+    Seeds {
+        /// The first seed.
+        first: u64,
+        /// Number of seeds.
+        count: u64,
+    },
     /// Resumed with another recipe.
     #[error("the study {} was started with another plan: {}; resume it without changes, or name another file with --study", path.display(), changes.join("; "))]
     PlanChanged {

@@ -16,6 +16,8 @@ pub struct Tuned {
     pub trials: Vec<TrialRow>,
     /// The knobs.
     pub knobs: Knobs,
+    /// Whether an estimate of the choice was beyond all accuracies, and is given as the nearest one.
+    pub is_clamped: bool,
 }
 
 impl Tuned {
@@ -26,8 +28,12 @@ impl Tuned {
     pub fn of(store: &dyn Store, knobs: Knobs) -> Result<Self, StoreError> {
         let trials = store.trials()?;
         let history: Vec<Told> = trials.iter().map(TrialRow::told).collect();
-        let choice = choose(store.study().search.space(), &history, store.study().noise);
-        Ok(Self { choice, trials, knobs })
+        let mut choice = choose(store.study().search.space(), &history, store.study().noise);
+        let is_clamped = choice.as_mut().is_some_and(|choice| {
+            let estimates = [&mut choice.score, &mut choice.optimum_score];
+            estimates.map(|estimate| clamp(&mut estimate.mean)).contains(&true)
+        });
+        Ok(Self { choice, trials, knobs, is_clamped })
     }
 
     /// The settings of the best trial.
@@ -62,6 +68,7 @@ impl Tuned {
                 "optimum_score": choice.optimum_score,
                 "optimum_std_octaves": choice.optimum_std,
                 "curvature": choice.curvature,
+                "clamped": self.is_clamped,
                 "next": choice.next,
             })
         });
@@ -107,4 +114,24 @@ pub fn tuned_recipe(tuned: &Tuned, plan: &Plan) -> Result<String, TrainError> {
         choice.score.std,
         recipe.to_toml()
     ))
+}
+
+/// Moves an estimate by a fit to the nearest value that an accuracy can have. True if it was moved.
+fn clamp(accuracy: &mut f64) -> bool {
+    let estimated = *accuracy;
+    *accuracy = estimated.clamp(0.0, 1.0);
+    *accuracy != estimated
+}
+
+#[cfg(test)]
+mod tests {
+    use super::clamp;
+
+    #[test]
+    fn no_estimate_of_an_accuracy_is_above_1() {
+        for (estimated, expected) in [(1.003, 1.0), (-0.1, 0.0), (1.0, 1.0), (0.42, 0.42)] {
+            let mut accuracy = estimated;
+            assert_eq!((clamp(&mut accuracy), accuracy), (estimated != expected, expected));
+        }
+    }
 }

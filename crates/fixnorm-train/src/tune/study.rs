@@ -170,6 +170,8 @@ impl OpenStudy {
         let recipe = asker.recipe.clone().unwrap_or_default();
         let knobs = options.knobs.unwrap_or_else(|| Knobs::of(&recipe));
         knobs.check(&recipe)?;
+        // Before the start is measured, which may take minutes.
+        Sqlite::probe(path)?;
         let (plan, data) = Plan::resolve(recipe, asker.made_by.clone())?;
         let kind = options.search.unwrap_or_default();
         let second = second_range(options, knobs)?;
@@ -210,13 +212,17 @@ fn study(
 ) -> Result<Study, TrainError> {
     let is_grid = matches!(search, Search::Grid(_));
     let trials = if is_grid { search.space().lattice(f64::INFINITY).len() } else { TRIALS };
-    let first = plan.recipe.train.seed;
+    let (first, count) = (plan.recipe.train.seed, options.seeds.unwrap_or(1));
+    // What a plan can hold.
+    if first.saturating_add(count.saturating_sub(1)) > i64::MAX as u64 {
+        return Err(StudyError::Seeds { first, count }.into());
+    }
     let provenance = serde_json::to_string(&plan.made_by).expect("a provenance is plain text");
     Ok(Study {
         name: format!("{} on {}", plan.recipe.model, plan.recipe.data),
         search,
         trials: options.trials.unwrap_or(trials),
-        seeds: (0..options.seeds.unwrap_or(1)).map(|i| first + i).collect(),
+        seeds: (0..count).map(|i| first + i).collect(),
         all_seeds: is_grid,
         noise: binomial_noise(plan),
         epochs: plan.recipe.train.epochs,

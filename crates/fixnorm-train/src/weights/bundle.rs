@@ -5,7 +5,10 @@
 use std::path::{Path, PathBuf};
 
 use burn::tensor::Device;
-use fixnorm_data::{DataSet, DataSpec, Interpolation, Normalization, Preprocessing, Resize};
+use fixnorm_data::{
+    self as data, DataSet, DataSpec, EvaluationSet, Interpolation, LoadOptions, Normalization,
+    Preprocessing, Resize, Split,
+};
 use fixnorm_nn::weights::{self, Fit, Loaded, Metadata, Mismatch, WeightsError, WeightsFile};
 use fixnorm_nn::{Classifier, Input, ModelSpec};
 use serde::{Deserialize, Serialize};
@@ -165,13 +168,28 @@ pub(crate) struct View {
     pub(crate) shape: [usize; 3],
     /// Normalization of pixels, and resizing where images have another shape.
     pub(crate) preprocessing: (Normalization, Option<Resize>),
-    /// The model's input channels and classes.
-    pub(crate) input: Input,
+}
+
+/// Weights evaluated on a data set.
+#[derive(Clone, Debug)]
+pub struct Evaluated {
+    /// Loss and accuracy.
+    pub evaluation: Evaluation,
+    /// Tensors that the weights do not provide and that are random.
+    pub left: Mismatch,
+    /// The split of the images; none where the data set has no splits and all its images were used.
+    pub split: Option<Split>,
+    /// The data as it was understood.
+    pub summary: data::Summary,
 }
 
 /// Options of an evaluation.
-#[derive(Clone, Copy, Debug)]
-pub struct EvalOptions {
+#[derive(Clone)]
+pub struct EvalOptions<'a> {
+    /// The split; by default validation images, or all of a data set without splits.
+    pub split: Option<Split>,
+    /// How the data set is loaded.
+    pub load: LoadOptions<'a>,
     /// Average the logits of an image and of its mirror image.
     pub flip: bool,
     /// Share of the images that may be unreadable.
@@ -255,19 +273,23 @@ impl Bundle {
         let input = self.input(spec);
         match &self.about {
             Some(about) => Ok(about.clone()),
-            None if input.channels == 3 => {
-                let mut about = About::of_others(spec, input.classes);
-                let own = self.file.class_names().filter(|names| names.len() == input.classes);
-                if let Some(names) = own {
-                    about.classes = names.to_vec();
-                }
-                Ok(about)
-            }
+            None if input.channels == 3 => Ok(About {
+                classes: self.class_names(spec),
+                ..About::of_others(spec, input.classes)
+            }),
             None => {
                 let (path, channels) = (self.path.clone(), input.channels);
                 Err(BundleError::NoPreprocessing { path, channels }.into())
             }
         }
+    }
+
+    /// Names of the classes in the order of the logits; the indices where the file has no names.
+    pub(crate) fn class_names(&self, spec: &ModelSpec) -> Vec<String> {
+        let classes = self.input(spec).classes;
+        let own = self.about.as_ref().map(|about| &about.classes[..]);
+        let own = own.or_else(|| self.file.class_names()).filter(|names| names.len() == classes);
+        own.map_or_else(|| pretrained::class_names(classes), <[String]>::to_vec)
     }
 
     /// `model` with these weights.
@@ -297,15 +319,15 @@ impl Bundle {
         Ok(self.load_into(model, spec, Fit::Exact)?.model)
     }
 
-    /// The preprocessing of a data set for these weights: images of another shape or of any size are resized as in training,
-    /// and normalized as in training whatever the data set's own statistics.
+    /// Images of a data set as these weights take them: resized and normalized as in training, whatever the data set's
+    /// own statistics.
     pub(crate) fn view(
         &self,
         spec: &'static ModelSpec,
-        data: &DataSet,
+        set: &EvaluationSet,
     ) -> Result<View, TrainError> {
         let about = self.use_of(spec);
-        let (shape, resize) = match (data.shape, &about) {
+        let (shape, resize) = match (set.shape, &about) {
             (Some(shape), Ok(about)) if about.image == shape => (shape, None),
             (_, Ok(About { image, crop_ratio, interpolation, .. })) => {
                 (*image, Some(Resize { crop_ratio: *crop_ratio, interpolation: *interpolation }))
@@ -316,33 +338,50 @@ impl Bundle {
                 return Err(BundleError::NoPreprocessing { path, channels }.into());
             }
         };
-        let input = Input { channels: shape[2], classes: data.class_names.len() };
         let normalization = match about {
-            Ok(about) if about.image[2] == input.channels => about.normalization(),
-            _ => data.normalization_of(input.channels),
+            Ok(about) => about.normalization(),
+            Err(_) => set.normalization.clone(),
         };
-        Ok(View { shape, preprocessing: (normalization, resize), input })
+        Ok(View { shape, preprocessing: (normalization, resize) })
     }
 
-    /// Evaluates on the validation images of a data set; also returns the tensors that `fit` left at their initialization.
+    /// Opens images of a data set with the labels of these weights' classes, which are matched by name.
     ///
     /// # Errors
-    /// Data that cannot be read, weights that do not fit it.
+    /// Data that cannot be read or has classes that the weights do not have.
+    pub(crate) fn open(
+        &self,
+        spec: &'static ModelSpec,
+        data: &str,
+        split: Option<Split>,
+        load: &LoadOptions<'_>,
+    ) -> Result<EvaluationSet, TrainError> {
+        let classes = self.class_names(spec);
+        Ok(DataSet::open_for_evaluation(&data.parse::<DataSpec>()?, split, &classes, load)?)
+    }
+
+    /// Loss and accuracy on a split of a data set, or on all images of one without splits. Classes are matched by name;
+    /// the data may have fewer than the weights.
+    ///
+    /// # Errors
+    /// Data that cannot be read or has other classes, weights that do not fit their model.
     pub fn evaluate(
         &self,
         model: Option<&str>,
         data: &str,
         fit: Fit,
-        options: EvalOptions,
+        options: EvalOptions<'_>,
         device: &DeviceName,
-    ) -> Result<(Evaluation, Mismatch), TrainError> {
+    ) -> Result<Evaluated, TrainError> {
         let (spec, device) = (self.spec(model)?, device.open()?);
-        let data: DataSet = data.parse::<DataSpec>()?.load()?;
-        let View { shape, preprocessing, input } = self.view(spec, &data)?;
+        let set = self.open(spec, data, options.split, &options.load)?;
+        let View { shape, preprocessing } = self.view(spec, &set)?;
+        let input = Input { channels: shape[2], ..self.input(spec) };
         let loaded = self.load_into(spec.init(input, 0, &device), spec, fit)?;
         let settings = recipe::Loader { max_bad: options.max_bad, ..recipe::Loader::default() };
-        let val = loader(data.val, shape, preprocessing, 128, &settings, Order::Given)?;
-        Ok((evaluate(&loaded.model, &val, options.flip, &device)?, loaded.left))
+        let images = loader(set.source, shape, preprocessing, 128, &settings, Order::Given)?;
+        let evaluation = evaluate(&loaded.model, &images, options.flip, &device)?;
+        Ok(Evaluated { evaluation, left: loaded.left, split: set.split, summary: set.summary })
     }
 }
 

@@ -8,6 +8,7 @@
 //! ```
 
 pub mod bundle;
+pub(crate) mod classes;
 mod error;
 pub mod export;
 pub mod predict;

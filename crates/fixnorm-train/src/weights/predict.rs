@@ -44,6 +44,7 @@ pub struct Guess {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Prediction {
     /// The image's file.
+    #[serde(serialize_with = "crate::files::serialize_path")]
     pub file: PathBuf,
     /// Likeliest first.
     pub top: Vec<Guess>,
@@ -52,20 +53,31 @@ pub struct Prediction {
     pub logits: Option<Vec<f32>>,
 }
 
-/// The results of a [`Request`].
-#[derive(Debug)]
-pub struct Predictions {
-    /// In the order of the files.
-    pub predictions: Vec<Prediction>,
-    /// The errors of files that could not be read.
-    pub failed: Vec<DataError>,
+/// An image without a prediction.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Failed {
+    /// The image's file.
+    #[serde(serialize_with = "crate::files::serialize_path")]
+    pub file: PathBuf,
+    /// Why there is none.
+    pub error: String,
 }
 
-/// Predicts the classes of images. Files that cannot be read are listed, and the others are predicted.
+/// The answer for one file.
+#[derive(Clone, Debug, PartialEq, Serialize)]
+#[serde(untagged)]
+pub enum Answer {
+    /// Its likeliest classes.
+    Predicted(Prediction),
+    /// It cannot be read, or its logits are not finite.
+    Failed(Failed),
+}
+
+/// Predicts the classes of images: one answer a file, in the order of the files.
 ///
 /// # Errors
-/// Weights that do not fit their model or have no known preprocessing.
-pub fn predict(bundle: &Bundle, request: &Request<'_>) -> Result<Predictions, TrainError> {
+/// Weights that do not fit their model or that do not describe their preprocessing.
+pub fn predict(bundle: &Bundle, request: &Request<'_>) -> Result<Vec<Answer>, TrainError> {
     let (spec, device) = (bundle.spec(request.model)?, request.device.open()?);
     let about = bundle.use_of(spec)?;
     let [h, w, c] = about.image;
@@ -75,34 +87,56 @@ pub fn predict(bundle: &Bundle, request: &Request<'_>) -> Result<Predictions, Tr
     }
     let model = bundle.model(spec, &device)?.valid();
     let preprocessing = about.preprocessing();
-    let mut done = Predictions { predictions: vec![], failed: vec![] };
+    let mut answers = vec![];
     for files in request.files.chunks(request.batch.max(1)) {
         let read: Vec<_> =
             files.par_iter().map(|file| preprocessed(file, &preprocessing)).collect();
-        let (mut good, mut pixels) = (vec![], vec![]);
-        for (file, read) in files.iter().zip(read) {
-            match read {
+        let (mut good, mut pixels) = (0, vec![]);
+        let failed: Vec<Option<DataError>> = read
+            .into_iter()
+            .map(|read| match read {
                 Ok(values) => {
-                    good.push(file);
+                    good += 1;
                     pixels.extend(values);
+                    None
                 }
-                Err(error) => done.failed.push(error),
-            }
-        }
-        if good.is_empty() {
-            continue;
-        }
-        let x = Tensor::<4>::from_data(TensorData::new(pixels, [good.len(), h, w, c]), &device);
-        let logits: Vec<f32> = model.forward(x).into_data().iter().collect();
-        for (file, logits) in good.into_iter().zip(logits.chunks_exact(about.classes.len())) {
-            done.predictions.push(Prediction {
-                file: file.clone(),
-                top: guesses(logits, &about.classes, request.top),
-                logits: request.logits.then(|| logits.to_vec()),
+                Err(error) => Some(error),
+            })
+            .collect();
+        let logits: Vec<f32> = if good > 0 {
+            let x = Tensor::<4>::from_data(TensorData::new(pixels, [good, h, w, c]), &device);
+            model.forward(x).into_data().iter().collect()
+        } else {
+            vec![]
+        };
+        let mut logits = logits.chunks_exact(about.classes.len());
+        for (file, failed) in files.iter().zip(failed) {
+            let answer = match failed {
+                Some(error) => Err(error.to_string()),
+                None => logits.next().map_or_else(
+                    || Err("the model gave no logits".to_owned()),
+                    |logits| finite(logits, file),
+                ),
+            };
+            answers.push(match answer {
+                Ok(logits) => Answer::Predicted(Prediction {
+                    file: file.clone(),
+                    top: guesses(logits, &about.classes, request.top),
+                    logits: request.logits.then(|| logits.to_vec()),
+                }),
+                Err(error) => Answer::Failed(Failed { file: file.clone(), error }),
             });
         }
     }
-    Ok(done)
+    Ok(answers)
+}
+
+/// The logits, if all are finite: there is no likeliest class among others.
+fn finite<'a>(logits: &'a [f32], file: &Path) -> Result<&'a [f32], String> {
+    match logits.iter().find(|logit| !logit.is_finite()) {
+        None => Ok(logits),
+        Some(logit) => Err(format!("{}: the model's logits hold {logit}", file.display())),
+    }
 }
 
 fn preprocessed(file: &Path, preprocessing: &Preprocessing) -> Result<Vec<f32>, DataError> {
@@ -128,7 +162,18 @@ fn guesses(logits: &[f32], classes: &[String], top: usize) -> Vec<Guess> {
 
 #[cfg(test)]
 mod tests {
-    use super::guesses;
+    use std::path::Path;
+
+    use super::{finite, guesses};
+
+    #[test]
+    fn logits_that_are_not_finite_are_an_error_of_the_file() {
+        assert_eq!(finite(&[1.0, -2.0], Path::new("a.png")), Ok(&[1.0, -2.0][..]));
+        for (logits, found) in [([0.0, f32::NAN], "NaN"), ([f32::INFINITY, 0.0], "inf")] {
+            let error = finite(&logits, Path::new("a.png")).unwrap_err();
+            assert_eq!(error, format!("a.png: the model's logits hold {found}"));
+        }
+    }
 
     #[test]
     fn guesses_are_sorted_and_large_logits_do_not_overflow() {

@@ -27,6 +27,7 @@ pub struct Dissection {
     /// Distances between arms and the arms that they follow.
     pub follow: Vec<FollowResult>,
     /// Where the runs lie.
+    #[serde(serialize_with = "crate::files::serialize_path")]
     pub out: PathBuf,
 }
 
@@ -94,6 +95,7 @@ pub struct RunResult {
     /// On validation images.
     pub risk_val: Option<Risk>,
     /// Its directory.
+    #[serde(serialize_with = "crate::files::serialize_path")]
     pub dir: PathBuf,
     /// Training loss of each epoch.
     pub train_loss: Vec<f64>,
