@@ -103,7 +103,7 @@ fn record_is_followed_by_rates_and_by_norms() {
 
     let longer = decayed("longer", &["--set", "replay.run=source", "--epochs", "4"]);
     let said = run(dir, &longer);
-    assert_eq!(said.code, Some(1), "{said:?}");
+    assert_eq!(said.code, Some(2), "{said:?}");
     assert!(said.stderr.contains("its record has 60 steps, and this run takes 80"), "{said:?}");
     let both = ["--set", "replay.run=source", "--set", "log.trajectory=true"];
     let said = run(dir, &decayed("both", &both));
