@@ -235,6 +235,10 @@ mod tests {
         assert_eq!(count(Some(Split::Test)).unwrap(), (4, Some(Split::Test)));
         let said = count(Some(Split::Train)).unwrap_err().to_string();
         assert!(said.contains("no training images"), "{said}");
+        // Training images beside validation images.
+        add(&at("training"), &["cat", "dog"], 7);
+        assert_eq!(count(Some(Split::Train)).unwrap(), (14, Some(Split::Train)));
+        fs::remove_dir_all(at("training")).unwrap();
         fs::remove_dir_all(at("Val")).unwrap();
         assert_eq!(count(None).unwrap(), (4, Some(Split::Test)));
         // Those that training would validate on.

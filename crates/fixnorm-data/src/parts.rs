@@ -109,9 +109,10 @@ impl Parts {
     /// # Errors
     /// Too few training images, or one a class.
     pub(crate) fn take_val(&mut self) -> Result<(), DataError> {
-        let Some(Part { source, from }) = self.train.take().filter(|_| self.val.is_none()) else {
+        if self.val.is_some() {
             return Ok(());
-        };
+        }
+        let Some(Part { source, from }) = self.train.take() else { return Ok(()) };
         let labels = labels_of(&*source);
         let (train, val) = split::balanced(&labels, labels.len() / VAL_SHARE);
         if val.is_empty() {

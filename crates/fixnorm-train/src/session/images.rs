@@ -38,13 +38,10 @@ impl Images {
             ],
             skipped: dir.files().bad_images()?,
         };
-        // A checkpoint keeps its place in an epoch, and with it how many bad images came before.
-        for split in Split::ALL {
-            if let Some(loader) = images.loader(split) {
-                let own = images.skipped.iter().filter(|skipped| skipped.part == split);
-                loader.remember(own.map(|skipped| skipped.picture.clone()).collect())?;
-            }
-        }
+        // A checkpoint keeps its place in an epoch of training, and with it how many bad images came before. Validation and
+        // test are read from their start, where an image may have been repaired.
+        let own = images.skipped.iter().filter(|skipped| skipped.part == Split::Train);
+        images.train.remember(own.map(|skipped| skipped.picture.clone()).collect())?;
         Ok(images)
     }
 
