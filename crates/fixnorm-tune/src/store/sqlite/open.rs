@@ -83,7 +83,7 @@ impl Sqlite {
     }
 
     /// Opens an existing study to look at it. Nothing is written, so a read-only file in a read-only directory will
-    /// do; [`Store::claim`] and the other methods that write return [`StoreError::ReadOnly`].
+    /// do; [`Store::claim`](crate::store::Store::claim) and the other methods that write return [`StoreError::ReadOnly`](crate::store::StoreError::ReadOnly).
     ///
     /// # Errors
     /// As [`open`](Self::open), but for the missing permission to write.
