@@ -15,6 +15,10 @@ use ureq::http::{StatusCode, header};
 
 use crate::{places, unpack};
 
+pub(crate) mod error;
+
+pub use error::FetchError;
+
 /// A data set that can be fetched, by its name among those of [`DataSpec`](crate::DataSpec).
 #[derive(Clone, Debug)]
 pub struct Remote {
@@ -83,57 +87,6 @@ pub const REMOTES: [Remote; 2] = [
         }],
     },
 ];
-
-/// A data set that could not be fetched.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum FetchError {
-    /// The server, or the way to it.
-    #[error(
-        "cannot download {url}: {message}; what was received is kept, and fetching again resumes there"
-    )]
-    Download {
-        /// The file.
-        url: String,
-        /// What went wrong, the last time.
-        message: String,
-    },
-    /// A file with other content.
-    #[error("{url} is not what it should be: expected {expected}, found {found}; it was removed")]
-    Content {
-        /// The file.
-        url: String,
-        /// Its size or SHA-256.
-        expected: String,
-        /// What came.
-        found: String,
-    },
-    /// An archive that is broken, or holds what no data set should.
-    #[error("{}: {message}", path.display())]
-    Archive {
-        /// The archive.
-        path: PathBuf,
-        /// What is wrong with it.
-        message: String,
-    },
-    /// The disk.
-    #[error("cannot {action} {}: {source}", path.display())]
-    Io {
-        /// What was tried.
-        action: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// Why it failed.
-        source: io::Error,
-    },
-}
-
-impl FetchError {
-    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Self + use<> {
-        let path = path.to_owned();
-        move |source| FetchError::Io { action, path, source }
-    }
-}
 
 /// Called with a file's name, the bytes that are there, and those that there will be.
 pub type OnBytes<'a> = &'a mut dyn FnMut(&str, u64, u64);

@@ -10,7 +10,7 @@ use std::path::{Component, Path, PathBuf};
 use ::tar::{Archive, EntryType};
 use flate2::bufread::MultiGzDecoder;
 
-use crate::fetch::FetchError;
+use crate::fetch::error::FetchError;
 
 /// The most bytes and files that come out of one archive: CIFAR-10 has 184 million in 8.
 const MOST_BYTES: u64 = 1 << 30;

@@ -3,9 +3,8 @@
 
 use rand_chacha::ChaCha8Rng;
 
-use super::levels::{Kind::*, MOST, Scale, negated};
+use super::levels::{Kind::*, MOST, Scale, negated, noisy};
 use super::op::Op;
-use super::policy::noisy;
 use crate::rng::{below, uniform};
 
 /// The pairs of operations and the meaning of their strengths.

@@ -6,7 +6,7 @@
 use rand_chacha::ChaCha8Rng;
 
 use super::op::Op;
-use crate::rng::uniform;
+use crate::rng::{normals, uniform};
 
 /// An operation without its strength.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -26,6 +26,18 @@ pub(super) enum Kind {
     ShearY,
     TranslateX,
     TranslateY,
+}
+
+/// A strength with noise, between 0 and `most`.
+pub(super) fn noisy(level: f64, noise: f64, most: f64, random: &mut ChaCha8Rng) -> f64 {
+    let level = if noise == f64::INFINITY {
+        level * uniform(random)
+    } else if noise > 0.0 {
+        level + noise * normals(random)[0]
+    } else {
+        level
+    };
+    level.clamp(0.0, most)
 }
 
 /// The direction of a strength that is not the distance from no change.

@@ -13,7 +13,6 @@ use super::op::Op;
 use super::rand::RandAugment;
 use super::trivial;
 use crate::DataError;
-use crate::rng::{normals, uniform};
 
 /// A policy: the operations that an image gets. Its name is one of
 ///
@@ -57,18 +56,6 @@ impl Policy {
             Kind::Trivial => vec![trivial::draw(random)],
         }
     }
-}
-
-/// A strength with noise, between 0 and `most`.
-pub(super) fn noisy(level: f64, noise: f64, most: f64, random: &mut ChaCha8Rng) -> f64 {
-    let level = if noise == f64::INFINITY {
-        level * uniform(random)
-    } else if noise > 0.0 {
-        level + noise * normals(random)[0]
-    } else {
-        level
-    };
-    level.clamp(0.0, most)
 }
 
 impl FromStr for Policy {

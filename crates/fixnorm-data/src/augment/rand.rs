@@ -4,9 +4,8 @@
 
 use rand_chacha::ChaCha8Rng;
 
-use super::levels::{Kind, Scale};
+use super::levels::{Kind, Scale, noisy};
 use super::op::Op;
-use super::policy::noisy;
 use crate::rng::{below, uniform};
 
 /// RandAugment's options.

@@ -1,3 +1,5 @@
+//! Which shards are read, and which split each belongs to.
+
 use super::*;
 
 fn tree(names: &[&str]) -> tempfile::TempDir {

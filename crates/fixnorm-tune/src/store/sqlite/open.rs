@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
 use super::super::{StoreError, Study};
-use super::{PATIENCE, Sqlite, now_ms, read_only, wrap};
+use super::{PATIENCE, Sqlite, now_ms, wrap};
 
 /// Every schema is made from the one before it; a new one is one more entry.
 pub(super) const MIGRATIONS: &[&str] = &[include_str!("../schema.sql")];
@@ -82,15 +82,6 @@ impl Sqlite {
         Ok(Self::new(connection, path, study))
     }
 
-    /// Opens an existing study to look at it. Nothing is written, so a read-only file in a read-only directory will
-    /// do; [`Store::claim`](crate::store::Store::claim) and the other methods that write return [`StoreError::ReadOnly`](crate::store::StoreError::ReadOnly).
-    ///
-    /// # Errors
-    /// As [`open`](Self::open), but for the missing permission to write.
-    pub fn open_read_only(path: &Path) -> Result<Self, StoreError> {
-        patiently(PATIENCE, || read_only::open(path))
-    }
-
     /// Checks that [`create_or_open`](Self::create_or_open) will find a study or a place for one at `path`, before
     /// anything expensive is done for it. Missing directories are created; the study is not.
     ///
@@ -125,7 +116,7 @@ impl Sqlite {
 
 /// Repeats `open` as long as another process is in the way. SQLite's own patience (`busy_timeout`) does not cover all
 /// of it: the change to a WAL, its recovery, and the last process that removes it return at once.
-fn patiently<T>(
+pub(super) fn patiently<T>(
     patience: Duration,
     open: impl Fn() -> Result<T, StoreError>,
 ) -> Result<T, StoreError> {

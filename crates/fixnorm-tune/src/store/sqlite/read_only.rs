@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 
 use rusqlite::{Connection, OpenFlags};
 
-use super::open::{MIGRATIONS, check_file, is_empty, load, migrate, version};
+use super::open::{MIGRATIONS, check_file, is_empty, load, migrate, patiently, version};
 use super::{PATIENCE, Sqlite, StoreError, now_ms, wrap};
 
 /// A copy of a study, removed when it is dropped.
@@ -23,7 +23,18 @@ impl Drop for Copy {
     }
 }
 
-pub(super) fn open(path: &Path) -> Result<Sqlite, StoreError> {
+impl Sqlite {
+    /// Opens an existing study to look at it. Nothing is written, so a read-only file in a read-only directory will
+    /// do; [`Store::claim`](crate::store::Store::claim) and the other methods that write return [`StoreError::ReadOnly`](crate::store::StoreError::ReadOnly).
+    ///
+    /// # Errors
+    /// As [`open`](Self::open), but for the missing permission to write.
+    pub fn open_read_only(path: &Path) -> Result<Self, StoreError> {
+        patiently(PATIENCE, || open(path))
+    }
+}
+
+fn open(path: &Path) -> Result<Sqlite, StoreError> {
     let in_place = connect(path, path, OpenFlags::SQLITE_OPEN_READ_ONLY);
     let (connection, copy) = match in_place {
         Ok(connection) => (connection, None),
