@@ -64,7 +64,7 @@ def check(model: str, binary: Path, folder: Path) -> dict[str, float]:
     fixnorm(
         binary, "train", "--model", model, "--init", folder / "start.pth", "--out", folder / "run",
         "--data", f"synthetic:3x{SIDE}x{SIDE}", "--epochs", 1, "--set", "train.batch_size=204",
-        "--set", "optimizer.radius=init", "--set", "optimizer.lr=0.01", "--set", "head.control=free",
+        "--set", "optimizer.radius=init", "--set", "optimizer.lr=0.01", "--set", "optimizer.step_rule=raw", "--set", "head.control=free",
     )  # fmt: skip
     result = json.loads((folder / "run/result.json").read_text())
     assert result["steps"] == STEPS, result

@@ -26,7 +26,16 @@ fn trained_model_through_every_command() {
         dir,
         &small_run(
             "out",
-            &["--set", "head.alpha=0.7", "--set", "augment.hflip=0", "--epochs", "8"],
+            &[
+                "--set",
+                "head.alpha=0.7",
+                "--set",
+                "augment.hflip=0",
+                "--epochs",
+                "8",
+                "--lr",
+                "0.02",
+            ],
         ),
     );
     for key in [
@@ -72,7 +81,7 @@ fn trained_model_through_every_command() {
             let c_out = row["shape"][0].as_f64().unwrap();
             let norm = row["norm"].as_f64().unwrap();
             assert!((norm / c_out.sqrt() - 1.0).abs() < 1e-5, "{row}");
-            let expected = 0.2 / c_out;
+            let expected = 0.02 / c_out;
             assert!((row["effective_lr"].as_f64().unwrap() / expected - 1.0).abs() < 1e-4, "{row}");
         }
     }

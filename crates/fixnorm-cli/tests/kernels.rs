@@ -10,7 +10,8 @@ use fixnorm_kernels::Isa;
 
 /// The losses of 200 steps, with this variable set.
 fn losses(dir: &Path, out: &str, variable: Option<(&str, &str)>) -> Vec<f64> {
-    let mut command = fixnorm(dir, &small_run(out, &["--epochs", "10"]));
+    let mut command =
+        fixnorm(dir, &small_run(out, &["--epochs", "10", "--set", "optimizer.step_rule=raw"]));
     command.envs(variable);
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

@@ -120,7 +120,7 @@ fn killed_diverged_and_failed_runs_are_results() {
     let text = tuned_recipe(&tuned, &plan).unwrap();
     let recipe = RecipeBuilder::new().text(&text, "tuned").unwrap().build().unwrap();
     let (best, _) = tuned.best().unwrap();
-    assert_eq!([recipe.optimizer.lr, recipe.head.alpha], best);
+    assert_eq!([recipe.optimizer.lr(), recipe.head.alpha()], best);
     assert_eq!(tuned.to_json()["trials"][0]["state"], "failed");
 }
 
@@ -177,8 +177,8 @@ fn hopeless_runs_are_stopped_and_cost_their_share() {
 #[test]
 fn a_saved_plan_has_neither_knobs_nor_seed_nor_version_nor_device() {
     let mut other = plan();
-    other.recipe.optimizer.lr = 0.7;
-    other.recipe.head.alpha = 3.0;
+    other.recipe.optimizer.lr = Some(0.7);
+    other.recipe.head.alpha = Some(3.0);
     other.recipe.train.seed = 9;
     other.made_by.commit = "another".to_owned();
     other.made_by.device = "another:1".parse().unwrap();

@@ -25,7 +25,8 @@ pub(crate) struct TrainArgs {
     /// Images of a batch: train.batch_size.
     #[arg(long, value_name = "N", value_parser = number::count)]
     pub(crate) batch_size: Option<usize>,
-    /// Peak learning rate: optimizer.lr.
+    /// Peak learning rate, optimizer.lr: an angle in radians under optimizer.step_rule=angular, the default where norms are
+    /// controlled; the factor of the step under the other rules.
     #[arg(long, value_name = "LR", value_parser = number::float)]
     pub(crate) lr: Option<f64>,
     /// Seed of initialization, image order and augmentation.

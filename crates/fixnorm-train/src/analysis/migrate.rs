@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use fixnorm::base::BaseName;
-use fixnorm::{Constraint, ParamRole, Role, Roles};
+use fixnorm::{Constraint, ParamRole, Role, Roles, StepRule};
 use fixnorm_analysis::Equilibrium;
 use fixnorm_analysis::measure::{gradient_norms, weight_norms};
 use fixnorm_analysis::migrate::{alpha_of, first_alpha, geometric_mean, radius_square};
@@ -63,6 +63,8 @@ impl Migration {
     pub fn settings(&self) -> Vec<(String, toml::Value)> {
         let mut settings: Vec<(&str, toml::Value)> = vec![
             ("optimizer.constraint", "fixed".into()),
+            ("optimizer.step_rule", "raw".into()),
+            ("optimizer.free_lr_scale", 1.0.into()),
             ("optimizer.weight_decay", 0.0.into()),
             ("optimizer.lr", self.lr.into()),
             ("head.control", "fixed".into()),
@@ -139,7 +141,7 @@ struct Fit {
 fn fit(history: &History, roles: &Roles, shape: ShapeName) -> Result<Fit, TrainError> {
     let mut recipe = history.plan.recipe.clone();
     recipe.schedule.shape = shape;
-    recipe.optimizer.lr = 1.0;
+    recipe.optimizer.lr = Some(1.0);
     let schedule = recipe.lr_schedule(history.plan.derived.steps_per_epoch);
     let measures: Vec<_> = history
         .measures
@@ -235,7 +237,7 @@ pub fn from_recipe(plan: &Plan, data: &DataSet) -> Result<Migration, TrainError>
     let find =
         |of: &[(String, f64)], path: &str| of.iter().find(|(p, _)| p == path).map(|(_, v)| *v);
     let recipe = &plan.recipe;
-    let lr = recipe.optimizer.lr;
+    let lr = recipe.optimizer.lr();
     let mut layers = vec![];
     for param in roles.params.iter().filter(|param| param.role == Role::ScaleInvariant) {
         let settled: Equilibrium = recipe
@@ -271,7 +273,8 @@ pub fn from_recipe(plan: &Plan, data: &DataSet) -> Result<Migration, TrainError>
 /// The recipe of a run with SGD and L2 decay on all weights.
 pub fn decayed(mut recipe: Recipe, lr: f64, weight_decay: f64, momentum: f64) -> Recipe {
     recipe.optimizer.base = BaseName::Sgd;
-    recipe.optimizer.lr = lr;
+    recipe.optimizer.lr = Some(lr);
+    recipe.optimizer.step_rule = Some(StepRule::Raw);
     recipe.optimizer.weight_decay = weight_decay;
     recipe.optimizer.momentum = momentum;
     recipe.optimizer.constraint = Constraint::Free;

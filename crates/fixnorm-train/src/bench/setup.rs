@@ -18,7 +18,7 @@ pub(super) fn learner(
     precision: Precision,
     device: &Device,
 ) -> Result<Learner, TrainError> {
-    let recipe = Recipe::default();
+    let recipe = Recipe::default().resolved();
     let model = spec.init(input, 0, device);
     let criterion = recipe.train.criterion();
     // Every convolution of our models is followed by a normalization; probing a large one would take

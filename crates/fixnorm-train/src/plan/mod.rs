@@ -114,6 +114,7 @@ impl Plan {
         let train_images = data.train.len();
         // An incomplete last step is left out: its batch statistics would differ.
         let steps_per_epoch = train_images / recipe.train.step_size();
+        let recipe_epochs = recipe.train.epochs;
         if steps_per_epoch == 0 {
             return Err(TrainError::StepTooLarge {
                 step_size: recipe.train.step_size(),
@@ -128,7 +129,9 @@ impl Plan {
         let train_image = of_side(recipe.train.resolution, given);
         let image = of_side(recipe.eval.resolution, train_image);
         let has_shape = data.shape == Some(train_image) && recipe.train.start_resolution.is_none();
-        let recipe = recipe.with_images(pretrained::resize(spec), has_shape);
+        let recipe = recipe
+            .with_images(pretrained::resize(spec), has_shape)
+            .with_steps(steps_per_epoch * recipe_epochs);
         let [height, width, channels] = image;
         let Normalization { mean, std } = data.normalization_of(channels);
         let input = Input { channels, classes: data.class_names.len() };
@@ -239,7 +242,10 @@ impl Plan {
     /// # Errors
     /// A one-line description of what does not parse.
     pub fn from_toml(text: &str) -> Result<Self, String> {
-        let plan = toml::from_str(text);
-        plan.map_err(|error| error.message().to_owned())
+        let mut plan: Self =
+            toml::from_str(text).map_err(|error: toml::de::Error| error.message().to_owned())?;
+        // Plans from before there was this key.
+        plan.recipe.optimizer.free_lr_scale.get_or_insert(1.0);
+        Ok(plan)
     }
 }

@@ -414,7 +414,7 @@ mod tests {
             .unwrap()
             .build()
             .unwrap();
-        assert_eq!((recipe.model.as_str(), recipe.optimizer.lr), ("resnet20", 0.25));
+        assert_eq!((recipe.model.as_str(), recipe.optimizer.lr()), ("resnet20", 0.25));
         assert_eq!(recipe.schedule.shape, crate::recipe::ShapeName::SqrtCosine);
         assert_eq!(recipe.schedule.milestones, [1.0, 2.5]);
         assert_eq!(recipe.roles["stages.*.weight"], Role::Free);
@@ -425,7 +425,7 @@ mod tests {
     fn numbers_are_read_as_people_write_them() {
         let lr = |text: &str| {
             let set = RecipeBuilder::new().override_with(&format!("optimizer.lr={text}"));
-            set.unwrap().build().unwrap().optimizer.lr
+            set.unwrap().build().unwrap().optimizer.lr()
         };
         for (text, expected) in [
             (".1", 0.1),

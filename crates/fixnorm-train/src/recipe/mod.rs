@@ -72,8 +72,11 @@ pub struct Recipe {
 pub struct Optimizer {
     /// How a gradient becomes a direction.
     pub base: BaseName,
-    /// Peak learning rate; with a held norm the effective learning rate is `lr`/ρ².
-    pub lr: f64,
+    /// Peak learning rate: under `step_rule = "angular"` an angle in radians, else the factor of the step, whose effective
+    /// learning rate is `lr`/ρ² where a norm ρ is held. `auto` is the angle that `fixnorm_tune::law` expects to be best
+    /// for the run's number of steps and its batch size, and 0.2 under the other rules.
+    #[serde(with = "optional::derived")]
+    pub lr: Option<f64>,
     /// For `sgd`, `nesterov` and `rmsprop`.
     pub momentum: f64,
     /// For `rmsprop`: decay of the average of squared gradients.
@@ -93,12 +96,15 @@ pub struct Optimizer {
     /// What a norm is taken over: `tensor` or `output_channel`.
     pub scope: Scope,
     /// Step rule of scale-invariant weights, from a direction to a step: `raw`; `angular`, whose learning rate is an angle in
-    /// radians; `rms_normalized`; `trust_ratio`, which then holds for all weights.
-    pub step_rule: StepRule,
+    /// radians; `rms_normalized`; `trust_ratio`, which then holds for all weights. `auto` is `angular` where `constraint`
+    /// controls norms and `raw` where it is `free`.
+    #[serde(with = "optional::derived")]
+    pub step_rule: Option<StepRule>,
     /// Step rule of gains, biases and other weights that are neither scale-invariant nor the head.
     pub free_step_rule: StepRule,
-    /// Factor of their learning rate.
-    pub free_lr_scale: f64,
+    /// Factor of their learning rate; `auto` is 4 for `sgd` and `nesterov` under `step_rule = "angular"`, else 1.
+    #[serde(with = "optional::derived")]
+    pub free_lr_scale: Option<f64>,
     /// For baselines.
     pub weight_decay: f64,
     /// Largest norm of the gradient, over all parameters together.
@@ -130,8 +136,10 @@ pub enum HeadMode {
 pub struct Head {
     /// `fixed`, `capped`, `free` or `decayed`.
     pub control: HeadMode,
-    /// RMS norm of a class's row, for `fixed` and `capped`.
-    pub alpha: f64,
+    /// RMS norm of a class's row, for `fixed` and `capped`; `auto` is 4 under `optimizer.step_rule = "angular"` and 1 under
+    /// the other rules.
+    #[serde(with = "optional::derived")]
+    pub alpha: Option<f64>,
     /// For `decayed`.
     pub weight_decay: f64,
     /// Step rule: `raw`, `angular`, `rms_normalized` or `trust_ratio`.
@@ -169,7 +177,7 @@ impl Default for Optimizer {
     fn default() -> Self {
         Self {
             base: BaseName::Sgd,
-            lr: 0.2,
+            lr: None,
             momentum: 0.9,
             rms_decay: 0.9,
             beta1: 0.9,
@@ -178,9 +186,9 @@ impl Default for Optimizer {
             constraint: Constraint::Fixed,
             radius: Radius::SqrtCOut,
             scope: Scope::Tensor,
-            step_rule: StepRule::Raw,
+            step_rule: None,
             free_step_rule: StepRule::Raw,
-            free_lr_scale: 1.0,
+            free_lr_scale: None,
             weight_decay: 0.0,
             clip_norm: None,
             decay_kind: DecayKind::L2,
@@ -193,7 +201,7 @@ impl Default for Head {
     fn default() -> Self {
         Self {
             control: HeadMode::Fixed,
-            alpha: 1.0,
+            alpha: None,
             weight_decay: 0.0,
             step_rule: StepRule::Raw,
             lr_scale: 1.0,

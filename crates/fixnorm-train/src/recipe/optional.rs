@@ -1,11 +1,13 @@
 //! Keys that may be off or derived: an `Option` that is written as a word, since TOML has no null.
 //!
-//! `none` is written for a key that is off and `auto` for one that follows from model and data; both are read as either.
-//! Before there were words, 0 and the empty text meant the same; they still read as none.
+//! `none` is written for a key that is off and `auto` for one that follows from model, data or other keys; both are read as
+//! either. Before there were words, 0 and the empty text meant the same in keys of that time (`none`, `auto`); there they still
+//! read as none, and in newer keys (`derived`) they are values.
 
 use std::fmt;
 use std::marker::PhantomData;
 
+use fixnorm::StepRule;
 use fixnorm_data::{Crop, Interpolation, Policy};
 use serde::de::{self, Deserializer, IntoDeserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
@@ -61,6 +63,10 @@ impl Value for Interpolation {
     const EXPECTED: &'static str = "an interpolation";
 }
 
+impl Value for StepRule {
+    const EXPECTED: &'static str = "a step rule";
+}
+
 /// An optional value whose absence is written `none`.
 pub(super) mod none {
     use super::*;
@@ -75,7 +81,7 @@ pub(super) mod none {
     pub(in super::super) fn deserialize<'de, D: Deserializer<'de>, T: Value>(
         deserializer: D,
     ) -> Result<Option<T>, D::Error> {
-        deserializer.deserialize_any(Optional("none", PhantomData))
+        deserializer.deserialize_any(Optional { word: "none", old_forms: true, value: PhantomData })
     }
 }
 
@@ -93,7 +99,29 @@ pub(super) mod auto {
     pub(in super::super) fn deserialize<'de, D: Deserializer<'de>, T: Value>(
         deserializer: D,
     ) -> Result<Option<T>, D::Error> {
-        deserializer.deserialize_any(Optional("auto", PhantomData))
+        deserializer.deserialize_any(Optional { word: "auto", old_forms: true, value: PhantomData })
+    }
+}
+
+/// An optional value whose absence is written `auto`, and for which 0 is a value like others.
+pub(super) mod derived {
+    use super::*;
+
+    pub(in super::super) fn serialize<S: Serializer, T: Value>(
+        value: &Option<T>,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        write(value, "auto", serializer)
+    }
+
+    pub(in super::super) fn deserialize<'de, D: Deserializer<'de>, T: Value>(
+        deserializer: D,
+    ) -> Result<Option<T>, D::Error> {
+        deserializer.deserialize_any(Optional {
+            word: "auto",
+            old_forms: false,
+            value: PhantomData,
+        })
     }
 }
 
@@ -109,14 +137,21 @@ fn write<S: Serializer, T: Value>(
 }
 
 /// Reads a value or a word for none.
-struct Optional<T>(&'static str, PhantomData<T>);
+struct Optional<T> {
+    /// The word, for errors.
+    word: &'static str,
+    /// Whether 0 and the empty text mean none.
+    old_forms: bool,
+    value: PhantomData<T>,
+}
 
 impl<T: Value> Optional<T> {
     fn read<'de, E: de::Error>(
         &self,
         given: impl IntoDeserializer<'de, E>,
     ) -> Result<Option<T>, E> {
-        Ok(Some(T::deserialize(given.into_deserializer())?).filter(|value| !value.is_old_none()))
+        let value = T::deserialize(given.into_deserializer())?;
+        Ok(Some(value).filter(|value| !(self.old_forms && value.is_old_none())))
     }
 }
 
@@ -124,7 +159,7 @@ impl<T: Value> Visitor<'_> for Optional<T> {
     type Value = Option<T>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{} or \"{}\"", T::EXPECTED, self.0)
+        write!(f, "{} or \"{}\"", T::EXPECTED, self.word)
     }
 
     fn visit_i64<E: de::Error>(self, given: i64) -> Result<Self::Value, E> {
@@ -161,6 +196,17 @@ mod tests {
         text: Option<String>,
         #[serde(with = "auto")]
         crop: Option<Crop>,
+    }
+
+    #[test]
+    fn zero_is_a_value_of_newer_keys() {
+        #[derive(Deserialize)]
+        struct Newer {
+            #[serde(with = "derived")]
+            lr: Option<f64>,
+        }
+        let lr = |text: &str| toml::from_str::<Newer>(text).unwrap().lr;
+        assert_eq!([lr("lr = 0.0"), lr("lr = \"auto\"")], [Some(0.0), None]);
     }
 
     fn read(text: &str) -> Result<Keys, String> {

@@ -1,16 +1,18 @@
 //! From a recipe's keys to the library's types, and the values that keys may have.
 //! Not here: the keys themselves and their defaults (`mod.rs`).
 
-use fixnorm::base::Coefficients;
+use fixnorm::base::{BaseName, Coefficients};
 use fixnorm::{
-    BaseUpdate, Constraint, DecayTarget, FixNormConfig, LrSchedule, ParamRole, Probe, Role,
-    ScheduleShape, SetupError, StepRule, UpdateRule, WeightDecay,
+    BaseUpdate, Constraint, DecayTarget, FixNormConfig, LrSchedule, MAX_ANGLE, ParamRole, Probe,
+    Role, ScheduleShape, SetupError, StepRule, UpdateRule, WeightDecay,
 };
 use fixnorm_analysis::Equilibrium;
 use fixnorm_data::{Crop, Interpolation, Resize, Transform};
 use fixnorm_nn::Criterion;
 
-use crate::recipe::{Follow, HeadMode, Loss, Recipe, ShapeName, Train};
+use fixnorm_tune::law;
+
+use crate::recipe::{Follow, Head, HeadMode, Loss, Optimizer, Recipe, ShapeName, Train};
 
 impl Train {
     /// Images of a step.
@@ -31,10 +33,59 @@ impl Train {
     }
 }
 
+/// The learning rate of rules other than `angular` where none is given.
+const RAW_LR: f64 = 0.2;
+
+impl Optimizer {
+    /// The step rule of scale-invariant weights.
+    pub fn step_rule(&self) -> StepRule {
+        self.step_rule.unwrap_or(match self.constraint {
+            Constraint::Free => StepRule::Raw,
+            Constraint::Fixed | Constraint::Capped => StepRule::Angular,
+        })
+    }
+
+    /// The peak learning rate of a recipe that a plan has resolved.
+    ///
+    /// # Panics
+    /// If no plan has resolved the recipe and none is given.
+    pub fn lr(&self) -> f64 {
+        self.lr.expect("a plan resolves the learning rate")
+    }
+}
+
+impl Head {
+    /// The RMS norm of a class's row in a recipe that was resolved.
+    ///
+    /// # Panics
+    /// If the recipe was not [resolved](Recipe::resolved) and none is given.
+    pub fn alpha(&self) -> f64 {
+        self.alpha.expect("a resolved recipe has a norm for the head")
+    }
+}
+
 impl Recipe {
     /// Fills in the values that follow from other values.
     pub fn resolved(mut self) -> Self {
         self.optimizer.epsilon = self.base_update().epsilon();
+        let rule = self.optimizer.step_rule();
+        let is_angular = rule == StepRule::Angular;
+        self.optimizer.step_rule = Some(rule);
+        // Directions of the adaptive base updates are about 1 for every element, those of gradients smaller.
+        let is_sgd = matches!(self.optimizer.base, BaseName::Sgd | BaseName::Nesterov);
+        let free_lr_scale = if is_angular && is_sgd { 4.0 } else { 1.0 };
+        self.optimizer.free_lr_scale.get_or_insert(free_lr_scale);
+        self.head.alpha.get_or_insert(if is_angular { law::ALPHA } else { 1.0 });
+        if !is_angular {
+            self.optimizer.lr.get_or_insert(RAW_LR);
+        }
+        self
+    }
+
+    /// Fills in the learning rate that follows from the number of steps.
+    pub(crate) fn with_steps(mut self, steps: usize) -> Self {
+        let law = law::start(steps as f64, self.train.step_size() as f64);
+        self.optimizer.lr.get_or_insert(law[0].exp2());
         self
     }
 
@@ -84,20 +135,21 @@ impl Recipe {
     /// The optimizer's configuration.
     pub fn optimizer_config(&self) -> FixNormConfig {
         let optimizer = &self.optimizer;
-        let trust = optimizer.step_rule == StepRule::TrustRatio;
+        let step_rule = optimizer.step_rule();
+        let trust = step_rule == StepRule::TrustRatio;
         let held = UpdateRule::free()
-            .with_step(optimizer.step_rule)
+            .with_step(step_rule)
             .with_constraint(optimizer.constraint)
             .with_radius(optimizer.radius)
             .with_scope(optimizer.scope);
-        let rows = UpdateRule::row_rms(self.head.alpha);
+        let rows = UpdateRule::row_rms(self.head.alpha());
         let head = match self.head.control {
             HeadMode::Fixed => rows,
             HeadMode::Capped => rows.with_constraint(Constraint::Capped),
             HeadMode::Free | HeadMode::Decayed => UpdateRule::free(),
         };
         let head_step = if trust { StepRule::TrustRatio } else { self.head.step_rule };
-        let free = UpdateRule::free().with_lr_scale(optimizer.free_lr_scale);
+        let free = UpdateRule::free().with_lr_scale(optimizer.free_lr_scale.unwrap_or(1.0));
         let free_step = if trust { StepRule::TrustRatio } else { optimizer.free_step_rule };
         let decay = |rate, target| WeightDecay { rate, kind: optimizer.decay_kind, target };
         let mut weight_decay = vec![];
@@ -144,7 +196,7 @@ impl Recipe {
             ShapeName::Cosine => ScheduleShape::Cosine,
             ShapeName::SqrtCosine => ScheduleShape::SqrtCosine,
         };
-        let schedule = LrSchedule::new(self.optimizer.lr, shape, epochs, steps_per_epoch)
+        let schedule = LrSchedule::new(self.optimizer.lr(), shape, epochs, steps_per_epoch)
             .with_warmup(self.schedule.warmup_epochs)
             .with_final_factor(self.schedule.final_factor);
         if self.schedule.per_epoch { schedule.per_epoch() } else { schedule }
@@ -172,7 +224,8 @@ impl Recipe {
     }
 
     fn validate_training(&self) -> Result<(), SetupError> {
-        let (train, lr) = (&self.train, self.optimizer.lr);
+        // An angle that follows from the number of steps is in range.
+        let (train, lr) = (&self.train, self.optimizer.lr.unwrap_or(1.0));
         check(train.epochs > 0, "train.epochs", "at least 1", 0.0)?;
         let size = train.batch_size;
         check(size > 1, "train.batch_size", "at least 2 (batch norm needs them)", size as f64)?;
@@ -188,6 +241,10 @@ impl Recipe {
             ("train.ema_decay", train.ema_decay.unwrap_or(0.0)),
         ] {
             check((0.0..1.0).contains(&share), name, "at least 0 and below 1", share)?;
+        }
+        if self.optimizer.step_rule() == StepRule::Angular {
+            let range = "above 0 and at most 1.5 radians, or optimizer.step_rule = \"raw\"";
+            return check(lr > 0.0 && lr <= MAX_ANGLE, "optimizer.lr", range, lr);
         }
         check(lr > 0.0 && lr.is_finite(), "optimizer.lr", "above 0 and finite", lr)
     }
@@ -245,7 +302,43 @@ fn check(
 
 #[cfg(test)]
 mod tests {
+    use fixnorm::StepRule;
+
     use crate::RecipeBuilder;
+
+    #[test]
+    fn rule_rate_and_head_norm_follow_from_the_constraint_and_the_steps() {
+        let resolved = |assignments: &[&str]| {
+            let set = |builder: RecipeBuilder, given: &&str| builder.override_with(given).unwrap();
+            let builder = assignments.iter().fold(RecipeBuilder::new(), set);
+            builder.build().unwrap().resolved().with_steps(800)
+        };
+        let keys = |assignments: &[&str]| {
+            let recipe = resolved(assignments);
+            let optimizer = &recipe.optimizer;
+            (optimizer.step_rule(), optimizer.lr(), optimizer.free_lr_scale, recipe.head.alpha())
+        };
+        let (rule, angle, scale, alpha) = keys(&[]);
+        assert_eq!((rule, scale, alpha), (StepRule::Angular, Some(4.0), 4.0));
+        assert!((angle * 64.0 - 1.0).abs() < 0.01, "{angle}");
+        let (rule, angle, scale, _) = keys(&["optimizer.lr=0.03", "optimizer.base=adamw"]);
+        assert_eq!((rule, angle, scale), (StepRule::Angular, 0.03, Some(1.0)));
+        let raw = (StepRule::Raw, 0.2, Some(1.0), 1.0);
+        assert_eq!(keys(&["optimizer.step_rule=raw"]), raw);
+        assert_eq!(keys(&["optimizer.constraint=free"]), raw);
+    }
+
+    #[test]
+    fn an_angle_beyond_a_right_one_is_refused() {
+        let check = |assignments: [&str; 2]| {
+            let set = |builder: RecipeBuilder, given| builder.override_with(given).unwrap();
+            assignments.into_iter().fold(RecipeBuilder::new(), set).build().unwrap().validate()
+        };
+        let error = check(["optimizer.lr=3.2", "model=resnet8"]).unwrap_err().to_string();
+        assert!(error.contains("optimizer.lr") && error.contains("radians"), "{error}");
+        assert!(check(["optimizer.lr=0", "model=resnet8"]).is_err());
+        check(["optimizer.lr=3.2", "optimizer.step_rule=raw"]).unwrap();
+    }
 
     #[test]
     fn decay_epochs_are_milestones_in_a_row() {

@@ -49,7 +49,7 @@ pub fn estimate(plan: &Plan, data: &DataSet, prepared: Prepared) -> Result<Estim
         let batches: Vec<_> =
             epoch.by_ref().take(recipe.train.accumulate).collect::<Result<_, _>>()?;
         let stepped;
-        (learner, stepped) = learner.step(batches, step, recipe.optimizer.lr, None);
+        (learner, stepped) = learner.step(batches, step, recipe.optimizer.lr(), None);
         if !stepped.loss().is_finite() {
             break;
         }

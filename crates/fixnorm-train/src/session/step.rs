@@ -122,7 +122,9 @@ mod tests {
 
     fn learner(clip_norm: Option<f64>) -> Learner {
         let device = Device::flex().autodiff();
-        let recipe = crate::Recipe::default();
+        let mut recipe = crate::Recipe::default();
+        recipe.optimizer.step_rule = Some(fixnorm::StepRule::Raw);
+        let recipe = recipe.resolved();
         let spec = ModelSpec::find("resnet8").unwrap();
         let model = spec.init(Input { channels: 1, classes: CLASSES }, 0, &device);
         let roles = recipe

@@ -161,6 +161,6 @@ mod tests {
         assert!(Knobs::LrWd.check(&decayed).is_ok());
         assert!(Knobs::LrAlpha.check(&decayed).is_err());
         let set = Knobs::LrWd.set(&decayed, [0.3, 1e-3]).unwrap();
-        assert_eq!((set.optimizer.lr, set.optimizer.weight_decay), (0.3, 1e-3));
+        assert_eq!((set.optimizer.lr(), set.optimizer.weight_decay), (0.3, 1e-3));
     }
 }

@@ -84,7 +84,7 @@ impl Start {
             Knobs::LrWd => 5e-4,
         };
         let recipe = match knobs {
-            Knobs::LrAlpha => knobs.set(recipe, [recipe.optimizer.lr, second])?,
+            Knobs::LrAlpha => knobs.set(recipe, [recipe.optimizer.lr(), second])?,
             Knobs::LrWd => held(recipe.clone()),
         };
         let plan = Plan { recipe, ..plan.clone() };

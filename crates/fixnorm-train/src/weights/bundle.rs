@@ -74,7 +74,7 @@ impl About {
             std: derived.std.clone(),
             crop_ratio: derived.resize.map_or_else(whole, |resize| resize.crop_ratio),
             interpolation: derived.resize.map_or_else(bilinear, |resize| resize.interpolation),
-            lr: Some(plan.recipe.optimizer.lr),
+            lr: plan.recipe.optimizer.lr,
         }
     }
 

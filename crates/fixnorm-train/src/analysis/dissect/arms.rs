@@ -56,6 +56,8 @@ pub fn arms(recipe: &Recipe, settings: Settings) -> Vec<Arm> {
     let decayed = |name: &str, what: &str, target: &str, rate: f64| {
         let changes = vec![
             ("optimizer.constraint", "free".into()),
+            ("optimizer.step_rule", "raw".into()),
+            ("optimizer.free_lr_scale", "auto".into()),
             ("optimizer.lr", settings.lr.into()),
             ("optimizer.weight_decay", rate.into()),
             ("optimizer.decay_kind", "l2".into()),
@@ -78,6 +80,8 @@ pub fn arms(recipe: &Recipe, settings: Settings) -> Vec<Arm> {
     let replay = |follow: &str, head: bool, constraint: &str| -> Vec<(&str, Value)> {
         vec![
             ("optimizer.constraint", constraint.into()),
+            ("optimizer.step_rule", "raw".into()),
+            ("optimizer.free_lr_scale", "auto".into()),
             ("optimizer.lr", settings.lr.into()),
             ("optimizer.weight_decay", 0.0.into()),
             ("head.control", "free".into()),
@@ -123,7 +127,7 @@ pub fn arms(recipe: &Recipe, settings: Settings) -> Vec<Arm> {
     let what = "FixNorm on a sqrt-cosine, the angular updates of decay on a cosine";
     all.push(held("fixnorm_sqrt_cosine", what, "fixed", "sqrt_cosine"));
     for factor in FACTORS.into_iter().filter(|factor| *factor != 1.0) {
-        let alpha = recipe.head.alpha * factor;
+        let alpha = recipe.clone().resolved().head.alpha() * factor;
         let what = format!("FixNorm, head's norm fixed at {factor} times the recipe's");
         let mut swept = held(&format!("alpha_x{factor}"), &what, "fixed", own);
         swept.changes.push(("head.alpha".to_owned(), alpha.into()));
