@@ -67,6 +67,20 @@ pub enum DataError {
         /// Number of classes.
         classes: usize,
     },
+    /// A class with fewer training images than a subset takes.
+    #[error(
+        "{data}: class {class} has {found} training images, and per_class={wanted} takes {wanted} of each class"
+    )]
+    TooFewOfClass {
+        /// The data set.
+        data: String,
+        /// The class.
+        class: String,
+        /// Its training images.
+        found: usize,
+        /// Images of each class asked for.
+        wanted: usize,
+    },
     /// A file that is not an image, or an image that cannot be decoded.
     #[error("{} cannot be decoded: {message}", path.display())]
     NotAnImage {
@@ -190,8 +204,8 @@ pub enum DataError {
 impl DataError {
     /// Whether the user can mend it on the command line: a name that does not exist or parse.
     pub fn is_usage(&self) -> bool {
-        use DataError::{Ambiguous, Spec, UnknownData};
-        matches!(self, UnknownData { .. } | Spec { .. } | Ambiguous { .. })
+        use DataError::{Ambiguous, Spec, TooFewOfClass, UnknownData};
+        matches!(self, UnknownData { .. } | Spec { .. } | Ambiguous { .. } | TooFewOfClass { .. })
     }
 
     /// The file it is about, and what is wrong with it.

@@ -1,5 +1,5 @@
 //! Random streams that depend on (seed, purpose, epoch, index) alone, never on threads.
-//! Not here: what is drawn from them (`split.rs`, `loader.rs`, `transform.rs`, `augment`, `synthetic.rs`).
+//! Not here: what is drawn from them (`split.rs`, `training_subset.rs`, `loader.rs`, `transform.rs`, `augment`, `synthetic.rs`).
 
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -17,6 +17,10 @@ pub(crate) enum Stream {
     Synthetic = 4,
     /// Mixing of a batch.
     Mix = 5,
+    /// A subset of the training images.
+    Subset = 6,
+    /// Labels that are wrong on purpose.
+    WrongLabels = 7,
 }
 
 /// The stream for one purpose. The four numbers are the generator's key, so that streams are

@@ -9,7 +9,8 @@ use std::str::FromStr;
 use crate::parts::{Parts, Purpose};
 use crate::synthetic::synthetic;
 use crate::{
-    DataError, DataSet, LoadOptions, cifar, directory, embedded, fashion, folder, parquet, tar,
+    DataError, DataSet, LoadOptions, TrainingSubset, cifar, directory, embedded, fashion, folder,
+    parquet, tar,
 };
 
 /// The names a data set can have.
@@ -17,7 +18,7 @@ pub const FORMS: &str = "fashion-mnist-mini, fashion-mnist[:DIR], cifar10[:DIR],
                          parquet:GLOB, idx:DIR, synthetic:CxHxW";
 
 /// A data set by name.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq)]
 pub enum DataSpec {
     /// 6,000 training, 1,000 validation and 1,000 test images of Fashion-MNIST, embedded.
     FashionMnistMini,
@@ -55,6 +56,13 @@ pub enum DataSpec {
         pattern: PathBuf,
         /// Which columns are image and label, where that is not clear.
         columns: Columns,
+    },
+    /// Another one with a part of its training images, or with wrong labels.
+    Subset {
+        /// The other one.
+        of: Box<DataSpec>,
+        /// The part of it.
+        subset: TrainingSubset,
     },
     /// 2,048 training and 256 validation images of noise in 1,000 classes, to measure speed with.
     Synthetic {
@@ -144,6 +152,9 @@ impl FromStr for DataSpec {
     type Err = DataError;
 
     fn from_str(given: &str) -> Result<Self, DataError> {
+        if let Some((subset, name)) = TrainingSubset::split_off(given)? {
+            return Ok(DataSpec::Subset { of: Box::new(name.parse()?), subset });
+        }
         let (name, argument) = match given.split_once(':') {
             Some((name, argument)) => (name, Some(argument)),
             None => (given, None),
@@ -235,6 +246,11 @@ impl fmt::Display for DataSpec {
             DataSpec::Parquet { pattern, columns } => {
                 write!(f, "parquet:{}{columns}", pattern.display())
             }
+            DataSpec::Subset { of, subset } => {
+                let of = of.to_string();
+                let join = if of.contains('?') { '&' } else { '?' };
+                write!(f, "{of}{join}{subset}")
+            }
             DataSpec::Synthetic { channels, height, width } => {
                 write!(f, "synthetic:{channels}x{height}x{width}")
             }
@@ -293,6 +309,10 @@ impl DataSpec {
                 cifar::load(&dir, name)
             }
             DataSpec::Idx { dir } => directory::load(dir, None),
+            // Which images of a class are taken is known where all are.
+            DataSpec::Subset { of, subset } => {
+                subset.of(DataSet { name, ..of.load_with(options)? })
+            }
             &DataSpec::Synthetic { channels, height, width } => {
                 Ok(synthetic([height, width, channels], name))
             }
@@ -329,6 +349,10 @@ mod tests {
             "tar:a?image=left.jpg&label=json",
             "parquet:a/x-0?.parquet?label=fine_label",
             "synthetic:3x8x9",
+            "fashion-mnist?per_class=200",
+            "cifar10:/c?per_class=20&subset_seed=3&wrong_labels=0.2&wrong_labels_seed=4",
+            "parquet:a/x-0?.parquet?label=fine_label&per_class=5",
+            "folder:a/b?wrong_labels=0.25",
         ] {
             assert_eq!(name.parse::<DataSpec>().unwrap().to_string(), name);
         }
