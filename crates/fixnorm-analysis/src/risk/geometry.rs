@@ -11,9 +11,9 @@ use super::{Features, LinearHead, RiskError};
 pub(super) const BLOCK: usize = 128;
 
 /// The boundaries between all pairs of classes.
-pub(super) struct Boundaries {
+pub(crate) struct Boundaries {
     pub(super) classes: usize,
-    pub(super) dim: usize,
+    pub(crate) dim: usize,
     /// Wᵀ with the mean row taken from every row: no boundary moves, and what is left in `f32` is what
     /// tells classes apart.
     weight: PackedB<f32>,
@@ -24,19 +24,19 @@ pub(super) struct Boundaries {
 }
 
 /// Logits of every sample, but for a number that all classes of a sample share.
-pub(super) struct Margins {
+pub(crate) struct Margins {
     classes: usize,
     logits: Vec<f32>,
 }
 
 impl Margins {
-    pub(super) fn row(&self, sample: usize) -> &[f32] {
+    pub(crate) fn row(&self, sample: usize) -> &[f32] {
         &self.logits[sample * self.classes..][..self.classes]
     }
 }
 
 impl Boundaries {
-    pub(super) fn new(head: LinearHead<'_>) -> Result<Self, RiskError> {
+    pub(crate) fn new(head: LinearHead<'_>) -> Result<Self, RiskError> {
         let LinearHead { weight, bias, classes } = head;
         if classes < 2 {
             return Err(RiskError::Shape {
@@ -93,7 +93,7 @@ impl Boundaries {
     }
 
     /// Logits of all samples, mean row and mean bias left out.
-    pub(super) fn margins(&self, features: Features<'_>) -> Result<Margins, RiskError> {
+    pub(crate) fn margins(&self, features: Features<'_>) -> Result<Margins, RiskError> {
         let Features { values, labels } = features;
         let (n, dim, classes) = (labels.len(), self.dim, self.classes);
         if values.len() != n * dim {

@@ -16,7 +16,7 @@
 //! side of boundary j with probability Φ(−d_j/(τσ)) exactly, so that the probability of being beyond any of
 //! them lies between the largest of these and their sum.
 
-mod geometry;
+pub(crate) mod geometry;
 mod noise;
 mod spread;
 
@@ -134,6 +134,14 @@ pub enum RiskError {
         /// The other.
         b: usize,
     },
+    /// Class means that do not differ.
+    #[error(
+        "the features' mean over class {class} is the mean over all classes: means have no direction"
+    )]
+    SameMean {
+        /// The class.
+        class: usize,
+    },
     /// Features that do not differ within any class.
     #[error("features do not differ within any class along the boundaries' normals, so σ is zero")]
     NoSpread,
@@ -155,12 +163,38 @@ pub fn cross_boundary_risk(
     head: LinearHead<'_>,
     config: &RiskConfig,
 ) -> Result<Risk, RiskError> {
+    measured(features, None, head, config)
+}
+
+/// The same, with each class's σ from `others`: on training images that a model fits perfectly, features of a class
+/// lie closer together than those of images that it has not seen.
+///
+/// # Errors
+/// As [`cross_boundary_risk`], also for `others`.
+pub fn cross_boundary_risk_with_sigma_of(
+    others: Features<'_>,
+    features: Features<'_>,
+    head: LinearHead<'_>,
+    config: &RiskConfig,
+) -> Result<Risk, RiskError> {
+    measured(features, Some(others), head, config)
+}
+
+fn measured(
+    features: Features<'_>,
+    others: Option<Features<'_>>,
+    head: LinearHead<'_>,
+    config: &RiskConfig,
+) -> Result<Risk, RiskError> {
     if let Some(&tau) = config.taus.iter().find(|tau| !(**tau > 0.0 && tau.is_finite())) {
         return Err(RiskError::Tau(tau));
     }
     let boundaries = Boundaries::new(head)?;
     let margins = boundaries.margins(features)?;
-    let sigmas = boundaries.sigmas(&margins, features.labels)?;
+    let sigmas = match others {
+        None => boundaries.sigmas(&margins, features.labels)?,
+        Some(others) => boundaries.sigmas(&boundaries.margins(others)?, others.labels)?,
+    };
     let samples: Vec<Sample> = (0..features.labels.len())
         .into_par_iter()
         .map(|i| {

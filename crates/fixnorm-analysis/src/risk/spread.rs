@@ -30,7 +30,7 @@ const BINS: usize = 40;
 
 impl Spread {
     /// The histogram of these values, of which there is at least one.
-    pub(super) fn of(mut values: Vec<f64>) -> Self {
+    pub(crate) fn of(mut values: Vec<f64>) -> Self {
         values.sort_by(f64::total_cmp);
         let quantile = |share: f64| {
             let at = share * (values.len() - 1) as f64;

@@ -148,6 +148,23 @@ fn scaling_the_head_changes_nothing() {
 }
 
 #[test]
+fn sigma_may_be_that_of_other_samples() {
+    let weight = [1.0, 0.0, -1.0, 0.0];
+    let head = LinearHead { weight: &weight, bias: &[], classes: 2 };
+    let values = [2.0, 0.0, 2.1, 0.0, -2.0, 0.0, -2.1, 0.0];
+    let features = Features { values: &values, labels: &[0, 0, 1, 1] };
+    let wide = [1.0, 0.0, 3.0, 0.0, -1.0, 0.0, -3.0, 0.0];
+    let others = Features { values: &wide, ..features };
+    let own = cross_boundary_risk(features, head, &config(0)).unwrap();
+    let found = cross_boundary_risk_with_sigma_of(others, features, head, &config(0)).unwrap();
+    assert!((found.sigma - 2f64.sqrt()).abs() < 1e-6, "{found:?}");
+    let least = |risk: &Risk| risk.distance.quantiles[0].1;
+    assert!((least(&found) - 2.0 / 2f64.sqrt()).abs() < 1e-6 && least(&own) > 20.0);
+    // With itself it is the plain risk.
+    assert_eq!(cross_boundary_risk_with_sigma_of(features, features, head, &config(0)), Ok(own));
+}
+
+#[test]
 fn threads_change_nothing_and_the_seed_does() {
     let (n, dim, classes) = (201, 9, 6);
     let (values, weight) = (normal(8, n * dim), normal(9, classes * dim));
