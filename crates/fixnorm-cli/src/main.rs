@@ -42,6 +42,7 @@ fn execute(command: Command, format: Format) -> anyhow::Result<ExitCode> {
         Command::Predict(args) => commands::predict::run(&args, format),
         Command::Models => commands::models::run(format),
         Command::Recipes(args) => commands::recipes::run(&args, format),
+        Command::Risk(args) => commands::risk::run(&args, format),
         Command::Dissect(args) => commands::dissect::run(&args, format),
         Command::Migrate(args) => commands::migrate::run(&args, format),
         Command::Report(args) => commands::report::run(&args, format),

@@ -163,6 +163,23 @@ fn risk_is_measured_in_a_run_and_by_inspect() {
             assert!(number("cbr") <= number("upper") + 5.0 * number("standard_error") + 1e-4);
         }
     }
+    let (train, val) = (&found["separation"]["train"], &found["separation"]["val"]);
+    let number = |value: &Value| value.as_f64().unwrap();
+    assert!((number(&val["confidence"]["top1"]) - (1.0 - wrong)).abs() < 1e-9, "{val}");
+    assert!(
+        (number(&val["confidence"]["loss"]) - number(&summary["val_loss"])).abs() < 1e-3,
+        "{val}"
+    );
+    let gap = number(&train["confidence"]["top1"]) - number(&val["confidence"]["top1"]);
+    assert!((number(&found["separation"]["gap"]["top1"]) - gap).abs() < 1e-12);
+    for (found, logged) in [(train, &risks[2]), (val, &risks[3])] {
+        let (found, logged) = (&found["class_means"], &logged["separation"]["class_means"]);
+        let apart = number(&found["head_angle"]) - number(&logged["head_angle"]);
+        assert!(apart.abs() < 1e-3, "{found} {logged}");
+    }
+    // Classes have other shares of the two splits.
+    let sigma = |of: &str| number(&found["risk"][of]["sigma"]);
+    assert!((sigma("train_with_val_sigma") / sigma("val") - 1.0).abs() < 0.1, "{found}");
     let text = run(dir, &["inspect", "--weights", "run", "--data", "idx:data", "--pictures", "20"]);
     assert!(text.stdout.contains("train 20") && text.stdout.contains("distance/sigma"), "{text:?}");
 }
@@ -298,4 +315,60 @@ fn dissection_is_resumed_and_reported() {
     assert!(said.code == Some(1) && said.stderr.contains("holds no run"), "{said:?}");
     let said = run(dir, &["dissect", "--arms", "wd_al"]);
     assert!(said.code == Some(2) && said.stderr.contains("did you mean `wd_all`"), "{said:?}");
+}
+
+/// A safetensors file of F32 tensors and of I64 `labels`.
+fn features_file(path: &Path, floats: &[(&str, &[usize], &[f32])], labels: &[i64]) {
+    let mut data: Vec<u8> = labels.iter().flat_map(|label| label.to_le_bytes()).collect();
+    let mut header = serde_json::json!({
+        "labels": {"dtype": "I64", "shape": [labels.len()], "data_offsets": [0, data.len()]},
+    });
+    for (name, shape, values) in floats {
+        let start = data.len();
+        data.extend(values.iter().flat_map(|value| value.to_le_bytes()));
+        header[name] = serde_json::json!(
+            {"dtype": "F32", "shape": shape, "data_offsets": [start, data.len()]}
+        );
+    }
+    let header = header.to_string();
+    let length = (header.len() as u64).to_le_bytes();
+    fs::write(path, [&length[..], header.as_bytes(), &data].concat()).unwrap();
+}
+
+#[test]
+fn risk_of_any_model_is_measured_from_a_file() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    // Distances 1, 2, 3 from the one boundary, and 1, 4 on the other side: variances 1 and 4.5.
+    let values = [1.0, 9.0, 2.0, -9.0, 3.0, 0.0, -1.0, 5.0, -4.0, 5.0];
+    let features = ("features", &[5, 2][..], &values[..]);
+    let weight = ("head.weight", &[2, 2][..], &[1.0, 0.0, -1.0, 0.0][..]);
+    features_file(&dir.join("f.safetensors"), &[features, weight], &[0, 0, 0, 1, 1]);
+    let arguments = ["risk", "--features", "f.safetensors", "--tau", "1,.5"];
+    let found = json(dir, &arguments);
+    assert_eq!((&found["count"], &found["misclassified"]), (&5.into(), &0.0.into()));
+    let sigma = ((3.0 * 1.0 + 2.0 * 4.5) / 5.0f64).sqrt();
+    assert!((found["sigma"].as_f64().unwrap() - sigma).abs() < 1e-6, "{found}");
+    let taus: Vec<_> = (0..2).map(|at| found["risk"][at]["tau"].as_f64().unwrap()).collect();
+    assert_eq!(taus, [1.0, 0.5]);
+    for key in ["cbr", "standard_error", "lower", "upper"] {
+        assert!(found["risk"][0][key].is_f64(), "{key}: {found}");
+    }
+    assert!(found["distance"]["quantiles"].is_array());
+    assert_eq!(found["confidence"]["top1"], 1.0);
+    assert!(found["confidence"]["ece"].is_f64() && found["class_means"]["head_angle"].is_f64());
+    let other = json(dir, &[&arguments[..], &["--seed", "1"]].concat());
+    assert_ne!(other["risk"][0]["cbr"], found["risk"][0]["cbr"]);
+    let said = run(dir, &arguments);
+    assert!(said.stdout.starts_with("samples  tau"), "{said:?}");
+
+    features_file(&dir.join("g.safetensors"), &[features, weight], &[0, 0, 0, 1, 2]);
+    let said = run(dir, &["risk", "--features", "g.safetensors"]);
+    assert_eq!((said.code, said.stdout.as_str()), (Some(1), ""));
+    let expected =
+        "error: g.safetensors: tensor labels: sample 4 has label 2, and head.weight has 2 classes";
+    assert!(said.stderr.starts_with(expected), "{said:?}");
+    let said = run(dir, &["risk", "--features", "f.safetensors", "--tau", "0"]);
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert!(said.stderr.contains("expected a number above 0"), "{said:?}");
 }

@@ -9,7 +9,7 @@ use fixnorm_nn::UnknownModel;
 use fixnorm_nn::weights::WeightsError;
 use fixnorm_tune::store::StoreError;
 
-use crate::analysis::MigrateError;
+use crate::analysis::{FeaturesError, MigrateError};
 use crate::recipe::keys::RecipeError;
 use crate::tune::StudyError;
 use crate::weights::BundleError;
@@ -33,6 +33,14 @@ pub enum TrainError {
     /// A measurement of cross-boundary risk.
     #[error("cross-boundary risk: {0}")]
     Risk(#[from] fixnorm_analysis::RiskError),
+    /// A file of features.
+    #[error("{}: {source}", path.display())]
+    Features {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: FeaturesError,
+    },
     /// A trajectory that cannot be followed.
     #[error("replay.run: {0}")]
     Replay(#[from] fixnorm_analysis::ReplayError),
@@ -81,6 +89,9 @@ pub enum TrainError {
     /// A new run into the directory of another.
     #[error("{} already holds a run; continue it with --resume, or name another directory with --out", .0.display())]
     RunExists(PathBuf),
+    /// A directory for the hub that is the directory of a run.
+    #[error("{} holds a run, whose files an export would replace; name another directory", .0.display())]
+    ExportIntoRun(PathBuf),
     /// Nothing to resume.
     #[error("{} holds no run: {reason}", path.display())]
     NotARun {
@@ -212,6 +223,7 @@ impl TrainError {
             | TrainError::UnknownArm { .. }
             | TrainError::NoArms
             | TrainError::RunExists(_)
+            | TrainError::ExportIntoRun(_)
             | TrainError::PlanChanged { .. }
             | TrainError::StepTooLarge { .. }
             | TrainError::NoShortcuts { .. }
@@ -229,6 +241,10 @@ impl TrainError {
     pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
         let path = path.to_owned();
         move |source| TrainError::Io { action, path, source }
+    }
+
+    pub(crate) fn features(path: &Path, source: FeaturesError) -> Self {
+        Self::Features { path: path.to_owned(), source }
     }
 
     pub(crate) fn corrupt(path: &Path, message: impl ToString) -> Self {

@@ -1,10 +1,27 @@
-//! Arguments of `dissect`, `migrate` and `report`.
+//! Arguments of `risk`, `dissect`, `migrate` and `report`.
 
 use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::args::{DeviceArg, DevicesArg, RecipeArgs};
+use crate::args::{DeviceArg, DevicesArg, RecipeArgs, number};
+
+#[derive(Debug, Args)]
+pub(crate) struct RiskArgs {
+    /// A safetensors file with the tensors `features` [N, D], `labels` [N] (I64, I32 or U8), `head.weight` [C, D] and, if
+    /// the layer has one, `head.bias` [C]; all but the labels F32.
+    #[arg(long, value_name = "FILE.safetensors")]
+    pub(crate) features: PathBuf,
+    /// Sizes of the noise, as shares of σ, separated by commas.
+    #[arg(long, value_name = "TAU,…", value_delimiter = ',', default_value = "0.25,0.5,1,2", value_parser = number::positive)]
+    pub(crate) tau: Vec<f64>,
+    /// Monte Carlo draws in all; each sample gets at least four.
+    #[arg(long, value_name = "N", default_value = "200000", value_parser = number::count)]
+    pub(crate) draws: usize,
+    /// Seed of the draws.
+    #[arg(long, value_name = "SEED", default_value = "0", value_parser = number::seed)]
+    pub(crate) seed: u64,
+}
 
 #[derive(Debug, Args)]
 pub(crate) struct DissectArgs {

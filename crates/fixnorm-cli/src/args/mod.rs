@@ -4,7 +4,7 @@
 //! train                              train.rs
 //! tune                               tune.rs
 //! eval, predict, inspect, export     weights.rs
-//! dissect, migrate, report           analysis.rs
+//! risk, dissect, migrate, report     analysis.rs
 //! data                               data.rs
 //! bench                              bench.rs
 //! ```
@@ -22,7 +22,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use fixnorm_train::{DeviceName, Devices};
 
-pub(crate) use analysis::{DissectArgs, MigrateArgs, ReportArgs};
+pub(crate) use analysis::{DissectArgs, MigrateArgs, ReportArgs, RiskArgs};
 pub(crate) use bench::{BenchCommand, BenchDataArgs, BenchOptimArgs, BenchStepArgs};
 pub(crate) use data::{DataCheckArgs, DataCommand, DataFetchArgs};
 pub(crate) use train::TrainArgs;
@@ -65,13 +65,15 @@ pub(crate) enum Command {
     Recipes(RecipesArgs),
     /// Role, norm and effective learning rate of every parameter.
     Inspect(InspectArgs),
+    /// Cross-boundary risk of any model, from a file of its features, labels and final layer.
+    Risk(RiskArgs),
     /// Train the same model under arms that each control for one effect of weight decay.
     Dissect(DissectArgs),
     /// Convert weight-decay settings to FixNorm's learning rate and head norm.
     Migrate(MigrateArgs),
     /// One HTML page with plots and tables of runs, dissections and studies.
     Report(ReportArgs),
-    /// Convert weights to safetensors for timm or to ONNX.
+    /// Convert weights to safetensors for timm, to ONNX, or to a directory for the Hugging Face hub.
     Export(ExportArgs),
     /// Check or download data sets.
     #[command(subcommand)]

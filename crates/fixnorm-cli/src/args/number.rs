@@ -26,6 +26,12 @@ pub(super) fn float(given: &str) -> Result<f64, String> {
     without_separators(given).parse().map_err(|_| "expected a number".to_owned())
 }
 
+/// A number above 0.
+pub(super) fn positive(given: &str) -> Result<f64, String> {
+    let number = float(given).ok().filter(|number| *number > 0.0 && number.is_finite());
+    number.ok_or_else(|| "expected a number above 0".to_owned())
+}
+
 /// Without underscores between digits.
 fn without_separators(given: &str) -> String {
     let is_separated = given
@@ -36,7 +42,7 @@ fn without_separators(given: &str) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::{count, float, seed};
+    use super::{count, float, positive, seed};
 
     #[test]
     fn numbers_are_read_as_people_write_them() {
@@ -48,6 +54,10 @@ mod tests {
         }
         for (given, expected) in [(".1", 0.1), ("1.", 1.0), ("1e-3", 1e-3), ("1_000.5", 1000.5)] {
             assert_eq!(float(given), Ok(expected), "{given}");
+            assert_eq!(positive(given), Ok(expected), "{given}");
+        }
+        for given in ["0", "-1", "nan", "inf", "x"] {
+            assert!(positive(given).is_err(), "{given}");
         }
     }
 

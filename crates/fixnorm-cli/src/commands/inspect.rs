@@ -3,9 +3,10 @@
 use std::process::ExitCode;
 
 use fixnorm_train::Bundle;
-use fixnorm_train::analysis::inspect::{Inspection, Risks, Subject, inspect, risks};
+use fixnorm_train::analysis::inspect::{Inspection, Subject, inspect, measure};
 
 use crate::args::{Format, InspectArgs};
+use crate::commands::risk;
 use crate::output::{self, UsageError};
 
 pub(crate) fn run(args: &InspectArgs, format: Format) -> anyhow::Result<ExitCode> {
@@ -18,7 +19,8 @@ pub(crate) fn run(args: &InspectArgs, format: Format) -> anyhow::Result<ExitCode
     };
     let mut found = inspect(subject, device)?;
     if let (Some(bundle), Some(data)) = (&bundle, &args.data) {
-        found.risk = Some(risks(bundle, model, data, args.pictures as usize, device)?);
+        let (risk, separation) = measure(bundle, model, data, args.pictures as usize, device)?;
+        (found.risk, found.separation) = (Some(risk), Some(separation));
     }
     match format {
         Format::Json => output::json(&found)?,
@@ -48,30 +50,15 @@ fn text(found: &Inspection) -> anyhow::Result<()> {
     if let (Some(path), Some(alpha)) = (&found.head.path, found.head.alpha) {
         output::line(&format!("head {path}: alpha {alpha:.6}"))?;
     }
-    match &found.risk {
-        Some(risks) => risk_text(risks),
-        None => Ok(()),
-    }
-}
-
-fn risk_text(risks: &Risks) -> anyhow::Result<()> {
-    let head = ["images", "tau", "risk", "standard error", "lower", "upper"];
-    let mut rows = vec![head.map(str::to_owned).to_vec()];
-    for (part, risk) in [("train", &risks.train), ("val", &risks.val)] {
-        for at in &risk.risk {
-            let numbers = [at.cbr, at.standard_error, at.lower, at.upper];
-            let mut row = vec![format!("{part} {}", risk.count), at.tau.to_string()];
-            row.extend(numbers.map(|number| format!("{number:.5}")));
-            rows.push(row);
-        }
-    }
+    let (Some(risk), Some(separation)) = (&found.risk, &found.separation) else { return Ok(()) };
     output::line("")?;
-    output::table(&rows)?;
-    for (part, risk) in [("train", &risks.train), ("val", &risks.val)] {
-        let quantiles = risk.distance.quantiles.iter();
-        let quantiles = quantiles.map(|(share, value)| format!("{:.0}% {value:.2}", 100.0 * share));
-        let quantiles: Vec<_> = quantiles.collect();
-        output::line(&format!("{part} distance/sigma: {}", quantiles.join("  ")))?;
-    }
-    Ok(())
+    risk::text(&[
+        ("train ", &risk.train, &separation.train),
+        ("val ", &risk.val, &separation.val),
+    ])?;
+    let gap = separation.gap;
+    output::line(&format!(
+        "gap: top-1 {:+.4}, loss {:+.4}, loss at the temperature of val {:+.4}",
+        gap.top1, gap.loss, gap.loss_at_temperature
+    ))
 }

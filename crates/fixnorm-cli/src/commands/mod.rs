@@ -11,5 +11,6 @@ pub(crate) mod models;
 pub(crate) mod predict;
 pub(crate) mod recipes;
 pub(crate) mod report;
+pub(crate) mod risk;
 pub(crate) mod train;
 pub(crate) mod tune;

@@ -2,15 +2,15 @@
 
 use burn::tensor::{Tensor, TensorData};
 use fixnorm::Role;
-use fixnorm_analysis::Risk;
 use fixnorm_analysis::measure::weight_norms;
 use fixnorm_analysis::migrate::alpha_of;
+use fixnorm_analysis::{Gap, Risk, RiskConfig, Separation, cross_boundary_risk_with_sigma_of};
 use fixnorm_data::{LoadOptions, Split};
 use fixnorm_nn::{ModelSpec, cross_entropy};
 use serde::Serialize;
 
+use crate::evaluate::FeatureSet;
 use crate::evaluate::loader::{Order, loader};
-use crate::evaluate::risk::risk;
 use crate::session::prepare::{PROBE_IMAGES, PROBE_SIDE};
 use crate::weights::bundle::View;
 use crate::{Bundle, DeviceName, TrainError, recipe};
@@ -25,6 +25,9 @@ pub struct Inspection {
     /// Cross-boundary risk, if it was measured on images.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub risk: Option<Risks>,
+    /// Loss, margins, calibration and class means, if they were.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub separation: Option<Separations>,
 }
 
 /// Cross-boundary risk on both splits of a data set.
@@ -34,19 +37,32 @@ pub struct Risks {
     pub train: Risk,
     /// On validation images.
     pub val: Risk,
+    /// On training images, with each class's σ from validation images.
+    pub train_with_val_sigma: Risk,
 }
 
-/// Measures the risk of weights on at most `most` images of each split of a data set.
+/// Loss, margins, calibration and class means on both splits of a data set.
+#[derive(Clone, Debug, Serialize)]
+pub struct Separations {
+    /// On training images, not augmented.
+    pub train: Separation,
+    /// On validation images.
+    pub val: Separation,
+    /// Validation against training images.
+    pub gap: Gap,
+}
+
+/// Measures weights on at most `most` images of each split of a data set.
 ///
 /// # Errors
 /// Weights that do not fit the data, data that cannot be read, features whose risk is undefined.
-pub fn risks(
+pub fn measure(
     bundle: &Bundle,
     model: Option<&str>,
     data: &str,
     most: usize,
     device: &DeviceName,
-) -> Result<Risks, TrainError> {
+) -> Result<(Risks, Separations), TrainError> {
     let (spec, device) = (bundle.spec(model)?, device.open()?);
     let model = bundle.model(spec, &device)?;
     let of = |split| {
@@ -54,9 +70,22 @@ pub fn risks(
         let View { shape, preprocessing } = bundle.view(spec, &set)?;
         let settings = recipe::Loader::default();
         let loader = loader(set.source, shape, preprocessing, 128, &settings, Order::Shuffled)?;
-        risk(&model, &loader, most, &device)
+        FeatureSet::of_model(&model, &loader, most, &device)
     };
-    Ok(Risks { train: of(Split::Train)?, val: of(Split::Val)? })
+    let (train, val) = (of(Split::Train)?, of(Split::Val)?);
+    let (known, new, head) = (train.features(), val.features(), train.head());
+    let config = RiskConfig::default();
+    let risks = Risks {
+        train: train.risk(&config)?,
+        val: val.risk(&config)?,
+        train_with_val_sigma: cross_boundary_risk_with_sigma_of(new, known, head, &config)?,
+    };
+    let separations = Separations {
+        train: train.separation()?,
+        val: val.separation()?,
+        gap: Gap::between(known, new, head)?,
+    };
+    Ok((risks, separations))
 }
 
 /// One parameter.
@@ -160,5 +189,6 @@ pub fn inspect(subject: Subject<'_>, device: &DeviceName) -> Result<Inspection, 
             path: head,
         },
         risk: None,
+        separation: None,
     })
 }

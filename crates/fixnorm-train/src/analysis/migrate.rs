@@ -304,7 +304,7 @@ mod tests {
             row("head.weight", [48, 10], Role::Head, Some(1)),
         ];
         let head = HeadRow { path: Some("head.weight".to_owned()), alpha: Some(0.5) };
-        let found = Inspection { parameters, head, risk: None };
+        let found = Inspection { parameters, head, risk: None, separation: None };
         let migration = from_weights(&found, 0.1, &Recipe::default()).unwrap();
         let [layer] = &migration.per_layer[..] else { panic!("{migration:?}") };
         assert!((layer.radius - 48f64.sqrt()).abs() < 1e-12, "{layer:?}");

@@ -3,7 +3,7 @@
 
 use std::path::PathBuf;
 
-use fixnorm_analysis::{LayerMeasure, Risk};
+use fixnorm_analysis::{LayerMeasure, Risk, Separation};
 use fixnorm_data::BadImage;
 use serde::{Deserialize, Serialize};
 
@@ -162,6 +162,9 @@ pub struct RiskRecord {
     /// The risk, if it could be measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub risk: Option<Risk>,
+    /// Loss, margins, calibration and class means on the same images.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub separation: Option<Separation>,
     /// Why it could not be measured.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub failed: Option<String>,

@@ -8,14 +8,13 @@ use std::time::{Duration, Instant};
 
 use burn::tensor::Device;
 use fixnorm::{Ema, LrSchedule, Role, Roles};
-use fixnorm_analysis::WeightSnapshot;
 use fixnorm_analysis::measure::weight_norms;
 use fixnorm_analysis::replay::with_norms;
+use fixnorm_analysis::{RiskConfig, WeightSnapshot};
 use fixnorm_data::{BadImage, Batch, DataError, DataSet};
 use fixnorm_nn::Classifier;
 
-use crate::evaluate::evaluate;
-use crate::evaluate::risk::risk;
+use crate::evaluate::{FeatureSet, evaluate};
 use crate::recipe::Train;
 use crate::run_dir::event::{
     EpochRecord, Event, Initialized, MeasureRecord, Observer, RiskRecord, Running, Start,
@@ -392,7 +391,7 @@ impl<'a> Session<'a> {
         Ok(())
     }
 
-    /// Measures cross-boundary risk. Where it cannot be measured, for example since all features are equal, the run continues.
+    /// Measures cross-boundary risk, margins, calibration and class means. Where it cannot be measured, for example since all features are equal, the run continues.
     fn measure_risk(
         &mut self,
         epoch: usize,
@@ -401,12 +400,14 @@ impl<'a> Session<'a> {
         let most = self.plan.recipe.log.risk_pictures;
         let device: Device = self.learner().device.clone().inner();
         for (part, loader) in self.images.risk.clone() {
-            let (risk, failed) = match risk(self.result_model(), &loader, most, &device) {
-                Ok(risk) => (Some(risk), None),
-                Err(TrainError::Risk(error)) => (None, Some(error.to_string())),
-                Err(error) => return Err(error),
-            };
-            let record = RiskRecord { epoch, step: self.progress.step, part, risk, failed };
+            let set = FeatureSet::of_model(self.result_model(), &loader, most, &device)?;
+            let measured = set
+                .risk(&RiskConfig::default())
+                .and_then(|risk| Ok((Some(risk), Some(set.separation()?), None)));
+            let (risk, separation, failed) =
+                measured.unwrap_or_else(|error| (None, None, Some(error.to_string())));
+            let step = self.progress.step;
+            let record = RiskRecord { epoch, step, part, risk, separation, failed };
             self.emit(Event::Risk(record), observer)?;
         }
         Ok(())
