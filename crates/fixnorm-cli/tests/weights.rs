@@ -263,3 +263,54 @@ fn logits_that_are_not_finite_are_a_failure() {
     assert!(found["val_loss"].is_null(), "{said:?}");
     assert!(said.stderr.contains("logits are not finite"), "{said:?}");
 }
+
+#[test]
+fn a_directory_for_the_hub_has_weights_configuration_and_card() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir, "data");
+    let result = json(dir, &small_run("out", &["--epochs", "1"]));
+    let said = json(dir, &["export", "--weights", "out", "-o", "hub/"]);
+    assert_eq!((&said["path"], &said["format"]), (&"hub/".into(), &"hub".into()));
+    let read = |name: &str| fs::read_to_string(dir.join("hub").join(name)).unwrap();
+    let config: Value = serde_json::from_str(&read("config.json")).unwrap();
+    assert_eq!((&config["architecture"], &config["num_classes"]), (&"resnet8".into(), &4.into()));
+    assert_eq!(config["pretrained_cfg"]["input_size"], serde_json::json!([1, 10, 10]));
+    let card = read("README.md");
+    let accuracy = format!("{:.4} on 30 images", result["val_top1"].as_f64().unwrap());
+    for part in [
+        "---\ntags:\n- image-classification\n- fixnorm\n",
+        "trained on `idx:data` with fixnorm",
+        &accuracy,
+        "Test top-1",
+        "Timm has no model `resnet8`",
+        "```toml\nmodel = \"resnet8\"",
+        "\n[optimizer]\n",
+    ] {
+        assert!(card.contains(part), "{part}: {card}");
+    }
+    // The directory is one of weights like any other.
+    image::GrayImage::from_raw(10, 10, picture(3)).unwrap().save(dir.join("a.png")).unwrap();
+    let predict = |weights| json(dir, &["predict", "--logits", "--weights", weights, "a.png"]);
+    assert_eq!(predict("out"), predict("hub"));
+
+    // Weights of others: nothing is claimed about them. A card that is there is kept.
+    foreign(dir, "w.safetensors", "resnet18", COLOUR, 5);
+    let said = run(dir, &["export", "--weights", "w.safetensors", "-o", "other/"]);
+    assert_eq!((said.code, said.stderr.as_str()), (Some(0), ""), "{said:?}");
+    let card = fs::read_to_string(dir.join("other/README.md")).unwrap();
+    assert!(card.contains("timm.create_model(\"local-dir:"), "{card}");
+    assert!(card.contains("is not known here") && !card.contains("## Recipe"), "{card}");
+    fs::write(dir.join("other/README.md"), "mine").unwrap();
+    let said = run(dir, &["export", "--weights", "w.safetensors", "-o", "other"]);
+    assert!(said.stderr.contains("kept other/README.md"), "{said:?}");
+    assert_eq!(fs::read_to_string(dir.join("other/README.md")).unwrap(), "mine");
+
+    let before = fs::read(dir.join("out/model.safetensors")).unwrap();
+    let said = run(dir, &["export", "--weights", "w.safetensors", "-o", "out/"]);
+    assert_eq!(said.code, Some(2), "{said:?}");
+    assert!(said.stderr.contains("out/ holds a run"), "{said:?}");
+    assert_eq!(fs::read(dir.join("out/model.safetensors")).unwrap(), before);
+    let said = run(dir, &["export", "--weights", "w.safetensors", "-o", "w.safetensors/"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+}

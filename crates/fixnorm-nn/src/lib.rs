@@ -29,7 +29,7 @@ pub mod weights;
 pub use gpu::pixels::normalize_bytes;
 pub use loss::{Criterion, Targets, cross_entropy};
 pub use models::{
-    Classifier, Input, ModelConfig, ModelSpec, Precision, StepRng, UnknownModel, models,
+    Classifier, Input, Library, ModelConfig, ModelSpec, Precision, StepRng, UnknownModel, models,
 };
 pub use ops::pass::{BlockExecution, UnknownExecution};
 pub use ops::peer::Peer;

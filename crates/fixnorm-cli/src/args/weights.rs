@@ -68,8 +68,9 @@ pub(crate) struct PredictArgs {
 pub(crate) struct ExportArgs {
     #[command(flatten)]
     pub(crate) weights: WeightsArgs,
-    /// The file to write, ending in .safetensors or .onnx.
-    #[arg(short, long, visible_alias = "output", value_name = "FILE", value_parser = PathBufValueParser::new().try_map(export_file))]
+    /// The file to write, ending in .safetensors or .onnx; or a directory, with a / at its end if it is new, for weights,
+    /// configuration and model card as timm and the Hugging Face hub expect them.
+    #[arg(short, long, visible_alias = "output", value_name = "FILE|DIR/", value_parser = PathBufValueParser::new().try_map(export_file))]
     pub(crate) out: (ExportFormat, PathBuf),
     #[command(flatten)]
     pub(crate) device: DeviceArg,
@@ -78,7 +79,7 @@ pub(crate) struct ExportArgs {
 fn export_file(path: PathBuf) -> Result<(ExportFormat, PathBuf), String> {
     match ExportFormat::of(&path) {
         Some(format) => Ok((format, path)),
-        None => Err("expected a name that ends in .safetensors or .onnx".to_owned()),
+        None => Err("expected a name that ends in .safetensors or .onnx, or DIR/".to_owned()),
     }
 }
 

@@ -21,5 +21,5 @@ mod step_rng;
 
 pub use classifier::{Classifier, Input, Precision};
 pub use registry::{UnknownModel, models};
-pub use spec::{ModelConfig, ModelSpec};
+pub use spec::{Library, ModelConfig, ModelSpec};
 pub use step_rng::StepRng;

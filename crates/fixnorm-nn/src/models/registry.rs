@@ -4,7 +4,7 @@
 use burn::tensor::Device;
 
 use super::classifier::{Classifier, Input};
-use super::spec::{ModelConfig, ModelSpec};
+use super::spec::{Library, ModelConfig, ModelSpec};
 use super::{mobilenet, mobilenet_v3, resnet, shufflenet};
 use crate::blocks::{ConvStyle, Padding};
 
@@ -23,7 +23,8 @@ const fn imagenet(
     build: fn(&ModelConfig, &Device) -> Classifier,
     timm_name: fn(&str) -> String,
 ) -> ModelSpec {
-    ModelSpec { name, resolution: 224, input: IMAGENET, style: PYTORCH, build, timm_name }
+    let library = Library::Timm;
+    ModelSpec { name, resolution: 224, input: IMAGENET, style: PYTORCH, library, build, timm_name }
 }
 
 const fn cifar(
@@ -31,7 +32,12 @@ const fn cifar(
     build: fn(&ModelConfig, &Device) -> Classifier,
     timm_name: fn(&str) -> String,
 ) -> ModelSpec {
-    ModelSpec { resolution: 32, input: CIFAR, ..imagenet(name, build, timm_name) }
+    ModelSpec { resolution: 32, input: CIFAR, ..own(imagenet(name, build, timm_name)) }
+}
+
+/// A row that no other library has.
+const fn own(row: ModelSpec) -> ModelSpec {
+    ModelSpec { library: Library::Fixnorm, ..row }
 }
 
 static MODELS: [ModelSpec; 14] = [
@@ -41,8 +47,8 @@ static MODELS: [ModelSpec; 14] = [
     imagenet("resnet50", resnet::resnet50, resnet::timm_name),
     imagenet("mobilenetv2_100", mobilenet::mobilenet_v2_100, mobilenet::timm_name),
     imagenet("mobilenetv2_140", mobilenet::mobilenet_v2_140, mobilenet::timm_name),
-    imagenet("mobilenetv2_b0", mobilenet::mobilenet_v2_b0, mobilenet::timm_name),
-    imagenet("mobilenetv2_b0_plain", mobilenet::mobilenet_v2_b0_plain, mobilenet::timm_name),
+    own(imagenet("mobilenetv2_b0", mobilenet::mobilenet_v2_b0, mobilenet::timm_name)),
+    own(imagenet("mobilenetv2_b0_plain", mobilenet::mobilenet_v2_b0_plain, mobilenet::timm_name)),
     imagenet("efficientnet_b0", mobilenet::efficientnet_b0, mobilenet::timm_name),
     imagenet("efficientnet_lite0", mobilenet::efficientnet_lite0, mobilenet::timm_name),
     ModelSpec {
@@ -51,7 +57,10 @@ static MODELS: [ModelSpec; 14] = [
     },
     imagenet("semnasnet_100", mobilenet::mnasnet_a1, mobilenet::timm_name),
     imagenet("mobilenetv3_large_100", mobilenet_v3::large, mobilenet_v3::timm_name),
-    imagenet("shufflenet_v2_x1_0", shufflenet::x1_0, shufflenet::torchvision_name),
+    ModelSpec {
+        library: Library::Torchvision,
+        ..imagenet("shufflenet_v2_x1_0", shufflenet::x1_0, shufflenet::torchvision_name)
+    },
 ];
 
 /// All models.
@@ -105,6 +114,21 @@ mod tests {
         let resnet8 = ModelSpec::find("resnet8").unwrap().init(grey, 0, &device);
         // 9·(16 + 2·16² + 16·32 + 32² + 32·64 + 64²) + 2·(3·16 + 2·32 + 2·64) + 65·10.
         assert_eq!(resnet8.params(), 75_002);
+    }
+
+    #[test]
+    fn layers_have_the_names_of_the_library() {
+        let of = |name| {
+            let spec = ModelSpec::find(name).unwrap();
+            (spec.library, spec.first_conv(), spec.classifier())
+        };
+        let expected = |library, conv: &str, fc: &str| (library, conv.to_owned(), fc.to_owned());
+        assert_eq!(of("resnet50"), expected(Library::Timm, "conv1", "fc"));
+        assert_eq!(of("efficientnet_b0"), expected(Library::Timm, "conv_stem", "classifier"));
+        assert_eq!(of("mobilenetv3_large_100"), expected(Library::Timm, "conv_stem", "classifier"));
+        assert_eq!(of("shufflenet_v2_x1_0"), expected(Library::Torchvision, "conv1.0", "fc"));
+        assert_eq!(of("resnet8").0, Library::Fixnorm);
+        assert_eq!(of("mobilenetv2_b0").0, Library::Fixnorm);
     }
 
     #[test]

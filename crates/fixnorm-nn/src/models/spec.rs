@@ -7,6 +7,17 @@ use super::classifier::{Classifier, ClassifierOptions, ClassifierParts, Input};
 use super::init::seeded;
 use crate::blocks::ConvStyle;
 
+/// A library that builds a model of the same name and structure, and loads its weights strictly.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Library {
+    /// timm.
+    Timm,
+    /// torchvision.
+    Torchvision,
+    /// This one alone.
+    Fixnorm,
+}
+
 /// A model of the registry.
 #[derive(Clone, Copy, Debug)]
 pub struct ModelSpec {
@@ -18,11 +29,28 @@ pub struct ModelSpec {
     pub input: Input,
     /// Padding and normalization in the reference.
     pub style: ConvStyle,
+    /// The library that the weights travel to.
+    pub library: Library,
     pub(crate) build: fn(&ModelConfig, &Device) -> Classifier,
     pub(crate) timm_name: fn(&str) -> String,
 }
 
 impl ModelSpec {
+    /// Name of the first convolution in the weights' file.
+    pub fn first_conv(&self) -> String {
+        self.layer("stem.conv.weight")
+    }
+
+    /// Name of the final layer in the weights' file.
+    pub fn classifier(&self) -> String {
+        self.layer("fc.weight")
+    }
+
+    fn layer(&self, weight: &str) -> String {
+        let name = (self.timm_name)(weight);
+        name.strip_suffix(".weight").unwrap_or(&name).to_owned()
+    }
+
     /// The reference's configuration for these channels and classes, without dropout and drop path.
     pub fn config(&'static self, input: Input) -> ModelConfig {
         ModelConfig { spec: self, input, style: self.style, dropout: 0.0, drop_path: 0.0 }

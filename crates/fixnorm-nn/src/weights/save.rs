@@ -12,7 +12,7 @@ use super::file::{METADATA_KEY, Metadata};
 use crate::module_path::{ModulePath, follow_path};
 use crate::{Classifier, ModelSpec};
 
-/// The file's bytes. The same weights and metadata give the same bytes.
+/// The file's bytes, with `format` = `pt` in its metadata, as PyTorch's users have it. The same weights and metadata give the same bytes.
 ///
 /// Besides the parameters and running statistics there is `num_batches_tracked`, 0, beside each mean:
 /// PyTorch's batch norm has such a counter, uses it only without a momentum, and is strict about it.
@@ -39,13 +39,27 @@ pub fn to_safetensors(
     }
     let views = views.into_iter().map(|(name, view)| view.map(|view| (name, view)));
     let views = views.collect::<Result<Vec<_>, _>>().map_err(WeightsError::safetensors)?;
-    // The format keeps metadata in a hash map, whose order differs from run to run; one entry that
-    // holds all of it as JSON has none.
-    let metadata = (!metadata.is_empty()).then(|| {
-        let json = serde_json::to_string(metadata).expect("a map of strings is JSON");
-        HashMap::from([(METADATA_KEY.to_owned(), json)])
-    });
-    safetensors::serialize(views, metadata).map_err(WeightsError::safetensors)
+    let format = HashMap::from([("format".to_owned(), "pt".to_owned())]);
+    let bytes = safetensors::serialize(views, Some(format)).map_err(WeightsError::safetensors)?;
+    Ok(if metadata.is_empty() { bytes } else { with_entry(bytes, metadata) })
+}
+
+/// Adds `metadata` to the file's, as one entry that holds all of it as JSON. The library keeps metadata in a hash map, so
+/// that two entries would have another order from run to run.
+fn with_entry(mut bytes: Vec<u8>, metadata: &Metadata) -> Vec<u8> {
+    const LENGTH: usize = 8;
+    const BEFORE: &[u8] = br#"{"__metadata__":{"format":"pt""#;
+    assert_eq!(bytes.get(LENGTH..LENGTH + BEFORE.len()), Some(BEFORE), "metadata come first");
+    let json = |text: &str| serde_json::to_string(text).expect("text is JSON");
+    let entries = serde_json::to_string(metadata).expect("a map of strings is JSON");
+    let mut entry = format!(",{}:{}", json(METADATA_KEY), json(&entries)).into_bytes();
+    // The header's length is a multiple of 8, so that values are aligned; spaces may stand between its parts.
+    entry.resize(entry.len().next_multiple_of(LENGTH), b' ');
+    let (length, _) = bytes.split_first_chunk_mut::<LENGTH>().expect("the header's length");
+    *length = (u64::from_le_bytes(*length) + entry.len() as u64).to_le_bytes();
+    let at = LENGTH + BEFORE.len();
+    bytes.splice(at..at, entry);
+    bytes
 }
 
 struct Tensors {

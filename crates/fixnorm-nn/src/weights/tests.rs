@@ -4,7 +4,7 @@ use std::io::Write;
 
 use burn::module::Module;
 use burn::tensor::{Device, Distribution, Tensor};
-use safetensors::tensor::{Dtype, TensorView};
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 
 use super::*;
 use crate::{Classifier, Input, ModelSpec};
@@ -58,6 +58,9 @@ fn round_trip_gives_the_same_logits_with_running_statistics() {
     let bytes = to_safetensors(&model, spec(), &metadata).unwrap();
     let file = WeightsFile::from_safetensors(bytes.clone()).unwrap();
     assert_eq!(file.metadata(), &metadata);
+    let (header, infos) = SafeTensors::read_metadata(&bytes).unwrap();
+    assert_eq!(header % 8, 0);
+    assert_eq!(infos.metadata().as_ref().unwrap()["format"], "pt");
     assert_eq!(file.shape("bn1.num_batches_tracked"), Some(&[][..]));
 
     let loaded = load(spec().init(INPUT, 2, &device), spec(), &file, Fit::Exact).unwrap();

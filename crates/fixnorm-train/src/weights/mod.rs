@@ -5,12 +5,15 @@
 //! a weights file with its metadata             bundle.rs
 //! prediction                                   predict.rs
 //! export to safetensors and ONNX               export.rs
+//! a directory for the Hugging Face hub         hub.rs, with its model card card.rs
 //! ```
 
 pub mod bundle;
+mod card;
 pub(crate) mod classes;
 mod error;
 pub mod export;
+mod hub;
 pub mod predict;
 
 pub use bundle::Bundle;
