@@ -4,14 +4,36 @@
     pip install tensorboard
     python scripts/check_tensorboard.py DIR
 
-Prints each tag with its number of points and its first and last step and value. Exits 1 when there
-are no scalars or the steps of a tag go back, 2 on wrong usage.
+Prints each tag with its number of points and its first and last step and value, and the settings that
+the HPARAMS page shows. Exits 1 when there are no scalars, the steps of a tag go back or there are no
+settings, 2 on wrong usage.
 """
 
 import sys
 from pathlib import Path
 
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata
+
+
+def settings(events):
+    """Prints the settings of the HPARAMS page; returns whether the plugin can read them."""
+    try:
+        contents = events.PluginTagToContent(metadata.PLUGIN_NAME)
+    except KeyError:
+        return False
+    start = contents.get(metadata.SESSION_START_INFO_TAG)
+    experiment = contents.get(metadata.EXPERIMENT_TAG)
+    if start is None or experiment is None:
+        return False
+    values = metadata.parse_session_start_info_plugin_data(start).hparams
+    for info in metadata.parse_experiment_plugin_data(experiment).hparam_infos:
+        value = values[info.name]
+        print(f"{info.name}: {getattr(value, value.WhichOneof('kind'))!r}")
+    if metadata.SESSION_END_INFO_TAG in contents:
+        end = metadata.parse_session_end_info_plugin_data(contents[metadata.SESSION_END_INFO_TAG])
+        print(f"ended with status {end.status}")
+    return True
 
 
 def main():
@@ -35,6 +57,9 @@ def main():
         if any(a.step > b.step for a, b in zip(points, points[1:])):
             print(f"{tag}: steps go back", file=sys.stderr)
             failed = True
+    if not settings(events):
+        print("no settings for the HPARAMS page", file=sys.stderr)
+        failed = True
     return int(failed)
 
 

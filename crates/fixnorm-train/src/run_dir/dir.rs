@@ -10,6 +10,7 @@ use fixnorm::Roles;
 use crate::files::{check_dir, write_atomic, write_json};
 use crate::run_dir::layout::{RunFiles, Skipped};
 use crate::run_dir::result::{Failure, Summary};
+use crate::run_dir::timm::args_yaml;
 use crate::{Plan, TrainError};
 
 /// The directory of a run, locked against a second process.
@@ -104,11 +105,13 @@ impl RunDir {
         self.files.root()
     }
 
-    /// Saves the plan, replacing the one that was there.
+    /// Saves the plan, and `args.yaml` made from it, replacing those that were there.
     ///
     /// # Errors
     /// When it cannot be written.
     pub fn save_plan(&self, plan: &Plan) -> Result<(), TrainError> {
+        write_atomic(&self.files.args_path(), args_yaml(plan).as_bytes())?;
+        // Last: a directory with a plan is a run.
         write_atomic(&self.files.plan_path(), plan.to_toml().as_bytes())
     }
 

@@ -71,6 +71,16 @@ impl RunFiles {
         self.root.join("bad_pictures.jsonl")
     }
 
+    /// The epochs, as timm's training script writes them.
+    pub fn summary_path(&self) -> PathBuf {
+        self.root.join("summary.csv")
+    }
+
+    /// The settings, as timm's training script writes them.
+    pub fn args_path(&self) -> PathBuf {
+        self.root.join("args.yaml")
+    }
+
     /// The finished weights.
     pub fn weights_path(&self) -> PathBuf {
         self.root.join("model.safetensors")

@@ -1,7 +1,7 @@
-//! The logs of a run, `metrics.jsonl` and TensorBoard events, made from its events.
+//! The logs of a run, `metrics.jsonl`, TensorBoard events and `summary.csv`, made from its events.
 //!
-//! Both only ever grow; a checkpoint keeps their lengths, and a resumed run cuts them there, so that
-//! nothing is logged twice.
+//! They only ever grow; a checkpoint keeps the lengths of the first two, and a resumed run cuts them there, and the third to
+//! the epochs of the first, so that nothing is logged twice.
 
 use std::fs::{File, OpenOptions};
 use std::io::Write;
@@ -10,10 +10,12 @@ use std::path::{Path, PathBuf};
 use fixnorm_analysis::LayerMeasure;
 use serde::{Deserialize, Serialize};
 
-use crate::TrainError;
 use crate::run_dir::event::{EpochRecord, Event, MeasureRecord, RiskRecord, StepRecord};
+use crate::run_dir::hparams;
 use crate::run_dir::layout::RunFiles;
 use crate::run_dir::tensorboard::EventWriter;
+use crate::run_dir::timm::SummaryCsv;
+use crate::{Plan, TrainError};
 
 /// Lengths of the logs at a checkpoint.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -29,6 +31,9 @@ pub(crate) struct Logs {
     metrics_path: PathBuf,
     metrics_length: u64,
     events: EventWriter,
+    summary: SummaryCsv,
+    /// Learning rate of the last step.
+    lr: f64,
     every_steps: usize,
 }
 
@@ -37,7 +42,7 @@ impl Logs {
     pub(crate) fn open(
         run: &RunFiles,
         lengths: &LogLengths,
-        every_steps: usize,
+        plan: &Plan,
     ) -> Result<Self, TrainError> {
         let path = run.metrics_path();
         let open = OpenOptions::new().create(true).append(true).open(&path);
@@ -46,25 +51,33 @@ impl Logs {
         let root = run.root();
         let events = match &lengths.events {
             Some((name, length)) => EventWriter::resume(&root.join(name), *length),
-            None => {
-                remove_events(root).map_err(TrainError::io("clean", root))?;
-                EventWriter::create(root)
-            }
+            None => remove_events(root).and_then(|()| {
+                let mut events = EventWriter::create(root)?;
+                events.plugin(hparams::PLUGIN, &hparams::start(plan))?;
+                Ok(events)
+            }),
         };
         Ok(Self {
             metrics,
             metrics_path: path,
             metrics_length: lengths.metrics,
             events: events.map_err(TrainError::io("write events in", root))?,
-            every_steps,
+            summary: SummaryCsv::open(run, run.epochs()?.len())?,
+            lr: plan.lr_schedule().at_step(0),
+            every_steps: plan.recipe.log.every_steps,
         })
     }
 
     /// Records an event; of steps only every k-th.
     pub(crate) fn record(&mut self, event: &Event) -> Result<(), TrainError> {
-        if matches!(event, Event::Step(StepRecord { step, .. }) if !step.is_multiple_of(self.every_steps))
-        {
-            return Ok(());
+        if let Event::Step(StepRecord { step, lr, .. }) = event {
+            self.lr = *lr;
+            if !step.is_multiple_of(self.every_steps) {
+                return Ok(());
+            }
+        }
+        if let Event::Epoch(record) = event {
+            self.summary.append(record, self.lr)?;
         }
         let mut line =
             serde_json::to_vec(event).map_err(|e| TrainError::corrupt(&self.metrics_path, e))?;
@@ -129,6 +142,7 @@ impl Logs {
                 if let Some(top1) = summary.test_top1 {
                     self.events.scalar("test/top1", top1 as f32, summary.steps as i64 - 1)?;
                 }
+                self.events.plugin(hparams::PLUGIN, &hparams::end())?;
                 self.events.flush()
             }
             Event::Start(_)

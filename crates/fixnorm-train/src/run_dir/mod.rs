@@ -6,7 +6,8 @@
 //! creating, locking, writing               dir.rs
 //! the lines of metrics.jsonl               event.rs
 //! result.json, failure.json                result.rs
-//! writing metrics and TensorBoard events   logs.rs, tensorboard.rs
+//! writing metrics and TensorBoard events   logs.rs, tensorboard.rs, hparams.rs
+//! summary.csv and args.yaml                timm.rs
 //! trajectory.bin                           trajectory.rs
 //! all of it read back                      history.rs
 //! ```
@@ -14,10 +15,12 @@
 mod dir;
 pub mod event;
 pub mod history;
+mod hparams;
 mod layout;
 pub(crate) mod logs;
 pub mod result;
 pub mod tensorboard;
+mod timm;
 pub mod trajectory;
 
 pub use dir::RunDir;

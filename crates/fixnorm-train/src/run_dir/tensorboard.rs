@@ -1,4 +1,4 @@
-//! Writes scalars into TensorBoard event files.
+//! Writes scalars, and data of plugins, into TensorBoard event files.
 //! Not here: which scalars there are, and the run's own record (`metrics.jsonl`).
 //!
 //! The file is a sequence of TFRecords, all numbers little-endian:
@@ -52,6 +52,24 @@ struct Value {
     // Optional: a plain proto3 float would leave a value of 0 out, and the point with it.
     #[prost(float, optional, tag = "2")]
     simple_value: Option<f32>,
+    #[prost(message, optional, tag = "9")]
+    metadata: Option<Metadata>,
+}
+
+/// `tensorflow.SummaryMetadata`.
+#[derive(Clone, PartialEq, Message)]
+struct Metadata {
+    #[prost(message, optional, tag = "1")]
+    plugin_data: Option<PluginData>,
+}
+
+/// `tensorflow.SummaryMetadata.PluginData`.
+#[derive(Clone, PartialEq, Message)]
+struct PluginData {
+    #[prost(string, tag = "1")]
+    plugin_name: String,
+    #[prost(bytes = "vec", tag = "2")]
+    content: Vec<u8>,
 }
 
 /// Appends scalars to a TensorBoard event file.
@@ -126,8 +144,29 @@ impl EventWriter {
         }
         let value = values
             .iter()
-            .map(|&(tag, value)| Value { tag: tag.into(), simple_value: Some(value) })
+            .map(|&(tag, value)| Value {
+                tag: tag.into(),
+                simple_value: Some(value),
+                metadata: None,
+            })
             .collect();
+        self.summary(step, value)
+    }
+
+    /// Appends what a plugin of TensorBoard reads, as one event: tags, each with its content.
+    ///
+    /// # Errors
+    /// When the file cannot be written.
+    pub fn plugin(&mut self, name: &str, values: &[(&str, Vec<u8>)]) -> io::Result<()> {
+        let value = |(tag, content): &(&str, Vec<u8>)| {
+            let data = PluginData { plugin_name: name.into(), content: content.clone() };
+            let metadata = Some(Metadata { plugin_data: Some(data) });
+            Value { tag: (*tag).into(), simple_value: None, metadata }
+        };
+        self.summary(0, values.iter().map(value).collect())
+    }
+
+    fn summary(&mut self, step: i64, value: Vec<Value>) -> io::Result<()> {
         self.append(&Event {
             wall_time: since_epoch().as_secs_f64(),
             step,

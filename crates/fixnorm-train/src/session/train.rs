@@ -107,7 +107,7 @@ impl<'a> Session<'a> {
                 dir.files().checkpoints_path(),
                 recipe.checkpoint.keep_last,
             ),
-            logs: Logs::open(dir.files(), &progress.logs, recipe.log.every_steps)?,
+            logs: Logs::open(dir.files(), &progress.logs, plan)?,
             unread: vec![],
             plan,
             dir,
