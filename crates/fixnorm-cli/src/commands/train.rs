@@ -118,7 +118,7 @@ fn stop_after_stdin(stop: &Stop) {
 
 /// Where runs without --out go, less the number.
 fn numbered_directory(plan: &Plan) -> PathBuf {
-    let data = plan.recipe.data.split(':').next().unwrap_or_default();
+    let data = plan.recipe.data.split([':', '?']).next().unwrap_or_default();
     PathBuf::from(format!("runs/{}-{data}", plan.recipe.model))
 }
 
