@@ -1,5 +1,10 @@
 //! The inner loop with tiles of 16 × 16 sums: two by two of them at a time, each step a product of 32
 //! deep. In assembly, because the intrinsics are not stable; the instructions are Intel's.
+//!
+//! Each block of assembly loads the tiles that it uses and names all that it writes, so no value stays in a tile between two
+//! blocks, where the compiler would not know of it. Only the tiles' shapes do, from `ldtilecfg` to `tilerelease` in
+//! [`product_bf16`]: the compiler itself never emits an instruction that reads or changes them, and the operating system
+//! keeps them for each thread.
 
 use std::arch::asm;
 
@@ -24,12 +29,23 @@ static CONFIG: TileConfig = TileConfig {
     rows: [16, 16, 16, 16, 16, 16, 16, 16, 0, 0, 0, 0, 0, 0, 0, 0],
 };
 
+/// An [`asm!`] block that may write every tile.
+macro_rules! tiles {
+    ($($tokens:tt)*) => {
+        asm!(
+            $($tokens)*
+            out("tmm0") _, out("tmm1") _, out("tmm2") _, out("tmm3") _,
+            out("tmm4") _, out("tmm5") _, out("tmm6") _, out("tmm7") _,
+        )
+    };
+}
+
 /// # Safety
 /// As [`product`](super::inner::product), with tiles.
 pub(super) unsafe fn product_bf16(o: Operands<bf16>) {
     // SAFETY: tiles are available to this process, and the configuration is a valid one. It holds
-    // until the release below; nothing in between touches tiles but `block`.
-    unsafe { asm!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly)) };
+    // until the release below; nothing in between touches tiles but `four` and `one`.
+    unsafe { tiles!("ldtilecfg [{}]", in(reg) &raw const CONFIG, options(nostack, readonly),) };
     let row_tiles = o.m.div_ceil(ROWS);
     for panel in (0..o.panels).step_by(2) {
         for tile in (0..row_tiles).step_by(2) {
@@ -51,7 +67,7 @@ pub(super) unsafe fn product_bf16(o: Operands<bf16>) {
         }
     }
     // SAFETY: as above.
-    unsafe { asm!("tilerelease", options(nostack, nomem)) };
+    unsafe { tiles!("tilerelease", options(nostack, nomem),) };
 }
 
 /// Two by two tiles of sums: each tile of an operand is used twice.
@@ -64,26 +80,19 @@ unsafe fn four(o: Operands<bf16>, tile: usize, panel: usize) {
         let l = o.l.add(tile * ROWS * o.l_row);
         let r = o.r.add(panel * o.r_panel);
         let c = o.c.add(tile * ROWS * o.c_row + panel * COLUMNS);
-        let c_next = c.add(ROWS * o.c_row);
-        if o.accumulate {
-            asm!(
-                "tileloadd tmm0, [{c} + {row}]",
-                "tileloadd tmm1, [{c} + {row} + 64]",
-                "tileloadd tmm2, [{d} + {row}]",
-                "tileloadd tmm3, [{d} + {row} + 64]",
-                c = in(reg) c, d = in(reg) c_next, row = in(reg) 4 * o.c_row,
-                options(nostack, readonly),
-            );
-        } else {
-            asm!(
-                "tilezero tmm0",
-                "tilezero tmm1",
-                "tilezero tmm2",
-                "tilezero tmm3",
-                options(nostack, nomem)
-            );
-        }
-        asm!(
+        tiles!(
+            "test {accumulate}, {accumulate}",
+            "jz 3f",
+            "tileloadd tmm0, [{c} + {c_row}]",
+            "tileloadd tmm1, [{c} + {c_row} + 64]",
+            "tileloadd tmm2, [{c_next} + {c_row}]",
+            "tileloadd tmm3, [{c_next} + {c_row} + 64]",
+            "jmp 2f",
+            "3:",
+            "tilezero tmm0",
+            "tilezero tmm1",
+            "tilezero tmm2",
+            "tilezero tmm3",
             "2:",
             "tileloadd tmm4, [{l} + {l_row}]",
             "tileloadd tmm6, [{r} + {r_row}]",
@@ -99,6 +108,14 @@ unsafe fn four(o: Operands<bf16>, tile: usize, panel: usize) {
             "add {r_next}, {r_step}",
             "dec {steps}",
             "jnz 2b",
+            "tilestored [{c} + {c_row}], tmm0",
+            "tilestored [{c} + {c_row} + 64], tmm1",
+            "tilestored [{c_next} + {c_row}], tmm2",
+            "tilestored [{c_next} + {c_row} + 64], tmm3",
+            accumulate = in(reg) usize::from(o.accumulate),
+            c = in(reg) c,
+            c_next = in(reg) c.add(ROWS * o.c_row),
+            c_row = in(reg) 4 * o.c_row,
             l = inout(reg) l => _,
             l_next = inout(reg) l.add(ROWS * o.l_row) => _,
             l_row = in(reg) 2 * o.l_row,
@@ -107,14 +124,6 @@ unsafe fn four(o: Operands<bf16>, tile: usize, panel: usize) {
             r_row = in(reg) 2 * o.r_row,
             r_step = in(reg) 2 * ROWS * o.r_row,
             steps = inout(reg) o.k / ROWS => _,
-            options(nostack, readonly),
-        );
-        asm!(
-            "tilestored [{c} + {row}], tmm0",
-            "tilestored [{c} + {row} + 64], tmm1",
-            "tilestored [{d} + {row}], tmm2",
-            "tilestored [{d} + {row} + 64], tmm3",
-            c = in(reg) c, d = in(reg) c_next, row = in(reg) 4 * o.c_row,
             options(nostack),
         );
     }
@@ -130,16 +139,13 @@ unsafe fn one(o: Operands<bf16>, tile: usize, panel: usize) {
         let l = o.l.add(tile * ROWS * o.l_row);
         let r = o.r.add(panel * o.r_panel);
         let c = o.c.add(tile * ROWS * o.c_row + panel * COLUMNS);
-        if o.accumulate {
-            asm!(
-                "tileloadd tmm0, [{c} + {row}]",
-                c = in(reg) c, row = in(reg) 4 * o.c_row,
-                options(nostack, readonly),
-            );
-        } else {
-            asm!("tilezero tmm0", options(nostack, nomem));
-        }
-        asm!(
+        tiles!(
+            "test {accumulate}, {accumulate}",
+            "jz 3f",
+            "tileloadd tmm0, [{c} + {c_row}]",
+            "jmp 2f",
+            "3:",
+            "tilezero tmm0",
             "2:",
             "tileloadd tmm4, [{l} + {l_row}]",
             "tileloadd tmm6, [{r} + {r_row}]",
@@ -148,17 +154,16 @@ unsafe fn one(o: Operands<bf16>, tile: usize, panel: usize) {
             "add {r}, {r_step}",
             "dec {steps}",
             "jnz 2b",
+            "tilestored [{c} + {c_row}], tmm0",
+            accumulate = in(reg) usize::from(o.accumulate),
+            c = in(reg) c,
+            c_row = in(reg) 4 * o.c_row,
             l = inout(reg) l => _,
             l_row = in(reg) 2 * o.l_row,
             r = inout(reg) r => _,
             r_row = in(reg) 2 * o.r_row,
             r_step = in(reg) 2 * ROWS * o.r_row,
             steps = inout(reg) o.k / ROWS => _,
-            options(nostack, readonly),
-        );
-        asm!(
-            "tilestored [{c} + {row}], tmm0",
-            c = in(reg) c, row = in(reg) 4 * o.c_row,
             options(nostack),
         );
     }
