@@ -27,7 +27,7 @@ pub mod weights;
 
 #[cfg(feature = "gpu")]
 pub use gpu::pixels::normalize_bytes;
-pub use loss::{Criterion, Targets, cross_entropy};
+pub use loss::{Criterion, Loss, Targets, cross_entropy};
 pub use models::{
     Classifier, Input, Library, ModelConfig, ModelSpec, Precision, StepRng, UnknownModel, models,
 };

@@ -10,7 +10,7 @@ use fixnorm_nn::weights::WeightsError;
 use fixnorm_tune::store::StoreError;
 
 use crate::analysis::{FeaturesError, MigrateError};
-use crate::recipe::keys::RecipeError;
+use crate::recipe::RecipeError;
 use crate::tune::StudyError;
 use crate::weights::BundleError;
 

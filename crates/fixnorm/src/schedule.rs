@@ -8,24 +8,34 @@
 use burn::lr_scheduler::{LrScheduler, LrSchedulerRecord};
 use serde::{Deserialize, Serialize};
 
-/// The curve between warm-up and end.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+/// The curve between warm-up and end, by its name in recipes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
 pub enum ScheduleShape {
     /// 1.
     Constant,
     /// A straight line down to the final factor.
     Linear,
-    /// Times `gamma` at each of these epochs, counted from the start of the run.
-    Step {
-        /// When, in epochs.
-        epochs: Vec<f64>,
-        /// By how much.
-        gamma: f64,
-    },
+    /// Times a factor at each milestone: see [`LrSchedule::with_milestones`].
+    Step,
     /// Half a cosine down to the final factor.
     Cosine,
     /// The square root of a cosine: what a cosine with weight decay does to the angular update.
     SqrtCosine,
+}
+
+impl ScheduleShape {
+    /// The name in recipes.
+    pub fn name(self) -> &'static str {
+        match self {
+            ScheduleShape::Constant => "constant",
+            ScheduleShape::Linear => "linear",
+            ScheduleShape::Step => "step",
+            ScheduleShape::Cosine => "cosine",
+            ScheduleShape::SqrtCosine => "sqrt_cosine",
+        }
+    }
 }
 
 /// A learning rate for every step, a pure function of the position: nothing to save or resume.
@@ -38,6 +48,8 @@ pub struct LrSchedule {
     warmup_epochs: f64,
     warmup_factor: f64,
     final_factor: f64,
+    milestones: Vec<f64>,
+    gamma: f64,
     per_epoch: bool,
 }
 
@@ -54,6 +66,8 @@ impl LrSchedule {
             warmup_epochs: 0.0,
             warmup_factor: 0.1,
             final_factor: 0.0,
+            milestones: vec![],
+            gamma: 0.1,
             per_epoch: false,
         }
     }
@@ -67,6 +81,13 @@ impl LrSchedule {
     /// Ends at this share of the learning rate instead of 0; for `Linear` and the cosines.
     pub fn with_final_factor(mut self, factor: f64) -> Self {
         self.final_factor = factor;
+        self
+    }
+
+    /// For `Step`: multiplies by `gamma` at each of these positions, in epochs from the start of the run. Without
+    /// milestones `Step` is constant.
+    pub fn with_milestones(mut self, epochs: Vec<f64>, gamma: f64) -> Self {
+        (self.milestones, self.gamma) = (epochs, gamma);
         self
     }
 
@@ -105,12 +126,12 @@ impl LrSchedule {
         let end = self.final_factor;
         let cosine =
             |end: f64| end + (1.0 - end) * 0.5 * (1.0 + (std::f64::consts::PI * progress).cos());
-        let factor = match &self.shape {
+        let factor = match self.shape {
             ScheduleShape::Constant => 1.0,
             ScheduleShape::Linear => 1.0 + (end - 1.0) * progress,
-            ScheduleShape::Step { epochs, gamma } => {
-                let passed = epochs.iter().filter(|&&at| epoch >= at).count();
-                gamma.powi(i32::try_from(passed).unwrap_or(i32::MAX))
+            ScheduleShape::Step => {
+                let passed = self.milestones.iter().filter(|&&at| epoch >= at).count();
+                self.gamma.powi(i32::try_from(passed).unwrap_or(i32::MAX))
             }
             ScheduleShape::Cosine => cosine(end),
             // The root of a cosine that ends at end², so that it ends at the same factor.
@@ -154,21 +175,33 @@ impl LrScheduler for StepScheduler {
 mod tests {
     use super::*;
 
-    fn shapes() -> Vec<ScheduleShape> {
-        vec![
-            ScheduleShape::Constant,
-            ScheduleShape::Linear,
-            ScheduleShape::Step { epochs: vec![3.0, 6.0], gamma: 0.1 },
-            ScheduleShape::Cosine,
-            ScheduleShape::SqrtCosine,
-        ]
+    const SHAPES: [ScheduleShape; 5] = [
+        ScheduleShape::Constant,
+        ScheduleShape::Linear,
+        ScheduleShape::Step,
+        ScheduleShape::Cosine,
+        ScheduleShape::SqrtCosine,
+    ];
+
+    fn schedule(lr: f64, shape: ScheduleShape, epochs: f64, steps_per_epoch: usize) -> LrSchedule {
+        LrSchedule::new(lr, shape, epochs, steps_per_epoch).with_milestones(vec![3.0, 6.0], 0.1)
+    }
+
+    #[test]
+    fn names_are_those_of_files() {
+        for shape in SHAPES {
+            assert_eq!(serde_json::to_value(shape).unwrap(), shape.name());
+            assert_eq!(
+                serde_json::from_value::<ScheduleShape>(shape.name().into()).unwrap(),
+                shape
+            );
+        }
     }
 
     #[test]
     fn epoch_and_step_forms_agree() {
-        for shape in shapes() {
-            let schedule =
-                LrSchedule::new(4.0, shape, 10.0, 7).with_warmup(2.0).with_final_factor(0.25);
+        for shape in SHAPES {
+            let schedule = schedule(4.0, shape, 10.0, 7).with_warmup(2.0).with_final_factor(0.25);
             let by_epoch = schedule.clone().per_epoch();
             for step in 0..=70 {
                 let epoch = step as f64 / 7.0;
@@ -179,17 +212,15 @@ mod tests {
     }
 
     #[test]
-    fn warmup_rises_to_the_peak_and_shapes_end_where_told() {
-        for shape in shapes() {
-            let schedule = LrSchedule::new(4.0, shape.clone(), 10.0, 7)
-                .with_warmup(2.0)
-                .with_final_factor(0.25);
+    fn warmup_rises_to_the_peak_and_shapes_end_at_their_factor() {
+        for shape in SHAPES {
+            let schedule = schedule(4.0, shape, 10.0, 7).with_warmup(2.0).with_final_factor(0.25);
             assert!((schedule.at_step(0) - 0.4).abs() < 1e-12, "{shape:?}");
             assert!((schedule.at_step(7) - 2.2).abs() < 1e-12, "{shape:?}");
             assert!((schedule.at_step(14) - 4.0).abs() < 1e-12, "{shape:?}");
             let end = match shape {
                 ScheduleShape::Constant => 4.0,
-                ScheduleShape::Step { .. } => 0.04,
+                ScheduleShape::Step => 0.04,
                 _ => 1.0,
             };
             assert!((schedule.at_step(70) - end).abs() < 1e-12, "{shape:?}");
@@ -199,13 +230,14 @@ mod tests {
 
     #[test]
     fn known_points() {
-        let at = |shape, epoch| LrSchedule::new(1.0, shape, 8.0, 1).at_epoch(epoch);
+        let at = |shape, epoch| schedule(1.0, shape, 8.0, 1).at_epoch(epoch);
         assert!((at(ScheduleShape::Cosine, 4.0) - 0.5).abs() < 1e-12);
         assert!((at(ScheduleShape::SqrtCosine, 4.0) - 0.5f64.sqrt()).abs() < 1e-12);
         assert!((at(ScheduleShape::Linear, 2.0) - 0.75).abs() < 1e-12);
-        let step = ScheduleShape::Step { epochs: vec![3.0, 6.0], gamma: 0.1 };
-        assert_eq!(at(step.clone(), 2.999), 1.0);
-        assert_eq!(at(step, 3.0), 0.1);
+        assert_eq!(at(ScheduleShape::Step, 2.999), 1.0);
+        assert_eq!(at(ScheduleShape::Step, 3.0), 0.1);
+        let plain = LrSchedule::new(1.0, ScheduleShape::Step, 8.0, 1);
+        assert_eq!(plain.at_epoch(8.0), 1.0);
     }
 
     #[test]

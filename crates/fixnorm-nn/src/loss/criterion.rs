@@ -2,6 +2,7 @@
 //! Not here: softmax cross-entropy itself (`cross_entropy.rs`), mixing (the loader's).
 
 use burn::tensor::{Int, Tensor, activation};
+use serde::{Deserialize, Serialize};
 
 use super::cross_entropy::cross_entropy;
 
@@ -20,22 +21,27 @@ impl From<Tensor<1, Int>> for Targets {
     }
 }
 
-/// A training loss, the mean over the images.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Criterion {
+/// A loss by its name in recipes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Loss {
     /// Softmax cross-entropy, PyTorch's `cross_entropy`.
-    CrossEntropy {
-        /// Share of the target spread evenly over all classes.
-        label_smoothing: f64,
-    },
+    CrossEntropy,
     /// One binary decision a class; the mean over images and classes, PyTorch's
     /// `binary_cross_entropy_with_logits`.
-    BinaryCrossEntropy {
-        /// Share of the target spread evenly over all classes.
-        label_smoothing: f64,
-        /// Targets above it become 1, others 0; none leaves targets as they are.
-        threshold: Option<f64>,
-    },
+    Bce,
+}
+
+/// A training loss, the mean over the images.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Criterion {
+    /// The loss of an image.
+    pub loss: Loss,
+    /// Share of the target spread evenly over all classes.
+    pub label_smoothing: f64,
+    /// For `Bce`: targets above it become 1, others 0; none leaves targets as they are.
+    pub bce_threshold: Option<f64>,
 }
 
 impl Criterion {
@@ -46,18 +52,19 @@ impl Criterion {
     /// If there are no images or a label is not below `classes`.
     pub fn forward(&self, logits: Tensor<2>, targets: &Targets) -> Tensor<1> {
         let labels = targets.labels.clone();
-        match *self {
+        let Self { loss, label_smoothing, bce_threshold } = *self;
+        match loss {
             // Linear in the target: mixed losses are the loss of mixed targets.
-            Criterion::CrossEntropy { label_smoothing } => match &targets.mixed {
+            Loss::CrossEntropy => match &targets.mixed {
                 None => cross_entropy(logits, labels, label_smoothing),
                 Some((other, own)) => {
                     let of = |labels| cross_entropy(logits.clone(), labels, label_smoothing);
                     of(labels).mul_scalar(*own) + of(other.clone()).mul_scalar(1.0 - own)
                 }
             },
-            Criterion::BinaryCrossEntropy { label_smoothing, threshold } => {
+            Loss::Bce => {
                 let target = dense(targets, logits.dims()[1], label_smoothing);
-                let target = match threshold {
+                let target = match bce_threshold {
                     None => target,
                     Some(threshold) => target.greater_scalar(threshold).float(),
                 };
@@ -111,8 +118,9 @@ mod tests {
 
     #[test]
     fn binary_cross_entropy_is_its_definition() {
-        let plain = |threshold| Criterion::BinaryCrossEntropy { label_smoothing: 0.0, threshold };
-        let smooth = Criterion::BinaryCrossEntropy { label_smoothing: 0.3, threshold: None };
+        let plain =
+            |bce_threshold| Criterion { loss: Loss::Bce, label_smoothing: 0.0, bce_threshold };
+        let smooth = Criterion { label_smoothing: 0.3, ..plain(None) };
         for (criterion, mixed, targets) in [
             (plain(None), None, [[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]]),
             (plain(None), Some(0.7), [[0.7, 0.0, 0.3], [0.0, 1.0, 0.0]]),
@@ -127,7 +135,8 @@ mod tests {
 
     #[test]
     fn cross_entropy_of_mixed_targets_is_mixed() {
-        let criterion = Criterion::CrossEntropy { label_smoothing: 0.1 };
+        let criterion =
+            Criterion { loss: Loss::CrossEntropy, label_smoothing: 0.1, bce_threshold: None };
         let log_sum = |row: [f64; 3]| {
             let max = row.into_iter().fold(f64::MIN, f64::max);
             max + row.iter().map(|z| (z - max).exp()).sum::<f64>().ln()

@@ -8,5 +8,5 @@
 mod criterion;
 mod cross_entropy;
 
-pub use criterion::{Criterion, Targets};
+pub use criterion::{Criterion, Loss, Targets};
 pub use cross_entropy::cross_entropy;

@@ -6,7 +6,7 @@ use std::path::Path;
 use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use fixnorm::base::BaseName;
-use fixnorm::{Constraint, ParamRole, Role, Roles, StepRule};
+use fixnorm::{Constraint, ParamRole, Role, Roles, ScheduleShape, StepRule};
 use fixnorm_analysis::Equilibrium;
 use fixnorm_analysis::measure::{gradient_norms, weight_norms};
 use fixnorm_analysis::migrate::{alpha_of, first_alpha, geometric_mean, radius_square};
@@ -16,7 +16,7 @@ use serde::Serialize;
 use crate::analysis::MigrateError;
 use crate::analysis::inspect::Inspection;
 use crate::evaluate::batch::images;
-use crate::recipe::{HeadMode, Recipe, ShapeName};
+use crate::recipe::{HeadControl, Recipe};
 use crate::run_dir::{FailureKind, History};
 use crate::session::gradient::targets;
 use crate::session::prepare::{prepare, train_config};
@@ -31,7 +31,7 @@ pub struct Migration {
     pub alpha: f64,
     /// Shape of the schedule that comes nearest, where a run was there to compare with.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub shape: Option<ShapeName>,
+    pub shape: Option<ScheduleShape>,
     /// Standard deviation of the natural logarithm of the run's mean effective learning rate over the schedule's;
     /// 0 would be the same curve.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -113,7 +113,9 @@ pub fn from_run(dir: &Path) -> Result<Migration, TrainError> {
     let alpha = alpha_of(head.norm, history.plan.derived.classes.len());
     let own = recipe.schedule.shape;
     let shapes = match own {
-        ShapeName::Cosine | ShapeName::SqrtCosine => vec![ShapeName::SqrtCosine, ShapeName::Cosine],
+        ScheduleShape::Cosine | ScheduleShape::SqrtCosine => {
+            vec![ScheduleShape::SqrtCosine, ScheduleShape::Cosine]
+        }
         other => vec![other],
     };
     let fits = shapes.into_iter().map(|shape| fit(&history, &roles, shape));
@@ -133,12 +135,12 @@ pub fn from_run(dir: &Path) -> Result<Migration, TrainError> {
 
 /// A schedule laid over the measured effective learning rates.
 struct Fit {
-    shape: ShapeName,
+    shape: ScheduleShape,
     error: f64,
     layers: Vec<LayerMigration>,
 }
 
-fn fit(history: &History, roles: &Roles, shape: ShapeName) -> Result<Fit, TrainError> {
+fn fit(history: &History, roles: &Roles, shape: ScheduleShape) -> Result<Fit, TrainError> {
     let mut recipe = history.plan.recipe.clone();
     recipe.schedule.shape = shape;
     recipe.optimizer.lr = Some(1.0);
@@ -221,7 +223,7 @@ pub fn from_recipe(plan: &Plan, data: &DataSet) -> Result<Migration, TrainError>
     let mut plan = plan.clone();
     // As the run with decay starts: nothing held.
     plan.recipe.optimizer.constraint = Constraint::Free;
-    plan.recipe.head.control = HeadMode::Free;
+    plan.recipe.head.control = HeadControl::Constraint(Constraint::Free);
     let prepared = prepare(&plan, data)?;
     let (roles, learner) = (&prepared.roles, &prepared.learner);
     let loader = Loader::new(data.train.clone(), plan.derived.train_image, train_config(&plan))?;

@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use toml::Table;
 
 use super::setup::peak_rss_mib;
-use crate::recipe::keys::parse_assignment;
+use crate::recipe::values::parse_assignment;
 use crate::{RecipeError, TrainError, recipe};
 
 /// Side of images that have any size.

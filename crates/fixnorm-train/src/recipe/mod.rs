@@ -1,14 +1,16 @@
 //! What a user can choose: the recipe, one struct a section, every key with a default.
 //!
 //! ```text
-//! the recipe, its optimizer and head   here
-//! the other sections                   train.rs, schedule.rs, images.rs, records.rs
+//! the recipe and its optimizer         here
+//! the other sections                   head.rs, train.rs, schedule.rs, images.rs, records.rs
 //! keys that may be off or derived      optional.rs
-//! reading and overriding               keys.rs
+//! reading and overriding               keys.rs, a value of a key: values.rs, what can be wrong: error.rs
 //! built-in recipes                     named.rs
 //! the library's types, validation      settings.rs
 //! ```
 
+mod error;
+mod head;
 mod images;
 pub mod keys;
 pub mod named;
@@ -17,6 +19,7 @@ mod records;
 mod schedule;
 mod settings;
 mod train;
+pub(crate) mod values;
 
 use std::collections::BTreeMap;
 
@@ -24,10 +27,12 @@ use fixnorm::base::BaseName;
 use fixnorm::{Constraint, DecayKind, DecayTarget, Radius, Role, Scope, StepRule};
 use serde::{Deserialize, Serialize};
 
+pub use error::RecipeError;
+pub use head::{Head, HeadControl};
 pub use images::{Augment, Eval, Loader};
 pub use records::{Checkpoint, Log};
-pub use schedule::{Follow, Replay, Schedule, ShapeName};
-pub use train::{Loss, Train};
+pub use schedule::{Follow, Replay, Schedule};
+pub use train::Train;
 
 /// A training run, as its user describes it.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -116,41 +121,6 @@ pub struct Optimizer {
     pub decay_target: DecayTarget,
 }
 
-/// What holds the head's norm, by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum HeadMode {
-    /// At α·√C.
-    Fixed,
-    /// At most α·√C.
-    Capped,
-    /// Nothing.
-    Free,
-    /// Weight decay on the head alone.
-    Decayed,
-}
-
-/// Norm of the final linear layer.
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Head {
-    /// `fixed`, `capped`, `free` or `decayed`.
-    pub control: HeadMode,
-    /// RMS norm of a class's row, for `fixed` and `capped`; `auto` is 4 under `optimizer.step_rule = "angular"` and 1 under
-    /// the other rules.
-    #[serde(with = "optional::derived")]
-    pub alpha: Option<f64>,
-    /// For `decayed`.
-    pub weight_decay: f64,
-    /// Step rule: `raw`, `angular`, `rms_normalized` or `trust_ratio`.
-    pub step_rule: StepRule,
-    /// Factor of its learning rate.
-    pub lr_scale: f64,
-    /// Path of its weight; `auto` is the last linear layer.
-    #[serde(with = "optional::auto")]
-    pub path: Option<String>,
-}
-
 impl Default for Recipe {
     fn default() -> Self {
         Self {
@@ -193,19 +163,6 @@ impl Default for Optimizer {
             clip_norm: None,
             decay_kind: DecayKind::L2,
             decay_target: DecayTarget::AllWeights,
-        }
-    }
-}
-
-impl Default for Head {
-    fn default() -> Self {
-        Self {
-            control: HeadMode::Fixed,
-            alpha: None,
-            weight_decay: 0.0,
-            step_rule: StepRule::Raw,
-            lr_scale: 1.0,
-            path: None,
         }
     }
 }

@@ -1,44 +1,16 @@
 //! Keys of `[schedule]` and `[replay]`: the learning rate over time, or another run's record to follow.
 
+use fixnorm::ScheduleShape;
 use serde::{Deserialize, Serialize};
 
 use crate::recipe::optional;
-
-/// A learning-rate curve by name.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum ShapeName {
-    /// Flat.
-    Constant,
-    /// A straight line.
-    Linear,
-    /// Times `gamma` at each milestone.
-    Step,
-    /// Half a cosine.
-    Cosine,
-    /// Square root of a cosine.
-    SqrtCosine,
-}
-
-impl ShapeName {
-    /// The name in recipes.
-    pub fn name(self) -> &'static str {
-        match self {
-            ShapeName::Constant => "constant",
-            ShapeName::Linear => "linear",
-            ShapeName::Step => "step",
-            ShapeName::Cosine => "cosine",
-            ShapeName::SqrtCosine => "sqrt_cosine",
-        }
-    }
-}
 
 /// Learning rate over time.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Schedule {
     /// `constant`, `linear`, `step`, `cosine` or `sqrt_cosine`.
-    pub shape: ShapeName,
+    pub shape: ScheduleShape,
     /// Linear rise before the shape begins.
     pub warmup_epochs: f64,
     /// Where the shape ends, as a share of `lr`.
@@ -80,7 +52,7 @@ pub struct Replay {
 impl Default for Schedule {
     fn default() -> Self {
         Self {
-            shape: ShapeName::Cosine,
+            shape: ScheduleShape::Cosine,
             warmup_epochs: 0.0,
             final_factor: 0.0,
             milestones: vec![],

@@ -4,15 +4,14 @@
 use fixnorm::base::{BaseName, Coefficients};
 use fixnorm::{
     BaseUpdate, Constraint, DecayTarget, FixNormConfig, LrSchedule, MAX_ANGLE, ParamRole, Probe,
-    Role, ScheduleShape, SetupError, StepRule, UpdateRule, WeightDecay,
+    Role, SetupError, StepRule, UpdateRule, WeightDecay,
 };
 use fixnorm_analysis::Equilibrium;
 use fixnorm_data::{Crop, Interpolation, Resize, Transform};
 use fixnorm_nn::Criterion;
-
 use fixnorm_tune::law;
 
-use crate::recipe::{Follow, Head, HeadMode, Loss, Optimizer, Recipe, ShapeName, Train};
+use crate::recipe::{Follow, Head, HeadControl, Optimizer, Recipe, Train};
 
 impl Train {
     /// Images of a step.
@@ -22,14 +21,8 @@ impl Train {
 
     /// The training loss.
     pub fn criterion(&self) -> Criterion {
-        let label_smoothing = self.label_smoothing;
-        match self.loss {
-            Loss::CrossEntropy => Criterion::CrossEntropy { label_smoothing },
-            Loss::Bce => {
-                let threshold = self.bce_threshold;
-                Criterion::BinaryCrossEntropy { label_smoothing, threshold }
-            }
-        }
+        let Train { loss, label_smoothing, bce_threshold, .. } = *self;
+        Criterion { loss, label_smoothing, bce_threshold }
     }
 }
 
@@ -142,11 +135,9 @@ impl Recipe {
             .with_constraint(optimizer.constraint)
             .with_radius(optimizer.radius)
             .with_scope(optimizer.scope);
-        let rows = UpdateRule::row_rms(self.head.alpha());
-        let head = match self.head.control {
-            HeadMode::Fixed => rows,
-            HeadMode::Capped => rows.with_constraint(Constraint::Capped),
-            HeadMode::Free | HeadMode::Decayed => UpdateRule::free(),
+        let head = match self.head.control.constraint() {
+            Constraint::Free => UpdateRule::free(),
+            held => UpdateRule::row_rms(self.head.alpha()).with_constraint(held),
         };
         let head_step = if trust { StepRule::TrustRatio } else { self.head.step_rule };
         let free = UpdateRule::free().with_lr_scale(optimizer.free_lr_scale.unwrap_or(1.0));
@@ -156,7 +147,7 @@ impl Recipe {
         if optimizer.weight_decay != 0.0 {
             weight_decay.push(decay(optimizer.weight_decay, optimizer.decay_target));
         }
-        if self.head.control == HeadMode::Decayed {
+        if self.head.control == HeadControl::Decayed {
             weight_decay.push(decay(self.head.weight_decay, DecayTarget::Head));
         }
         FixNormConfig::new(self.base_update())
@@ -187,18 +178,11 @@ impl Recipe {
             }
             None => self.schedule.milestones.clone(),
         };
-        let shape = match self.schedule.shape {
-            ShapeName::Constant => ScheduleShape::Constant,
-            ShapeName::Linear => ScheduleShape::Linear,
-            ShapeName::Step => {
-                ScheduleShape::Step { epochs: milestones, gamma: self.schedule.gamma }
-            }
-            ShapeName::Cosine => ScheduleShape::Cosine,
-            ShapeName::SqrtCosine => ScheduleShape::SqrtCosine,
-        };
+        let shape = self.schedule.shape;
         let schedule = LrSchedule::new(self.optimizer.lr(), shape, epochs, steps_per_epoch)
             .with_warmup(self.schedule.warmup_epochs)
-            .with_final_factor(self.schedule.final_factor);
+            .with_final_factor(self.schedule.final_factor)
+            .with_milestones(milestones, self.schedule.gamma);
         if self.schedule.per_epoch { schedule.per_epoch() } else { schedule }
     }
 

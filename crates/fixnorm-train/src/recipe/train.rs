@@ -1,6 +1,6 @@
 //! Keys of `[train]`: length, loss, precision, averaging.
 
-use fixnorm_nn::Precision;
+use fixnorm_nn::{Loss, Precision};
 use serde::{Deserialize, Serialize};
 
 use crate::recipe::optional;
@@ -44,16 +44,6 @@ pub struct Train {
     pub ema_decay: Option<f64>,
     /// Average less at the start: after t updates the decay is at most (1 + t)/(10 + t).
     pub ema_warmup: bool,
-}
-
-/// A training loss.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case")]
-pub enum Loss {
-    /// Softmax cross-entropy.
-    CrossEntropy,
-    /// Binary cross-entropy.
-    Bce,
 }
 
 impl Default for Train {

@@ -7,10 +7,10 @@ use std::io::Write;
 use std::path::PathBuf;
 
 use fixnorm::base::BaseName;
+use fixnorm_nn::Loss;
 use serde_json::{Value, json};
 
 use crate::files::{read_text, write_atomic};
-use crate::recipe::Loss;
 use crate::run_dir::event::EpochRecord;
 use crate::run_dir::layout::RunFiles;
 use crate::{Plan, Precision, TrainError};

@@ -7,7 +7,7 @@ use fixnorm_tune::Axis;
 use fixnorm_tune::store::Study;
 use serde::{Deserialize, Serialize};
 
-use crate::recipe::{HeadMode, Recipe};
+use crate::recipe::Recipe;
 use crate::tune::StudyError;
 use crate::{RecipeBuilder, RecipeError};
 
@@ -120,7 +120,7 @@ impl Knobs {
     /// # Errors
     /// The error names the key to change.
     pub fn check(self, recipe: &Recipe) -> Result<(), StudyError> {
-        let held = matches!(recipe.head.control, HeadMode::Fixed | HeadMode::Capped);
+        let held = recipe.head.control.constraint() != Constraint::Free;
         match self {
             Knobs::LrAlpha if !held => Err(StudyError::AlphaHasNoEffect),
             Knobs::LrWd if recipe.optimizer.constraint == Constraint::Fixed => {
@@ -134,6 +134,7 @@ impl Knobs {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::recipe::HeadControl;
 
     #[test]
     fn ranges_are_read_or_refused() {
@@ -156,7 +157,7 @@ mod tests {
         let mut decayed = recipe.clone();
         decayed.optimizer.constraint = Constraint::Free;
         decayed.optimizer.weight_decay = 5e-4;
-        decayed.head.control = HeadMode::Free;
+        decayed.head.control = HeadControl::Constraint(Constraint::Free);
         assert_eq!(Knobs::of(&decayed), Knobs::LrWd);
         assert!(Knobs::LrWd.check(&decayed).is_ok());
         assert!(Knobs::LrAlpha.check(&decayed).is_err());
