@@ -238,7 +238,7 @@ fn pictures_and_weights_that_are_none() {
         &small_run("good", &["--set", "train.epochs=1", "--set", "schedule.warmup_epochs=0"]),
     );
     assert_eq!(said.code, Some(0), "{said:?}");
-    fs::write(dir.join("notes.png"), "not a picture").unwrap();
+    fs::write(dir.join("notes.png"), "not an image").unwrap();
     let said = run(dir, &["predict", "--weights", "good", "notes.png"]);
     refused(dir, &said, 1, &["notes.png cannot be decoded"]);
     let said = run(dir, &["predict", "--weights", "good", "none.png"]);

@@ -5,7 +5,7 @@ mod common;
 use std::fs;
 use std::path::Path;
 
-use common::{CLASSES, data, events, json, picture, run, small_run};
+use common::{CLASSES, data, events, json, run, sample_pixels, small_run};
 use serde_json::Value;
 
 fn keys(value: &Value) -> Vec<&str> {
@@ -13,7 +13,7 @@ fn keys(value: &Value) -> Vec<&str> {
 }
 
 fn write_png(path: &Path, index: usize) {
-    let image = image::GrayImage::from_raw(10, 10, picture(index)).unwrap();
+    let image = image::GrayImage::from_raw(10, 10, sample_pixels(index)).unwrap();
     image.save(path).unwrap();
 }
 
@@ -55,7 +55,7 @@ fn trained_model_through_every_command() {
     ] {
         assert!(keys(&summary).contains(&key), "{key} is missing in {summary}");
     }
-    // 330 training pictures are 20 full batches of 16.
+    // 330 training images are 20 full batches of 16.
     assert_eq!((summary["steps"].as_u64(), summary["seed"].as_u64()), (Some(160), Some(3)));
     assert!(summary["val_top1"].as_f64().unwrap() > 0.9, "{summary}");
     assert!(summary["test_top1"].as_f64().unwrap() > 0.8, "{summary}");

@@ -1,4 +1,4 @@
-//! What the commands that look into weight decay say: records and their replay, risk, migration, dissection, report.
+//! Commands that analyse weight decay: records and their replay, risk, migration, dissection, report.
 
 mod common;
 
@@ -44,7 +44,7 @@ const DECAY: [&str; 8] = [
     "log.risk_every_epochs=2",
 ];
 
-/// Of every measured step and weight: step, path, the number at `key`, role.
+/// Step, path, value at `key` and role of every measured step and weight.
 fn measured(run: &Path, key: &str) -> Vec<(u64, String, f64, String)> {
     let text = |value: &Value| value.as_str().unwrap().to_owned();
     events(run, "measure")

@@ -1,11 +1,11 @@
-//! Weights that travel: foreign files in, fine-tuning with another head, folders of pictures, files out.
+//! Weights that travel: foreign files in, fine-tuning with another head, folders of images, files out.
 
 mod common;
 
 use std::fs;
 use std::path::Path;
 
-use common::{data, events, fixnorm, json, picture, run, small_run};
+use common::{data, events, fixnorm, json, run, sample_pixels, small_run};
 use fixnorm_nn::weights::{Metadata, to_safetensors};
 use fixnorm_nn::{Input, ModelSpec};
 use serde_json::Value;
@@ -96,7 +96,7 @@ fn partial_weights_are_taken_only_when_allowed() {
 }
 
 fn write_picture(path: &Path, index: usize) {
-    image::GrayImage::from_raw(10, 10, picture(index)).unwrap().save(path).unwrap();
+    image::GrayImage::from_raw(10, 10, sample_pixels(index)).unwrap().save(path).unwrap();
 }
 
 #[test]
@@ -108,7 +108,7 @@ fn folders_are_predicted_whatever_is_wrong_with_one_picture() {
     for (index, name) in ["b.png", "q/a.png", "c.jpg"].iter().enumerate() {
         write_picture(&dir.join("p").join(name), index);
     }
-    fs::write(dir.join("p/bad.png"), "not a picture").unwrap();
+    fs::write(dir.join("p/bad.png"), "not an image").unwrap();
     fs::write(dir.join("p/notes.txt"), "not looked at").unwrap();
     let arguments = ["--format", "json", "predict", "--weights", "w.safetensors", "--logits", "p"];
     let said = run(dir, &arguments);
@@ -290,7 +290,7 @@ fn a_directory_for_the_hub_has_weights_configuration_and_card() {
         assert!(card.contains(part), "{part}: {card}");
     }
     // The directory is one of weights like any other.
-    image::GrayImage::from_raw(10, 10, picture(3)).unwrap().save(dir.join("a.png")).unwrap();
+    image::GrayImage::from_raw(10, 10, sample_pixels(3)).unwrap().save(dir.join("a.png")).unwrap();
     let predict = |weights| json(dir, &["predict", "--logits", "--weights", weights, "a.png"]);
     assert_eq!(predict("out"), predict("hub"));
 

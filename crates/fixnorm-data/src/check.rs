@@ -42,7 +42,7 @@ pub struct PartReport {
     pub height: Option<Range>,
     /// Columns of the readable ones.
     pub width: Option<Range>,
-    /// Those that cannot be read.
+    /// Images that cannot be read.
     pub bad: Vec<BadImage>,
 }
 
@@ -62,7 +62,7 @@ pub struct Range {
 pub struct ClassReport {
     /// Its name.
     pub name: String,
-    /// Of each part, in the order of the report's.
+    /// Number of images in each part, in the order of the report's parts.
     #[serde(rename = "pictures")]
     pub images: Vec<usize>,
 }
@@ -144,7 +144,7 @@ pub fn check(data: &DataSet, progress: &(dyn Fn(usize, usize) + Sync)) -> Report
 struct Look {
     height: usize,
     width: usize,
-    /// Of each channel, the mean and the mean of squares.
+    /// The mean and the mean of squares of each channel.
     moments: Vec<(f64, f64)>,
 }
 

@@ -62,7 +62,7 @@ pub(crate) fn load(dir: &Path, name: String) -> Result<DataSet, DataError> {
     })
 }
 
-/// What is wrong where `dir` has CIFAR in another version.
+/// The error for a `dir` that holds another version of CIFAR.
 fn other_version(dir: &Path) -> Option<DataError> {
     const KNOWN: [(&str, &str, &str); 5] = [
         (

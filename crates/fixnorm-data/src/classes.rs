@@ -36,9 +36,9 @@ pub(crate) fn places(names: &[String], known: &[String]) -> Vec<Option<u32>> {
 /// The classes of a data set as a model has them.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Mapped {
-    /// Of each class of the data set, its number in the model; none where the model does not have it.
+    /// The model's number for each class of the data set; none where the model does not have it.
     pub places: Vec<Option<u32>>,
-    /// What was assumed, where names alone do not say it.
+    /// The assumption made where names alone do not decide.
     pub assumed: Option<String>,
 }
 

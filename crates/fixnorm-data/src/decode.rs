@@ -102,7 +102,7 @@ pub(crate) fn decode_window(
     Ok(Part::from(image))
 }
 
-/// What is wrong with a file that begins like nothing that is known.
+/// The error for a file of unknown format.
 fn unknown(bytes: &[u8]) -> String {
     if bytes.is_empty() {
         "it is empty".to_owned()

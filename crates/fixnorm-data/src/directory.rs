@@ -18,7 +18,7 @@ pub(crate) fn has(dir: &Path, file: &str) -> bool {
     idx::existing(&dir.join(file)).exists()
 }
 
-/// What is wrong where the training images are not in `dir`: they may lie below it, or be called otherwise.
+/// The error for training images that are not in `dir`: they may be below it, or have other names.
 fn elsewhere(dir: &Path) -> Option<DataError> {
     let (mut below, mut alike) = (vec![], vec![]);
     let mut look = vec![(dir.to_owned(), 0)];

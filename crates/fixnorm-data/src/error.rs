@@ -50,9 +50,9 @@ pub enum DataError {
     Format {
         /// The file.
         path: PathBuf,
-        /// What should be there.
+        /// The expected content.
         expected: String,
-        /// What is there.
+        /// The content found.
         found: String,
     },
     /// A label that no class has.
@@ -129,7 +129,7 @@ pub enum DataError {
     Layout {
         /// The directory, file or pattern.
         path: PathBuf,
-        /// What was found.
+        /// The content found.
         problem: String,
         /// What to do.
         remedy: String,
@@ -139,9 +139,9 @@ pub enum DataError {
     Ambiguous {
         /// The file or pattern.
         path: PathBuf,
-        /// What is looked for.
+        /// The item looked for.
         what: String,
-        /// What it may be.
+        /// The candidates for it.
         candidates: Vec<String>,
         /// How the user says which it is.
         answer: String,
@@ -168,7 +168,7 @@ pub enum DataError {
         bad.len(), first(.bad)
     )]
     TooManyBad {
-        /// Those found so far.
+        /// The bad images found so far.
         bad: Vec<BadImage>,
         /// Images in all.
         images: usize,

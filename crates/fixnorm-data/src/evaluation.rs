@@ -26,9 +26,9 @@ pub struct EvaluationSet {
     pub shape: Option<[usize; 3]>,
     /// How pixels become values, where the weights do not say it; as in [`DataSet`].
     pub normalization: Normalization,
-    /// Those of the model's classes that have images here.
+    /// The model's classes that have images here.
     pub classes: Vec<String>,
-    /// What was understood, for people.
+    /// Summary of the data set, for people.
     pub summary: Summary,
 }
 
@@ -151,7 +151,7 @@ impl Chosen {
 /// A source with other labels.
 struct Relabelled {
     of: Arc<dyn Source>,
-    /// Of each of the source's labels.
+    /// The model's label for each of the source's labels.
     labels: Vec<u32>,
 }
 

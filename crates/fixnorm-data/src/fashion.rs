@@ -1,4 +1,4 @@
-//! What is known of Fashion-MNIST: its classes and its statistics.
+//! The classes and channel statistics of Fashion-MNIST.
 //! Not here: the embedded subset (`embedded.rs`), reading the files (`directory.rs`), where they may lie
 //! (`places.rs`).
 

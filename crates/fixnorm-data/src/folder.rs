@@ -98,7 +98,7 @@ pub(crate) fn load(dir: &Path, name: String, purpose: Purpose) -> Result<Parts, 
     })
 }
 
-/// What is wrong with a part that has files, but no images.
+/// The error for a part that has files, but no images.
 fn none_but(root: &Path, split: Split, left_out: &LeftOut) -> DataError {
     DataError::Layout {
         path: root.to_owned(),
@@ -178,7 +178,7 @@ fn beside_classes(root: &Path, left_out: &mut LeftOut) -> Result<(), DataError> 
     Ok(())
 }
 
-/// What is in the directory of a class.
+/// The content of a class's directory.
 #[derive(Default)]
 struct Listed {
     /// Directory and name of every image file.

@@ -1,4 +1,4 @@
-//! What is known of ImageNet-1k: its classes and channel statistics, which images of any size are
+//! ImageNet-1k: its classes and channel statistics, which images of any size are
 //! normalized with. Where the tables come from: `assets/imagenet`.
 //! Not here: reading its files (`folder.rs`, `tar.rs`, `parquet.rs`).
 

@@ -1,4 +1,4 @@
-//! What is known of each file of a set, found once and kept between runs.
+//! An index of the files of a set, made once and kept between runs.
 //!
 //! One file in the user's cache directory holds, for each file of the set, its path, size and time of change
 //! with what was found in it; where these differ, that file alone is looked at again. An index that is torn,
@@ -53,7 +53,7 @@ pub fn cache_dir() -> Option<PathBuf> {
 /// The first bytes of an index. The number is the version: of the container and of all that is kept in it.
 const MAGIC: &[u8; 16] = b"fixnorm index 2\n";
 
-/// What a file must still be for its entry to hold.
+/// The properties of a file that must not change while its entry is valid.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
 struct Fingerprint {
     /// Absolute; as text, so that one that is not UTF-8 can be written too.
@@ -75,7 +75,7 @@ impl Fingerprint {
     }
 }
 
-/// What `scan` finds in each of `files`, from the index where it is there and holds.
+/// Returns the findings of `scan` for each of `files`, from the index where its entry is valid.
 ///
 /// # Errors
 /// The first file, in their order, that cannot be scanned.

@@ -68,7 +68,7 @@ pub struct Batch {
     pub shape: [usize; 4],
     /// The mix of its images, if they are mixed.
     pub mixed: Option<Mixed>,
-    /// Those that were skipped in making it and that no earlier batch of this loader has named.
+    /// Images that were skipped in making it and that no earlier batch of this loader has named.
     pub bad: Vec<BadImage>,
 }
 

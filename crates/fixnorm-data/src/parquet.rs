@@ -48,7 +48,7 @@ use schema::{Leaves, open, torn};
 /// A row group: its rows, and of each page of the image column offset and first row.
 type Group = (u32, Vec<(u64, u32)>);
 
-/// What the index keeps of a file.
+/// The index's entry for a file.
 #[derive(Clone, Debug, Serialize, Deserialize)]
 struct Contents {
     labels: Vec<i64>,
@@ -105,7 +105,7 @@ impl Source for Table {
 }
 
 impl Shard {
-    /// What reading an image costs: the largest dictionary with the largest page.
+    /// Memory that reading an image takes: the largest dictionary with the largest page.
     fn bytes_per_image(&self) -> u64 {
         let group = |(number, (_, pages)): (usize, &Group)| {
             let (start, length) = self.metadata.row_group(number).column(self.column).byte_range();
@@ -310,7 +310,7 @@ fn scan(path: &Path, columns: &Columns) -> Result<Contents, DataError> {
     Ok(Contents { labels, names, label_column: label_name, paths, groups })
 }
 
-/// What `read` returns, or an error where it panics: the crate `parquet` does on some damaged files.
+/// Returns the result of `read`, or an error where it panics: the crate `parquet` does on some damaged files.
 fn caught<T, E>(
     read: impl FnOnce() -> Result<T, E>,
     error: impl FnOnce(ParquetError) -> E,

@@ -25,11 +25,11 @@ pub(crate) fn numbered(largest: u64, path: &Path) -> Result<Vec<String>, DataErr
     }
 }
 
-/// What a data set is loaded for.
+/// The purpose that a data set is loaded for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Purpose {
     Training,
-    /// Of a part, or of the one that suits best.
+    /// Evaluation on this split, or on the one that suits best.
     Evaluation(Option<Split>),
 }
 
@@ -65,7 +65,7 @@ pub(crate) struct Part {
 /// Images by what they are for.
 pub(crate) struct Parts {
     pub(crate) name: String,
-    /// What was read, for errors.
+    /// The content that was read, for errors.
     pub(crate) path: PathBuf,
     pub(crate) train: Option<Part>,
     pub(crate) val: Option<Part>,

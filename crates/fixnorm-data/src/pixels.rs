@@ -90,7 +90,7 @@ mod tests {
         let rest = (floats.split_off(16), bytes.split_off(16));
         assert_eq!((rest.0.len(), rest.0.floats()), (8, rest.1.floats()));
         assert_eq!((floats.len(), floats.floats()), (16, bytes.floats()));
-        // A blank is no number in common: 0, or black.
+        // A blank image: zeros, or black.
         bytes.resize(18);
         assert_eq!(bytes.floats()[16..], [-2.0, 0.0]);
         floats.resize(18);

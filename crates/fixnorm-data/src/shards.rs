@@ -19,7 +19,7 @@ use crate::{DataError, Split};
 /// Files by what they are for, each list in the order of names.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Shards {
-    /// Of training, validation and test.
+    /// The files of training, validation and test.
     pub(crate) files: [Vec<PathBuf>; 3],
     /// Whether no name means a split; all are training files then.
     pub(crate) unsplit: bool,

@@ -166,7 +166,7 @@ pub struct DataSet {
     pub class_names: Vec<String>,
     /// How pixels become numbers; of three channels where there is no `shape`.
     pub normalization: Normalization,
-    /// What was understood of its names, for people.
+    /// How its names were understood, for people.
     pub summary: Summary,
 }
 

@@ -47,7 +47,7 @@ pub enum DataSpec {
     Tar {
         /// A pattern of files, or their directory.
         pattern: PathBuf,
-        /// What is image and label of a sample, where that is not clear.
+        /// The image and the label of a sample, where names alone do not decide.
         columns: Columns,
     },
     /// Parquet files with a column of images, as Hugging Face's `datasets` writes them.
@@ -278,7 +278,7 @@ impl DataSpec {
         }
     }
 
-    /// What is needed for a purpose; of sets that are read as a whole, all.
+    /// Reads the parts that a purpose needs; a set that is read as a whole is read in full.
     pub(crate) fn read(
         &self,
         purpose: Purpose,

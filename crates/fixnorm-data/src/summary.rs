@@ -9,18 +9,18 @@ use crate::Split;
 use crate::names::{counted, first_few};
 use crate::split_names::SPLITS;
 
-/// What was understood of a data set. [`Display`](fmt::Display) gives one line without the warnings.
+/// How a data set was understood. [`Display`](fmt::Display) gives one line without the warnings.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
     /// Name of the data set.
     pub data: String,
-    /// Those that are there, in the order train, val, test.
+    /// The parts that exist, in the order train, val, test.
     pub parts: Vec<PartSummary>,
     /// Class names in the order of the labels.
     pub classes: Vec<String>,
     /// Source of the labels.
     pub labels: String,
-    /// What is unusual, each in a sentence: files left out, classes without images, names that were guessed.
+    /// Unusual findings, each in a sentence: files left out, classes without images, names that were guessed.
     pub warnings: Vec<String>,
 }
 
@@ -36,7 +36,7 @@ pub struct PartSummary {
 }
 
 impl Summary {
-    /// Of a data set all of whose parts are known: number of images of each and where they are from.
+    /// The summary of a data set whose parts are known: the number of images of each and where they are from.
     pub(crate) fn new(
         data: &str,
         parts: [Option<(usize, &str)>; 3],

@@ -151,16 +151,17 @@ fn config(data: &DataSet, workers: usize, train: bool) -> LoaderConfig {
         seed: 3,
         shuffle: train,
         drop_last: train,
-        transform: match train {
-            true => Transform {
+        transform: if train {
+            Transform {
                 crop: Crop::RandomResized,
                 hflip: 0.5,
                 auto_augment: "rand-m9-mstd0.5-inc1".parse().unwrap(),
                 random_erasing: 0.2,
                 mixup: 0.2,
                 ..Transform::default()
-            },
-            false => Resize { crop_ratio: 0.875, interpolation: Interpolation::Bicubic }.into(),
+            }
+        } else {
+            Resize { crop_ratio: 0.875, interpolation: Interpolation::Bicubic }.into()
         },
         normalization: data.normalization.clone(),
         on_bad: if train { OnBad::Replace } else { OnBad::LeaveOut },

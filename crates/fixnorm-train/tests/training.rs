@@ -11,9 +11,9 @@ use fixnorm_nn::{Classifier, Input, ModelSpec, cross_entropy};
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use serde_json::Value;
 
-/// Of a loss, relative.
+/// Tolerance of a loss, relative.
 const LOSS_TOLERANCE: f64 = 1e-3;
-/// Of a running statistic, relative to the largest of its tensor. PyTorch itself is off by up to 4.6e-5 in
+/// Tolerance of a running statistic, relative to the largest of its tensor. PyTorch itself is off by up to 4.6e-5 in
 /// `f32` (the fixture's `deviation_from_f64`).
 const STATISTIC_TOLERANCE: f64 = 1e-4;
 
@@ -97,7 +97,7 @@ impl Setting {
         self.fixture[key].as_u64().unwrap() as usize
     }
 
-    /// Batch `t`: pictures `[n, h, w, c]` and labels `[n]`.
+    /// Batch `t`: images `[n, h, w, c]` and labels `[n]`.
     fn batch(&self, t: usize) -> (Tensor<4>, Tensor<1, Int>) {
         let (n, side) = (self.count("batch"), self.count("side"));
         let (fine, coarse) = (format!("fine {t}"), format!("coarse {t}"));
@@ -126,7 +126,7 @@ impl Setting {
     }
 
     /// Roles as the probe finds them: every convolution before a normalization is scale-invariant, the last
-    /// layer is the head, and a squeeze's weights are neither. They do not depend on the pictures' size.
+    /// layer is the head, and a squeeze's weights are neither. They do not depend on the images' size.
     fn found_roles(&self, model: &Classifier) -> Roles {
         let (x, labels) = self.batch(0);
         let x = x.slice(s![.., ..48, ..48, ..]);

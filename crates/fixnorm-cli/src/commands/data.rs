@@ -50,8 +50,8 @@ fn print(report: &Report) -> anyhow::Result<()> {
     let head = ["part", "images", "bad", "width min / median / max", "height min / median / max"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     rows.extend(report.parts.iter().map(|part| {
-        let (pictures, bad) = (part.images.to_string(), part.bad.len().to_string());
-        vec![part.part.to_owned(), pictures, bad, size(part.width), size(part.height)]
+        let (images, bad) = (part.images.to_string(), part.bad.len().to_string());
+        vec![part.part.to_owned(), images, bad, size(part.width), size(part.height)]
     }));
     output::table(&rows)?;
     output::line("")?;

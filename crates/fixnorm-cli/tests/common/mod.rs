@@ -19,7 +19,7 @@ pub(crate) fn fixnorm(dir: &Path, arguments: &[&str]) -> Command {
     command
 }
 
-/// What a finished command said.
+/// The output of a finished command.
 #[derive(Debug)]
 pub(crate) struct Said {
     pub(crate) code: Option<i32>,
@@ -60,8 +60,8 @@ fn idx(shape: &[u32], values: &[u8]) -> Vec<u8> {
 pub(crate) const CLASSES: usize = 4;
 const SIDE: usize = 10;
 
-/// One picture: a bright bar, where its class says, on noise.
-pub(crate) fn picture(index: usize) -> Vec<u8> {
+/// Pixels of an image: a bright bar, where its class says, on noise.
+pub(crate) fn sample_pixels(index: usize) -> Vec<u8> {
     let class = index % CLASSES;
     let noise = |i: usize| (((index * 100 + i) as u32).wrapping_mul(2_654_435_761) >> 25) as u8;
     let lit = |x: usize, y: usize| match class {
@@ -74,12 +74,12 @@ pub(crate) fn picture(index: usize) -> Vec<u8> {
     (0..SIDE * SIDE).map(pixel).collect()
 }
 
-/// A data directory of small pictures: `name` in `dir`.
+/// A data directory of small images: `name` in `dir`.
 pub(crate) fn data(dir: &Path, name: &str) -> PathBuf {
     let dir = dir.join(name);
     fs::create_dir(&dir).unwrap();
     for (part, first, count) in [("train", 0, 360), ("t10k", 360, 40)] {
-        let pixels: Vec<u8> = (first..first + count).flat_map(picture).collect();
+        let pixels: Vec<u8> = (first..first + count).flat_map(sample_pixels).collect();
         let labels: Vec<u8> = (first..first + count).map(|i| (i % CLASSES) as u8).collect();
         let shape = [count as u32, SIDE as u32, SIDE as u32];
         fs::write(dir.join(format!("{part}-images-idx3-ubyte")), idx(&shape, &pixels)).unwrap();
@@ -159,7 +159,7 @@ pub(crate) fn image_tree(root: &Path) {
 /// One image of [`image_tree`] as a file.
 pub(crate) fn image_file(path: &Path, index: usize) {
     fs::create_dir_all(path.parent().unwrap()).unwrap();
-    let grey = image::GrayImage::from_raw(SIDE as u32, SIDE as u32, picture(index)).unwrap();
+    let grey = image::GrayImage::from_raw(SIDE as u32, SIDE as u32, sample_pixels(index)).unwrap();
     grey.save_with_format(path, image::ImageFormat::Png).unwrap();
 }
 

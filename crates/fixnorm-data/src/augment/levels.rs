@@ -1,4 +1,4 @@
-//! What a strength from 0 to 10 means for each operation, as timm has it.
+//! From a strength of 0 to 10 to the argument of each operation, as in timm.
 //! Not here: the policies' own scales (`auto.rs`, `trivial.rs`).
 //!
 //! Source: what timm's `data/auto_augment.py` computes, which follows TensorFlow's EfficientNet.

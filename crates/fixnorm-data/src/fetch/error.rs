@@ -7,14 +7,14 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
 pub enum FetchError {
-    /// The server, or the way to it.
+    /// The server, or the connection to it.
     #[error(
         "cannot download {url}: {message}; what was received is kept, and fetching again resumes there"
     )]
     Download {
         /// The file.
         url: String,
-        /// What went wrong, the last time.
+        /// The error of the last attempt.
         message: String,
     },
     /// A file with other content.
@@ -24,7 +24,7 @@ pub enum FetchError {
         url: String,
         /// Its size or SHA-256.
         expected: String,
-        /// What came.
+        /// The content received.
         found: String,
     },
     /// An archive that is broken, or holds what no data set should.
@@ -32,13 +32,13 @@ pub enum FetchError {
     Archive {
         /// The archive.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The fault.
         message: String,
     },
     /// The disk.
     #[error("cannot {action} {}: {source}", path.display())]
     Io {
-        /// What was tried.
+        /// The attempts.
         action: &'static str,
         /// On what.
         path: PathBuf,

@@ -9,7 +9,7 @@ use flate2::write::GzEncoder;
 
 use super::*;
 
-/// How the server answers, request by request; the last way goes on.
+/// How the server responds, request by request; the last response repeats.
 #[derive(Clone, Copy, Debug, PartialEq)]
 enum Way {
     /// With what was asked for.
@@ -109,7 +109,7 @@ fn content() -> Vec<u8> {
     (0..300_000u32).map(|i| (i.wrapping_mul(2_654_435_761) >> 24) as u8).collect()
 }
 
-/// What is in a directory.
+/// The names in a directory.
 fn names(dir: &Path) -> Vec<String> {
     let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name());
     let mut names: Vec<_> = names.map(|name| name.into_string().unwrap()).collect();

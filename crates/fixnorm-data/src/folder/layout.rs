@@ -27,7 +27,7 @@ struct Child {
     holds: Holds,
 }
 
-/// What lies directly in a directory.
+/// The direct content of a directory.
 #[derive(Clone, Copy, Default)]
 struct Holds {
     directories: bool,
@@ -211,7 +211,7 @@ fn splits_beside(dir: &Path) -> Vec<String> {
     others
 }
 
-/// What is wrong with a tree that has no training images.
+/// The error for a tree without training images.
 pub(super) fn no_training(dir: &Path, roots: &[Option<PathBuf>; 3]) -> DataError {
     let there =
         SPLITS.into_iter().filter_map(|split| Some((split, roots[split as usize].as_ref()?)));

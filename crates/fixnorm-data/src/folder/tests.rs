@@ -25,7 +25,7 @@ fn load_dir(dir: &tempfile::TempDir) -> Result<DataSet, DataError> {
     load(dir.path(), "folder".to_owned(), Purpose::Training)?.data_set()
 }
 
-/// What is wrong with a tree of these images and these empty directories.
+/// The error message for a tree of these images and these empty directories.
 fn error(files: &[&str], empty: &[&str]) -> String {
     let dir = tree(files);
     empty.iter().for_each(|name| fs::create_dir_all(dir.path().join(name)).unwrap());

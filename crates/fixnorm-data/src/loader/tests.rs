@@ -119,13 +119,11 @@ impl Source for Holes {
         45
     }
     fn sample(&self, index: usize) -> Result<Sample, DataError> {
-        match BAD.contains(&index) {
-            true => {
-                let bytes = b"not an image".to_vec();
-                Ok(Sample::Encoded(Encoded { bytes, name: format!("{index}.jpg").into() }))
-            }
-            false => source(45).sample(index),
+        if !BAD.contains(&index) {
+            return source(45).sample(index);
         }
+        let bytes = b"not an image".to_vec();
+        Ok(Sample::Encoded(Encoded { bytes, name: format!("{index}.jpg").into() }))
     }
     fn label(&self, index: usize) -> u32 {
         (index % 5) as u32

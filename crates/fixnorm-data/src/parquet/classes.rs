@@ -10,7 +10,7 @@ use crate::names::first_few;
 use crate::shards::Scanned;
 use crate::{DataError, classes, parts};
 
-/// What the labels of a file are.
+/// The kind of a file's labels.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(super) enum Names {
     /// Numbers without names.

@@ -58,7 +58,7 @@ struct Schema<'a> {
     path: &'a Path,
     /// Full name and description of every leaf.
     leaves: Vec<(String, ColumnDescPtr)>,
-    /// What `datasets` notes of each column.
+    /// The description that `datasets` writes of each column.
     features: Map<String, Value>,
 }
 
@@ -66,7 +66,7 @@ struct Schema<'a> {
 const LABELS: [&str; 8] =
     ["label", "labels", "cls", "class", "target", "category", "label_id", "class_id"];
 
-/// What integers are that are no labels.
+/// The meaning of integers that are not labels.
 const NO_LABELS: [&str; 10] =
     ["id", "idx", "index", "width", "height", "size", "length", "timestamp", "year", "level_0__"];
 

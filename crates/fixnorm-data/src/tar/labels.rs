@@ -38,7 +38,7 @@ pub(super) fn label(
     }
 }
 
-/// What is wrong with the label of an image, where others have one of another kind.
+/// The error for an image whose label is of another kind than the others'.
 fn wrong(shards: &[PathBuf], placed: &Placed, expected: &str) -> DataError {
     let expected = match &placed.member.label {
         None => "a .cls or .json with its label (?label=ENDING names another), or a directory",

@@ -34,7 +34,7 @@ pub(super) enum Label {
     Text(String),
 }
 
-/// What the index keeps of a shard.
+/// The index's entry for a shard.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub(super) struct Contents {
     pub(super) members: Vec<Member>,
@@ -102,14 +102,14 @@ fn check_plain(path: &Path, file: &mut File) -> Result<(), DataError> {
     file.rewind().map_err(DataError::read(path))
 }
 
-/// What is known of a shard while it is read.
+/// The state of reading a shard.
 struct Scan<'a> {
     path: &'a Path,
     columns: &'a Columns,
     contents: Contents,
-    /// Of each image by its name.
+    /// The place of each image, by its name.
     places: HashMap<String, usize>,
-    /// Of each name without its ending.
+    /// The labels of each sample, by its name without the ending.
     labels: HashMap<String, Labels>,
 }
 

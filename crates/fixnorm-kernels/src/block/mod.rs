@@ -33,7 +33,7 @@ pub use squeeze::{Squeeze, SqueezeGrad};
 /// Statistics of a normalization.
 #[derive(Clone, Copy, Debug)]
 pub enum Statistics<'a> {
-    /// Those of the current batch.
+    /// Computed from the current batch.
     Batch,
     /// Given: running means and variances, both `[c_out]`.
     Given(&'a [f32], &'a [f32]),

@@ -20,11 +20,11 @@ pub struct BaseStep {
     pub output: f32,
     /// Factor of the gradient in the direction: Nesterov's look-ahead.
     pub lookahead: f32,
-    /// What is divided by the root of the mean squared gradient.
+    /// The numerator over the root of the mean squared gradient.
     pub scaling: Scaling,
 }
 
-/// What is divided by the root of the mean squared gradient.
+/// The numerator over the root of the mean squared gradient.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Scaling {
     /// Nothing; there is no second state.

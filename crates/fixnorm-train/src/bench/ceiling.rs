@@ -10,9 +10,9 @@ use serde::Serialize;
 /// This machine's peak speed, all threads together.
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Ceiling {
-    /// Of products of cached matrices in the measured precision.
+    /// Speed of products of cached matrices in the measured precision.
     pub gflops: f64,
-    /// Of a copy of memory, read and written bytes together.
+    /// Speed of a copy of memory, read and written bytes together.
     pub gbytes: f64,
 }
 

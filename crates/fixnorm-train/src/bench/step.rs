@@ -82,7 +82,7 @@ pub struct OpReport {
     pub name: String,
     /// Milliseconds a step.
     pub ms: f64,
-    /// Of the step's time.
+    /// Share of the step's time.
     pub share: f64,
     /// Speed of its products.
     pub gflops: f64,

@@ -23,7 +23,7 @@ pub struct Evaluation {
     /// Number of images that could not be read and are left out.
     #[serde(default)]
     pub skipped: usize,
-    /// Those of them that this loader had not named before.
+    /// The skipped images that this loader had not named before.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub bad: Vec<BadImage>,
 }

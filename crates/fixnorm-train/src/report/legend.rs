@@ -8,7 +8,7 @@ use super::names::shortened;
 use super::svg::{Anchor, escape, text};
 
 const ROW: f64 = 19.0;
-/// Of the sample and the gaps around it.
+/// Width of the sample, and of the gaps around it.
 const SAMPLE: f64 = 30.0;
 const GAP: f64 = 16.0;
 /// Characters of a name on the page.

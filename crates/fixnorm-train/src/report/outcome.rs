@@ -5,7 +5,7 @@ use crate::run_dir::{FailureKind, History};
 /// A result of a run that the table of runs lists.
 pub(super) struct Quantity {
     pub(super) name: &'static str,
-    /// Of a run that has it; the last epoch's where the run is not finished.
+    /// The value of a run, if it has one; the last epoch's where the run is not finished.
     pub(super) of: fn(&History) -> Option<f64>,
     /// Digits after the point.
     pub(super) digits: usize,

@@ -10,19 +10,19 @@ const LIGHT: &str = "--ground:#fff;--ink:#1b1b1b;--faint:#5c5c5c;--rule:#dcdcdc;
 const DARK: &str = "--ground:#16181b;--ink:#ececec;--faint:#a9a9a9;--rule:#3a3d42;--heat:#56b4e9;--c0:#56b4e9;\
                     --c1:#ff9248;--c2:#2ecc9b;--c3:#e6a0c8;--c4:#f0e442;--c5:#4d8fd6;--c6:#ececec;--c7:#c49c94";
 
-/// Of the page. Paper is always light.
+/// Returns the style of the page. Paper is always light.
 pub(super) fn page() -> String {
     format!(
         ":root{{{LIGHT}}}@media screen and (prefers-color-scheme:dark){{:root{{{DARK}}}}}\n{PAGE}"
     )
 }
 
-/// Of drawings on the page; the script copies it into those that it saves.
+/// Returns the style of drawings on the page; the script copies it into those that it saves.
 pub(super) fn drawings() -> &'static str {
     DRAWINGS
 }
 
-/// Of a drawing that stands alone.
+/// Returns the style of a drawing in a file of its own.
 pub(super) fn file() -> String {
     format!("svg{{background:#fff;{LIGHT}}}\n{DRAWINGS}")
 }

@@ -21,7 +21,7 @@ pub(crate) struct Skipped {
     pub(crate) part: Split,
     /// Which image, and why.
     #[serde(flatten)]
-    pub(crate) picture: BadImage,
+    pub(crate) image: BadImage,
 }
 
 /// The files of a run directory, whether they exist or not.

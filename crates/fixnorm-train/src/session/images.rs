@@ -41,7 +41,7 @@ impl Images {
         // A checkpoint keeps its place in an epoch of training, and with it how many bad images came before. Validation and
         // test are read from their start, where an image may have been repaired.
         let own = images.skipped.iter().filter(|skipped| skipped.part == Split::Train);
-        images.train.remember(own.map(|skipped| skipped.picture.clone()).collect())?;
+        images.train.remember(own.map(|skipped| skipped.image.clone()).collect())?;
         Ok(images)
     }
 
@@ -68,11 +68,11 @@ impl Images {
     ) -> Result<Vec<BadImage>, TrainError> {
         let known = |bad: &BadImage| {
             let mut listed = self.skipped.iter().filter(|skipped| skipped.part == split);
-            listed.any(|skipped| skipped.picture.index == bad.index)
+            listed.any(|skipped| skipped.image.index == bad.index)
         };
         let new: Vec<_> = bad.into_iter().filter(|bad| !known(bad)).collect();
         if !new.is_empty() {
-            let skipped = |picture: &BadImage| Skipped { part: split, picture: picture.clone() };
+            let skipped = |image: &BadImage| Skipped { part: split, image: image.clone() };
             self.skipped.extend(new.iter().map(skipped));
             dir.save_bad_images(&self.skipped)?;
         }

@@ -115,13 +115,13 @@ impl Searcher for TwoKnob {
         let Some((point, gain)) = self.proposal(&self.believed(known, round, noise), noise) else {
             return Ask::Done("nothing is left to try".to_owned());
         };
-        match gain < self.stop_at * noise {
-            false => Ask::Try(point),
-            true => Ask::Done(format!(
+        if gain < self.stop_at * noise {
+            return Ask::Done(format!(
                 "another trial is expected to gain {gain:.5}, below {} of the noise between seeds, {noise:.5}",
                 self.stop_at
-            )),
+            ));
         }
+        Ask::Try(point)
     }
 }
 

@@ -88,7 +88,7 @@ pub struct RunResult {
     pub train_top1: Option<f64>,
     /// Validation error minus training error.
     pub gap: Option<f64>,
-    /// Of the head.
+    /// RMS norm of the head's rows.
     pub alpha: Option<f64>,
     /// On training images.
     pub risk_train: Option<Risk>,

@@ -145,10 +145,8 @@ fn curves_are_kept_and_a_failed_seed_skips_the_rest_unless_a_table_is_made() {
         assert_eq!(trial.jobs[0].cost, 0.5);
         assert_eq!(trial.told().outcome, crate::Outcome::Failed);
         let states: Vec<State> = trial.jobs.iter().map(|job| job.state).collect();
-        match all_seeds {
-            false => assert_eq!(states, [State::Failed, State::Skipped, State::Skipped]),
-            true => assert_eq!(states, [State::Failed, State::Waiting, State::Waiting]),
-        }
+        let others = if all_seeds { State::Waiting } else { State::Skipped };
+        assert_eq!(states, [State::Failed, others, others]);
     }
 }
 

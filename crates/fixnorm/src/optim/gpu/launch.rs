@@ -44,10 +44,12 @@ impl StepBackend for CubeBackend {
         let free = spec.plan.is_plain();
         let groups = if free { 1 } else { spec.groups };
         let launch = Launch { w, grad, first, second, radius, groups, spec };
-        let (w, first, second) = match free {
-            true => launch.free(),
-            false if groups > 1 || launch.cubes() == 1 => launch.groups(),
-            false => launch.whole(),
+        let (w, first, second) = if free {
+            launch.free()
+        } else if groups > 1 || launch.cubes() == 1 {
+            launch.groups()
+        } else {
+            launch.whole()
         };
         (w, first, second.map_or(Optional::Absent, Optional::Present))
     }

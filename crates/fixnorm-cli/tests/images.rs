@@ -1,4 +1,4 @@
-//! Trees of picture files: trained on, in another form too, checked; broken files skipped, listed, and no
+//! Trees of image files: trained on, in another form too, checked; broken files skipped, listed, and no
 //! danger to memory.
 
 mod common;
@@ -11,7 +11,7 @@ use std::process::Stdio;
 use std::time::{Duration, Instant};
 
 use common::{
-    CLASSES, Said, events, fixnorm, image_run, image_tree, json, picture, run, sha256,
+    CLASSES, Said, events, fixnorm, image_run, image_tree, json, run, sample_pixels, sha256,
     wait_for_step,
 };
 use flate2::write::ZlibEncoder;
@@ -22,13 +22,13 @@ const TRAIN: usize = 190;
 const VAL: usize = 40;
 
 fn jpeg(index: usize) -> Vec<u8> {
-    let grey = image::GrayImage::from_raw(10, 10, picture(index)).unwrap();
+    let grey = image::GrayImage::from_raw(10, 10, sample_pixels(index)).unwrap();
     let mut bytes = vec![];
     image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 95).encode_image(&grey).unwrap();
     bytes
 }
 
-/// A tree of small pictures, 190 to train on and 40 to validate on, in four classes.
+/// A tree of small images, 190 to train on and 40 to validate on, in four classes.
 fn tree(root: &Path) {
     for (part, first, count) in [("train", 0, TRAIN), ("val", TRAIN, VAL)] {
         for index in first..first + count {
@@ -39,8 +39,8 @@ fn tree(root: &Path) {
     }
 }
 
-/// Ten more files, which are 5 % of the training pictures, broken or strange in ten ways. Those that must be
-/// skipped; one that may not be opened can be by root, and is then a picture.
+/// Ten more files, which are 5 % of the training images, broken or strange in ten ways. Those that must be
+/// skipped; one that may not be opened can be by root, and is then an image.
 fn ten_strange_files(tree: &Path) -> BTreeSet<String> {
     let dir = tree.join("train/class1");
     let at = |name: &str| dir.join(name);
@@ -59,7 +59,7 @@ fn ten_strange_files(tree: &Path) -> BTreeSet<String> {
         .encode_image(&image::RgbImage::from_pixel(40_000, 30, image::Rgb([9, 99, 200])))
         .unwrap();
     fs::write(at("wide.jpg"), wide).unwrap();
-    let grey = image::GrayImage::from_raw(10, 10, picture(1)).unwrap();
+    let grey = image::GrayImage::from_raw(10, 10, sample_pixels(1)).unwrap();
     grey.save_with_format(at("a-png.jpg"), image::ImageFormat::Png).unwrap();
     fs::write(at("forbidden.jpg"), &whole).unwrap();
     let mut bad =
