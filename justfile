@@ -39,7 +39,8 @@ gpu-check icd="/usr/lib/chromium/vk_swiftshader_icd.json":
 python := "python3"
 
 # Kernel tests under AddressSanitizer and under valgrind, little optimized: both check memory, not speed. valgrind has no
-# AVX-512, so there the kernels detect AVX2.
+# AVX-512, so there the kernels detect AVX2; AddressSanitizer does not see into the assembly of AMX. About three CPU minutes
+# each, most of them compilation: fewer cases a property (PROPTEST_CASES), all tests.
 sanitize:
     RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Zsanitizer=address PROPTEST_CASES=8 cargo test --release -p fixnorm-kernels --lib \
         --target x86_64-unknown-linux-gnu --target-dir target/sanitize {{ little_optimized }}
