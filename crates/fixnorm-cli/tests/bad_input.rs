@@ -110,7 +110,7 @@ fn names_that_do_not_exist() {
 }
 
 #[test]
-fn run_directories_that_are_none() {
+fn directories_that_hold_no_run() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     refused(dir, &run(dir, &["train", "--resume", "--out", "out"]), 1, &["out holds no run"]);
@@ -229,7 +229,7 @@ fn divergence_names_step_and_norms() {
 }
 
 #[test]
-fn pictures_and_weights_that_are_none() {
+fn files_that_are_neither_images_nor_weights() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     data(dir, "data");

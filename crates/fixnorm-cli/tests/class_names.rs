@@ -133,7 +133,7 @@ fn a_run_is_not_resumed_with_other_classes() {
 }
 
 #[test]
-fn what_was_understood_is_said_before_a_run() {
+fn the_summary_of_the_data_is_printed_before_a_run() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     tree(&dir.join("d"), &[("Training", 24), ("Validation", 8)], &KNOWN);

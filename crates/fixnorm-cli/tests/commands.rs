@@ -200,7 +200,7 @@ fn roles_do_not_depend_on_the_precision() {
 }
 
 #[test]
-fn pictures_of_one_size_are_trained_as_they_are_and_evaluated_larger() {
+fn images_of_one_size_are_trained_at_their_size_and_evaluated_larger() {
     let dir = tempfile::tempdir().unwrap();
     let shown = json(dir.path(), &["train", "--dry-run", "--set", "eval.resolution=32"]);
     let derived = &shown["plan"]["derived"];

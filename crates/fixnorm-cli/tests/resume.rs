@@ -173,7 +173,7 @@ fn number_of_threads_changes_nothing() {
 }
 
 #[test]
-fn changed_plan_is_refused_and_a_finished_run_answers() {
+fn changed_plan_is_refused_and_a_finished_run_returns_its_result() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     data(dir, "data");

@@ -69,7 +69,7 @@ fn begun(dir: &Path, study: &str) -> usize {
 }
 
 #[test]
-fn four_workers_of_which_two_are_killed_come_to_what_one_does() {
+fn four_workers_of_which_two_are_killed_give_the_result_of_one() {
     let dir = tempfile::tempdir().unwrap();
     data(dir.path(), "data");
     let alone = json(dir.path(), &tune("one.study", &[]));

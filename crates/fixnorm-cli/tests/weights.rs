@@ -95,18 +95,18 @@ fn partial_weights_are_taken_only_when_allowed() {
     assert!(said.stderr.contains("the missing ones are random: missing: "), "{said:?}");
 }
 
-fn write_picture(path: &Path, index: usize) {
+fn write_image(path: &Path, index: usize) {
     image::GrayImage::from_raw(10, 10, sample_pixels(index)).unwrap().save(path).unwrap();
 }
 
 #[test]
-fn folders_are_predicted_whatever_is_wrong_with_one_picture() {
+fn folders_are_predicted_whatever_is_wrong_with_one_image() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     foreign(dir, "w.safetensors", "resnet8", COLOUR, 5);
     fs::create_dir_all(dir.join("p/q")).unwrap();
     for (index, name) in ["b.png", "q/a.png", "c.jpg"].iter().enumerate() {
-        write_picture(&dir.join("p").join(name), index);
+        write_image(&dir.join("p").join(name), index);
     }
     fs::write(dir.join("p/bad.png"), "not an image").unwrap();
     fs::write(dir.join("p/notes.txt"), "not looked at").unwrap();
@@ -145,7 +145,7 @@ fn exported_weights_say_what_they_need() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     foreign(dir, "w.safetensors", "resnet8", COLOUR, 5);
-    write_picture(&dir.join("a.png"), 3);
+    write_image(&dir.join("a.png"), 3);
     let said = json(dir, &["export", "--weights", "w.safetensors", "-o", "x.safetensors"]);
     assert_eq!((&said["path"], &said["format"]), (&"x.safetensors".into(), &"safetensors".into()));
     let predict = |weights| json(dir, &["predict", "--logits", "--weights", weights, "a.png"]);
@@ -188,7 +188,7 @@ fn files_that_do_harm_are_refused_by_every_command() {
     fs::write(dir.join("empty.pth"), "").unwrap();
     let pickle = b"\x80\x02cposix\nsystem\nX\x16\0\0\0touch fixnorm-ran-code\x85R.";
     fs::write(dir.join("code.pth"), pickle).unwrap();
-    write_picture(&dir.join("a.png"), 3);
+    write_image(&dir.join("a.png"), 3);
     for (file, part) in
         [("empty.pth", "it is empty"), ("code.pth", "its pickle would call posix.system")]
     {
@@ -246,7 +246,7 @@ fn logits_that_are_not_finite_are_a_failure() {
     foreign(dir, "grey.safetensors", "resnet8", Input { channels: 1, classes: 4 }, 5);
     overflow(&dir.join("colour.safetensors"));
     overflow(&dir.join("grey.safetensors"));
-    write_picture(&dir.join("a.png"), 3);
+    write_image(&dir.join("a.png"), 3);
     let json = ["--format", "json"];
     let predict = ["predict", "--weights", "colour.safetensors", "a.png"];
     let said = run(dir, &[&json[..], &predict].concat());

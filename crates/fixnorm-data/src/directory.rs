@@ -210,7 +210,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_single_class_is_refused_and_one_without_images_is_worth_a_word() {
+    fn a_single_class_is_refused_and_one_without_images_is_a_warning() {
         let error = load(&directory(240, 12, 1)).err().unwrap().to_string();
         assert!(error.contains("all training images are of one class, `0`"), "{error}");
         let dir = directory(240, 0, 4);

@@ -230,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn torn_and_older_indices_are_made_anew_without_a_word() {
+    fn torn_and_older_indices_are_made_anew_without_a_warning() {
         let dir = tempfile::tempdir().unwrap();
         let (files, cache) = (files(dir.path()), dir.path().join("cache"));
         let expected = scanned(&files, Some(&cache)).0.unwrap();

@@ -94,7 +94,7 @@ fn role(roles: &Roles, path: &str) -> Role {
     roles.get(path).unwrap_or_else(|| panic!("no {path}")).role
 }
 
-/// Every structure the probe must tell apart, in one net.
+/// Every structure that the probe must distinguish, in one network.
 #[derive(Module, Debug)]
 struct Zoo {
     plain: Conv2d,
@@ -196,7 +196,7 @@ impl Zoo {
 }
 
 #[test]
-fn every_structure_is_told_apart() {
+fn every_structure_is_distinguished() {
     for seed in SEEDS {
         let seeded = seeded(seed);
         let (net, x) = (Zoo::new(&seeded), seeded.images());
@@ -480,7 +480,7 @@ fn normalized_last_layer_is_refused_as_head() {
 }
 
 #[test]
-fn net_without_linear_layers_has_no_head() {
+fn a_model_without_linear_layers_has_no_head() {
     #[derive(Module, Debug)]
     struct Convolutional {
         conv: Conv2d,

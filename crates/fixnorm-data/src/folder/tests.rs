@@ -224,7 +224,7 @@ fn a_part_that_is_a_link_to_nowhere_is_an_error() {
 }
 
 #[test]
-fn levels_too_high_and_too_low_are_said() {
+fn levels_too_high_and_too_low_are_reported() {
     let files = in_each(&["dataset/train", "dataset/val"], &FOUR);
     let said = load_dir(&tree_of(&files)).err().unwrap().to_string();
     assert!(

@@ -237,7 +237,7 @@ fn check_huffman(mut tables: &[u8]) -> Result<(), String> {
         let (counts, rest) = rest.split_first_chunk::<16>().ok_or_else(damaged)?;
         let count = counts.iter().copied().map(usize::from).sum();
         let (symbols, rest) = rest.split_at_checked(count).ok_or_else(damaged)?;
-        // Of a table for the first coefficient, symbols are numbers of bits.
+        // In a table for the first coefficient, symbols are numbers of bits.
         if class >> 4 == 0 && symbols.iter().any(|&symbol| symbol > 15) {
             return Err(damaged());
         }

@@ -130,7 +130,7 @@ fn every_file_of_a_range_must_be_there() {
 }
 
 #[test]
-fn files_that_are_missing_by_the_names_of_others_are_worth_a_word() {
+fn files_that_are_missing_by_the_names_of_others_are_a_warning() {
     let dir =
         tree(&["train-00000-of-00003.tar", "train-00002-of-00003.tar", "test-00000-of-00001.tar"]);
     let warnings = find(dir.path(), ".tar").unwrap().warnings;

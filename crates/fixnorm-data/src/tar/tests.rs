@@ -382,7 +382,7 @@ fn directories_within_a_shard_may_be_splits() {
 }
 
 #[test]
-fn a_shard_cut_between_members_is_worth_a_word_and_several_are_refused() {
+fn a_shard_cut_between_members_is_a_warning_and_several_are_refused() {
     let dir = tempfile::tempdir().unwrap();
     let at = |number: usize| dir.path().join(format!("{number}.tar"));
     let cut = |number: usize| {

@@ -1,4 +1,4 @@
-//! What the weights of others do not contain: their preprocessing, and the names of their classes.
+//! Preprocessing and class names for the weights of others, which do not contain them.
 //! Not here: weights that fixnorm wrote, which contain both (`weights/bundle.rs`).
 //!
 //! Preprocessing is that of timm 1.0 (torchvision for ShuffleNet) for a model's default pretrained weights.

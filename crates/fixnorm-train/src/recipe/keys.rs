@@ -335,7 +335,7 @@ mod tests {
     }
 
     #[test]
-    fn plans_of_older_versions_read_without_a_word() {
+    fn plans_of_older_versions_read_without_a_warning() {
         let text = Recipe::default().to_toml();
         let old = text
             .replace("rms_decay", "alpha")
