@@ -25,6 +25,11 @@ pub(crate) struct StepPlan {
     pub(crate) constraint: Constraint,
 }
 
+/// The squared norm below which a direction is nothing that a rule may lengthen: what is left of the momentum of a group whose
+/// gradient has been zero for hundreds of steps, as that of a channel behind a ReLU that is never positive. Lengthening it would
+/// overflow `f32` in the end.
+const STILL: f64 = 1e-36;
+
 impl StepPlan {
     /// The plan at learning rate `lr` for groups of `len` elements.
     pub(crate) fn new(
@@ -59,11 +64,11 @@ impl StepPlan {
         let (a, b) = match self.rule {
             StepRule::Raw => (kept, -self.length),
             StepRule::Angular => self.turn(moments, kept),
-            StepRule::RmsNormalized if dd == 0.0 => (kept, 0.0),
+            StepRule::RmsNormalized if dd < STILL => (kept, 0.0),
             StepRule::RmsNormalized => (kept, -self.length / dd.sqrt()),
             StepRule::TrustRatio => {
                 let square = dd + 2.0 * self.decay * wd + self.decay * self.decay * ww;
-                let trust = if ww == 0.0 || square <= 0.0 { 1.0 } else { (ww / square).sqrt() };
+                let trust = if ww == 0.0 || square < STILL { 1.0 } else { (ww / square).sqrt() };
                 (1.0 - self.shrink * trust, -self.length * trust)
             }
         };
@@ -82,7 +87,7 @@ impl StepPlan {
     fn turn(&self, Moments { ww, wd, dd }: Moments, kept: f64) -> (f64, f64) {
         let tangent = dd - wd * wd / ww;
         // For a direction along the weight the difference is rounding. Written so that a NaN passes.
-        if ww == 0.0 || tangent <= 1e-12 * dd {
+        if ww == 0.0 || dd < STILL || tangent <= 1e-12 * dd {
             return (kept, 0.0);
         }
         let b = -kept * self.length * (ww / tangent).sqrt();
@@ -186,6 +191,18 @@ mod tests {
         for rule in RULES {
             let found = plan(rule, Constraint::Fixed, 0.0).coefficients(still, 3.0);
             assert_eq!(found, Coefficients { a: 1.0, b: 0.0 });
+        }
+    }
+
+    #[test]
+    fn a_direction_that_has_died_away_is_not_lengthened() {
+        for (wd, dd) in [(0.0, 1e-80), (1e-41, 1e-80), (0.0, 1e-37)] {
+            let moments = Moments { ww: 4.0, wd, dd };
+            for rule in RULES {
+                let Coefficients { a, b } =
+                    plan(rule, Constraint::Fixed, 0.0).coefficients(moments, 2.0);
+                assert!((a - 1.0).abs() < 1e-12 && b.abs() <= 0.1, "{rule:?}: {a}, {b}");
+            }
         }
     }
 

@@ -329,6 +329,31 @@ fn held_weights_turn_by_the_learning_rate() {
     }
 }
 
+/// As of a channel behind a ReLU that is never positive: its momentum dies away until it is no longer normal in `f32`.
+#[test]
+fn weights_without_a_gradient_stay_where_they_are() {
+    let (model, x, roles) = setup();
+    for (base, lr) in bases() {
+        for rule in [StepRule::Angular, StepRule::RmsNormalized, StepRule::TrustRatio] {
+            for scope in [Scope::Tensor, Scope::OutputChannel] {
+                let held = UpdateRule::held().with_step(rule).with_scope(scope);
+                let config = FixNormConfig::new(base).with_scale_invariant(held);
+                let (model, mut optimizer) = config.init(model.valid().train(), &roles).unwrap();
+                let (mut model, _) = step(model, &mut optimizer, &x, lr);
+                let norm = norm_of(&model.conv.weight);
+                for _ in 0..1100 {
+                    let mut grads = GradientsParams::new();
+                    let zeros = model.conv.weight.val().inner().zeros_like();
+                    grads.register(model.conv.weight.id, zeros);
+                    model = optimizer.step(lr, model, grads);
+                }
+                let after = norm_of(&model.conv.weight);
+                assert!((after / norm - 1.0).abs() < 1e-3, "{base:?} {rule:?} {scope:?}: {after}");
+            }
+        }
+    }
+}
+
 /// Its direction once held the learning rate, which a trust ratio cancels: the norm left every bound.
 #[test]
 fn the_learning_rate_reaches_a_trust_ratio_around_rmsprop() {

@@ -178,7 +178,7 @@ struct Coefficients {
     b: f32,
 }
 
-/// As `StepPlan::coefficients`, in `f32`. NaN is passed on.
+/// As `StepPlan::coefficients`, in `f32`; 1e-36 is its `STILL`. NaN is passed on.
 #[cube]
 fn coefficients(
     moments: Moments,
@@ -194,13 +194,13 @@ fn coefficients(
         let tangent = dd - wd * wd / ww;
         // For a direction along the weight the difference is rounding, of which `f32` has more.
         let turn = (0.0f32 - a) * scalars.length * (ww / tangent).sqrt();
-        b = select(ww == 0.0f32 || tangent <= 1e-6f32 * dd, 0.0f32, turn);
+        b = select(ww == 0.0f32 || dd < 1e-36f32 || tangent <= 1e-6f32 * dd, 0.0f32, turn);
         a -= select(ww == 0.0f32, 0.0f32, b * wd / ww);
     } else if comptime!(rules.rule == StepRule::RmsNormalized) {
-        b = select(dd == 0.0f32, 0.0f32, b / dd.sqrt());
+        b = select(dd < 1e-36f32, 0.0f32, b / dd.sqrt());
     } else if comptime!(rules.rule == StepRule::TrustRatio) {
         let square = dd + 2.0f32 * decay * wd + decay * decay * ww;
-        let trust = select(ww == 0.0f32 || square <= 0.0f32, 1.0f32, (ww / square).sqrt());
+        let trust = select(ww == 0.0f32 || square < 1e-36f32, 1.0f32, (ww / square).sqrt());
         a = 1.0f32 - scalars.shrink * trust;
         b *= trust;
     }
