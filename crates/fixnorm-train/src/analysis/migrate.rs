@@ -89,7 +89,7 @@ impl Migration {
 /// The norm that a recipe with these choices holds a weight at, squared.
 fn held(recipe: &Recipe, param: &ParamRole, norm: f64) -> f64 {
     let optimizer = &recipe.optimizer;
-    radius_square(optimizer.radius, optimizer.scope, param, norm)
+    radius_square(optimizer.radius, optimizer.scope(), param, norm)
 }
 
 /// From a recorded run, by the effective learning rates that were measured along it.

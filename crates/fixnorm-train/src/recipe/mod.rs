@@ -98,8 +98,10 @@ pub struct Optimizer {
     pub constraint: Constraint,
     /// Their norm: `unit`, `init`, `sqrt_c_out` or a number.
     pub radius: Radius,
-    /// What a norm is taken over: `tensor` or `output_channel`.
-    pub scope: Scope,
+    /// What a norm is taken over, and an angle: `tensor` or `output_channel`; `auto` is `output_channel` under
+    /// `step_rule = "angular"` and `tensor` under the other rules.
+    #[serde(with = "optional::derived")]
+    pub scope: Option<Scope>,
     /// Step rule of scale-invariant weights, from a direction to a step: `raw`; `angular`, whose learning rate is an angle in
     /// radians; `rms_normalized`; `trust_ratio`, which then holds for all weights. `auto` is `angular` where `constraint`
     /// controls norms and `raw` where it is `free`.
@@ -155,7 +157,7 @@ impl Default for Optimizer {
             epsilon: None,
             constraint: Constraint::Fixed,
             radius: Radius::SqrtCOut,
-            scope: Scope::Tensor,
+            scope: None,
             step_rule: None,
             free_step_rule: StepRule::Raw,
             free_lr_scale: None,

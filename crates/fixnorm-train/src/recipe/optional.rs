@@ -7,7 +7,7 @@
 use std::fmt;
 use std::marker::PhantomData;
 
-use fixnorm::StepRule;
+use fixnorm::{Scope, StepRule};
 use fixnorm_data::{Crop, Interpolation, Policy};
 use serde::de::{self, Deserializer, IntoDeserializer, Visitor};
 use serde::{Deserialize, Serialize, Serializer};
@@ -61,6 +61,10 @@ impl Value for Crop {
 
 impl Value for Interpolation {
     const EXPECTED: &'static str = "an interpolation";
+}
+
+impl Value for Scope {
+    const EXPECTED: &'static str = "a scope";
 }
 
 impl Value for StepRule {

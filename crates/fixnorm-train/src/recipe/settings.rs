@@ -4,7 +4,7 @@
 use fixnorm::base::{BaseName, Coefficients};
 use fixnorm::{
     BaseUpdate, Constraint, DecayTarget, FixNormConfig, LrSchedule, MAX_ANGLE, ParamRole, Probe,
-    Role, SetupError, StepRule, UpdateRule, WeightDecay,
+    Role, Scope, SetupError, StepRule, UpdateRule, WeightDecay,
 };
 use fixnorm_analysis::Equilibrium;
 use fixnorm_data::{Crop, Interpolation, Resize, Transform};
@@ -38,6 +38,14 @@ impl Optimizer {
         })
     }
 
+    /// What norms and angles of scale-invariant weights are taken over.
+    pub fn scope(&self) -> Scope {
+        self.scope.unwrap_or(match self.step_rule() {
+            StepRule::Angular => Scope::OutputChannel,
+            _ => Scope::Tensor,
+        })
+    }
+
     /// The peak learning rate of a recipe that a plan has resolved.
     ///
     /// # Panics
@@ -64,6 +72,7 @@ impl Recipe {
         let rule = self.optimizer.step_rule();
         let is_angular = rule == StepRule::Angular;
         self.optimizer.step_rule = Some(rule);
+        self.optimizer.scope = Some(self.optimizer.scope());
         // Directions of the adaptive base updates are about 1 for every element, those of gradients smaller.
         let is_sgd = matches!(self.optimizer.base, BaseName::Sgd | BaseName::Nesterov);
         let free_lr_scale = if is_angular && is_sgd { 4.0 } else { 1.0 };
@@ -134,7 +143,7 @@ impl Recipe {
             .with_step(step_rule)
             .with_constraint(optimizer.constraint)
             .with_radius(optimizer.radius)
-            .with_scope(optimizer.scope);
+            .with_scope(optimizer.scope());
         let head = match self.head.control.constraint() {
             Constraint::Free => UpdateRule::free(),
             held => UpdateRule::row_rms(self.head.alpha()).with_constraint(held),
@@ -286,7 +295,7 @@ fn check(
 
 #[cfg(test)]
 mod tests {
-    use fixnorm::StepRule;
+    use fixnorm::{Scope, StepRule};
 
     use crate::RecipeBuilder;
 
@@ -303,7 +312,9 @@ mod tests {
             (optimizer.step_rule(), optimizer.lr(), optimizer.free_lr_scale, recipe.head.alpha())
         };
         let (rule, angle, scale, alpha) = keys(&[]);
-        assert_eq!((rule, scale, alpha), (StepRule::Angular, Some(4.0), 4.0));
+        assert_eq!((rule, scale, alpha), (StepRule::Angular, Some(4.0), 8.0));
+        assert_eq!(resolved(&[]).optimizer.scope(), Scope::OutputChannel);
+        assert_eq!(resolved(&["optimizer.step_rule=raw"]).optimizer.scope(), Scope::Tensor);
         assert!((angle * 64.0 - 1.0).abs() < 0.01, "{angle}");
         let (rule, angle, scale, _) = keys(&["optimizer.lr=0.03", "optimizer.base=adamw"]);
         assert_eq!((rule, angle, scale), (StepRule::Angular, 0.03, Some(1.0)));
