@@ -38,6 +38,8 @@ fn execute(command: Command, format: Format) -> anyhow::Result<ExitCode> {
     match command {
         Command::Train(args) => commands::train::run(&args, format),
         Command::Tune(args) => commands::tune::run(&args, format),
+        Command::Study(command) => commands::study::run(&command, format),
+        Command::Supervise(args) => commands::exec::supervise(&args),
         Command::Eval(args) => commands::eval::run(&args, format),
         Command::Predict(args) => commands::predict::run(&args, format),
         Command::Models => commands::models::run(format),

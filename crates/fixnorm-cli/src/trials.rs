@@ -71,7 +71,7 @@ fn header(knobs: Knobs) -> String {
 }
 
 fn row(trial: &TrialRow, epochs: usize) -> String {
-    let [x, y] = trial.point.map(f64::exp2);
+    let [x, y] = trial.told().point.map(f64::exp2);
     let (score, std) = match trial.told().outcome {
         Outcome::Scored { score, std, .. } => {
             (format!("{score:.4}"), std.map_or_else(|| "-".to_owned(), |std| format!("{std:.4}")))

@@ -139,6 +139,12 @@ pub enum TrainError {
     /// A study that cannot be stored or read.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// A study that cannot be carried out.
+    #[error(transparent)]
+    Work(#[from] fixnorm_tune::worker::WorkError),
+    /// A study of a command that cannot be made or resumed.
+    #[error(transparent)]
+    Command(#[from] fixnorm_tune::exec::CommandError),
     /// A study that cannot be made, resumed or carried out as asked.
     #[error(transparent)]
     Study(#[from] StudyError),
@@ -228,8 +234,10 @@ impl TrainError {
             | TrainError::StepTooLarge { .. }
             | TrainError::NoShortcuts { .. }
             | TrainError::ReplayTooShort { .. }
-            | TrainError::Study(_)
-            | TrainError::Store(StoreError::Other { .. }) => true,
+            | TrainError::Study(_) => true,
+            TrainError::Store(error) => error.is_usage(),
+            TrainError::Work(error) => error.is_usage(),
+            TrainError::Command(error) => error.is_usage(),
             TrainError::Data(error) => error.is_usage(),
             TrainError::Bundle(error) => error.is_usage(),
             TrainError::Migrate(error) => error.is_usage(),

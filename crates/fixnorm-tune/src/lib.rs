@@ -1,7 +1,7 @@
-//! Tuning two knobs: searchers, the store that several processes share, final choice, replay over tables.
+//! Tuning: searchers, the store that several processes share, final choice, replay over tables.
 //!
 //! ```text
-//! space     two axes in log2                         space.rs
+//! space     axes, in log2                              space.rs
 //! search    what to try next, from what is known     search/
 //!   two_knob (ours), random, halton, grid, tpe, gp
 //! model     the fit that `two_knob` and `choice` use: model.rs
@@ -11,7 +11,10 @@
 //! law       where to start, from length and batch    law.rs
 //! choice    the best setting, with its error         choice.rs
 //! prune     stopping hopeless trials                 prune.rs
-//! store     one file that processes share            store/
+//! store     a study that processes share             store/
+//! result    what a study has found                   result.rs
+//! worker    a process's share of a study             worker.rs
+//! exec      trials that are any command              exec/
 //! judging   synthetic surfaces, tables, replay       surface.rs, table.rs, replay.rs
 //! ```
 //!
@@ -19,6 +22,7 @@
 //! study therefore resumes as if it had never stopped. Nothing here trains or depends on what is tuned.
 
 pub mod choice;
+pub mod exec;
 mod fused;
 pub mod law;
 mod matrix;
@@ -26,12 +30,14 @@ mod model;
 pub mod prune;
 pub mod quadratic;
 pub mod replay;
+pub mod result;
 mod ridge;
 pub mod search;
 pub mod space;
 pub mod store;
 pub mod surface;
 pub mod table;
+pub mod worker;
 
 pub use choice::{Choice, choose};
 pub use search::{Ask, Outcome, Search, Searcher, Told};

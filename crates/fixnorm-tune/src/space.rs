@@ -5,6 +5,17 @@ use serde::{Deserialize, Serialize};
 /// A setting of both knobs, in log2.
 pub type Point = [f64; 2];
 
+/// What a coordinate of a knob is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Scale {
+    /// log2 of the value.
+    #[default]
+    Log,
+    /// The value.
+    Linear,
+}
+
 /// One knob.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Axis {
@@ -16,6 +27,9 @@ pub struct Axis {
     pub high: f64,
     /// Distance between the possible values, counted from `low`; none if every value is possible.
     pub step: Option<f64>,
+    /// What coordinates, bounds and step are: log2 of values, unless said otherwise.
+    #[serde(default)]
+    pub scale: Scale,
 }
 
 /// Two knobs.
@@ -58,6 +72,14 @@ pub enum SpaceError {
         /// Its upper bound.
         high: f64,
     },
+    /// More knobs than a searcher takes, or none.
+    #[error("{found} knobs: expected 1 to {most}")]
+    Knobs {
+        /// Their number.
+        found: usize,
+        /// The largest number.
+        most: usize,
+    },
     /// A step that is not above 0.
     #[error("{name}: expected a step above 0 octaves, found {step}")]
     Step {
@@ -71,7 +93,35 @@ pub enum SpaceError {
 impl Axis {
     /// An axis on which every value between two is possible; `low` and `high` in log2.
     pub fn new(name: &str, low: f64, high: f64) -> Self {
-        Self { name: name.to_owned(), low, high, step: None }
+        Self { name: name.to_owned(), low, high, step: None, scale: Scale::Log }
+    }
+
+    /// An axis whose coordinates are the values themselves.
+    pub fn linear(name: &str, low: f64, high: f64) -> Self {
+        Self { scale: Scale::Linear, ..Self::new(name, low, high) }
+    }
+
+    /// Whether coordinates are log2 of values.
+    pub fn is_log(&self) -> bool {
+        self.scale == Scale::Log
+    }
+
+    /// The value at a coordinate.
+    pub fn value(&self, x: f64) -> f64 {
+        match self.scale {
+            Scale::Log => x.exp2(),
+            Scale::Linear => x,
+        }
+    }
+
+    /// The coordinate at a share of the axis, 0 to 1.
+    pub fn at_share(&self, share: f64) -> f64 {
+        self.snap(self.low + share * (self.high - self.low))
+    }
+
+    /// The share of the axis below a coordinate.
+    pub fn share_of(&self, x: f64) -> f64 {
+        (x - self.low) / (self.high - self.low)
     }
 
     /// The same axis with values this many octaves apart.
@@ -105,8 +155,8 @@ impl Axis {
         (0..=last as usize).map(|i| self.low + step * i as f64).collect()
     }
 
-    fn check(&self) -> Result<(), SpaceError> {
-        let Axis { name, low, high, step } = self;
+    pub(crate) fn check(&self) -> Result<(), SpaceError> {
+        let Axis { name, low, high, step, .. } = self;
         if !(low.is_finite() && high.is_finite() && low < high) {
             return Err(SpaceError::Range { name: name.clone(), low: *low, high: *high });
         }
@@ -143,15 +193,12 @@ impl Space {
 
     /// The point at these shares of both axes, 0 to 1.
     pub fn at_share(&self, share: [f64; 2]) -> Point {
-        let at = |i: usize| self.axes[i].low + share[i] * (self.axes[i].high - self.axes[i].low);
-        self.snap([at(0), at(1)])
+        [self.axes[0].at_share(share[0]), self.axes[1].at_share(share[1])]
     }
 
     /// The position of a point, as shares of both axes.
     pub fn share_of(&self, point: Point) -> [f64; 2] {
-        let share =
-            |i: usize| (point[i] - self.axes[i].low) / (self.axes[i].high - self.axes[i].low);
-        [share(0), share(1)]
+        [self.axes[0].share_of(point[0]), self.axes[1].share_of(point[1])]
     }
 
     /// The middle.

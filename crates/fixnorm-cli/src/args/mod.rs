@@ -3,6 +3,7 @@
 //! ```text
 //! train                              train.rs
 //! tune                               tune.rs
+//! study                              study.rs
 //! eval, predict, inspect, export     weights.rs
 //! risk, dissect, migrate, report     analysis.rs
 //! data                               data.rs
@@ -13,6 +14,7 @@ mod analysis;
 mod bench;
 mod data;
 mod number;
+mod study;
 mod train;
 mod tune;
 mod weights;
@@ -25,6 +27,9 @@ use fixnorm_train::{DeviceName, Devices};
 pub(crate) use analysis::{DissectArgs, MigrateArgs, ReportArgs, RiskArgs};
 pub(crate) use bench::{BenchCommand, BenchDataArgs, BenchOptimArgs, BenchStepArgs};
 pub(crate) use data::{DataCheckArgs, DataCommand, DataFetchArgs};
+pub(crate) use study::{
+    StudyCommand, StudyCopyArgs, StudyDeleteArgs, StudyListArgs, StudyShowArgs, SuperviseArgs,
+};
 pub(crate) use train::TrainArgs;
 pub(crate) use tune::TuneArgs;
 pub(crate) use weights::{EvalArgs, ExportArgs, InspectArgs, PredictArgs};
@@ -53,8 +58,14 @@ pub(crate) enum Format {
 pub(crate) enum Command {
     /// Train a model; without flags, a small one on embedded images.
     Train(TrainArgs),
-    /// Tune two knobs, learning rate and head norm (or weight decay), in a few trials.
+    /// Tune two knobs, learning rate and head norm (or weight decay), in a few trials; or the knobs of any command.
     Tune(TuneArgs),
+    /// List, show, copy or delete studies.
+    #[command(subcommand)]
+    Study(StudyCommand),
+    /// Run a trial's command for a worker.
+    #[command(hide = true)]
+    Supervise(SuperviseArgs),
     /// Loss and accuracy of weights on validation images.
     Eval(EvalArgs),
     /// The likeliest classes of images.

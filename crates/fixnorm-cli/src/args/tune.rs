@@ -4,6 +4,8 @@ use std::path::PathBuf;
 
 use clap::builder::PossibleValue;
 use clap::{Args, ValueEnum};
+use fixnorm_train::TrainError;
+use fixnorm_train::tune::exec::{CommandError, CommandOptions, CommandPlan, Knob, knobs_from_toml};
 use fixnorm_train::tune::prune::Prune;
 use fixnorm_train::tune::{Knobs, Range, SearchKind, StudyOptions};
 
@@ -117,10 +119,16 @@ pub(crate) struct TuneArgs {
     /// When a run is stopped early (default off).
     #[arg(long, value_enum)]
     prune: Option<PruneArg>,
-    /// The study's file; several processes share one, and an existing one is resumed. A new one under runs/ if left
-    /// out.
-    #[arg(long, value_name = "FILE")]
+    /// The study: a file that processes of this machine share, or postgres://[USER@]HOST/DATABASE[/NAME] for those of many
+    /// machines. An existing one is resumed. A new file under runs/ if left out.
+    #[arg(long, value_name = "FILE|URL")]
     pub(crate) study: Option<PathBuf>,
+    /// Directory of the runs (default FILE.runs, runs/NAME.runs for a database). Runs that another machine began are
+    /// resumed where the machines share it.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) runs: Option<PathBuf>,
+    #[command(flatten)]
+    pub(crate) exec: ExecArgs,
     /// Write the recipe with both knobs set to FILE.
     #[arg(short, long, visible_alias = "output", value_name = "FILE")]
     pub(crate) out: Option<PathBuf>,
@@ -140,7 +148,105 @@ pub(crate) struct TuneArgs {
     pub(crate) device: DevicesArg,
 }
 
+/// Trials that are a command.
+#[derive(Debug, Args)]
+pub(crate) struct ExecArgs {
+    /// Tune any command instead of a recipe: {lr}, {alpha} and other knobs, {seed}, {trial} and {out} (a directory of the
+    /// trial's own, the same when it is tried again) are replaced.
+    #[arg(long, value_name = "COMMAND", conflicts_with_all = ["recipe", "overrides", "space", "out", "device"])]
+    pub(crate) exec: Option<String>,
+    /// Let /bin/sh read the command; {lr} is then a variable.
+    #[arg(long, requires = "exec")]
+    shell: bool,
+    /// A knob of the command and its range; may be repeated.
+    #[arg(long = "knob", value_name = "NAME=LOW:HIGH[:log]", requires = "exec")]
+    knobs: Vec<Knob>,
+    /// Knobs in a TOML file, a line NAME = "LOW:HIGH[:log]" for each.
+    #[arg(long = "knobs", value_name = "FILE", requires = "exec")]
+    knobs_file: Option<PathBuf>,
+    /// The score: a key of the JSON lines that the command prints, or a tag of TensorBoard.
+    #[arg(long, value_name = "NAME", default_value = "val_top1", requires = "exec")]
+    metric: String,
+    /// Whether the largest or the smallest value is best.
+    #[arg(long, value_enum, default_value_t = GoalArg::Max, requires = "exec")]
+    goal: GoalArg,
+    /// The key of the step that a value belongs to.
+    #[arg(long, value_name = "NAME", default_value = "epoch", requires = "exec")]
+    step: String,
+    /// Steps of a whole trial, which --prune needs.
+    #[arg(long, value_name = "N", requires = "exec")]
+    steps: Option<usize>,
+    /// Read the score from a file of JSON lines or a directory of TensorBoard events, such as {out}/log.jsonl, instead of
+    /// stdout.
+    #[arg(long, value_name = "PATH", requires = "exec")]
+    read: Option<String>,
+    /// Seconds after which a trial has failed.
+    #[arg(long, value_name = "SECONDS", value_parser = super::number::float, requires = "exec")]
+    timeout: Option<f64>,
+    /// The first seed.
+    #[arg(long, value_name = "N", default_value_t = 0, value_parser = super::number::seed, requires = "exec")]
+    first_seed: u64,
+}
+
+/// Which values are best.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum GoalArg {
+    /// The largest.
+    Max,
+    /// The smallest.
+    Min,
+}
+
 impl TuneArgs {
+    /// What is asked of a study of a command.
+    ///
+    /// # Errors
+    /// A file of knobs that cannot be read.
+    pub(crate) fn command_options(&self, provenance: String) -> anyhow::Result<CommandOptions> {
+        let exec = &self.exec;
+        let plan = exec.exec.as_ref().map(|command| CommandPlan {
+            exec: command.clone(),
+            shell: exec.shell,
+            metric: exec.metric.clone(),
+            minimize: exec.goal == GoalArg::Min,
+            step: exec.step.clone(),
+            steps: exec.steps.unwrap_or(0),
+            read: exec.read.clone(),
+            timeout: exec.timeout,
+        });
+        let mut knobs = exec.knobs.clone();
+        if let Some(file) = &exec.knobs_file {
+            let refuse = |message: String| {
+                let message = format!("--knobs {}: {message}", file.display());
+                TrainError::from(CommandError::Command(message))
+            };
+            let text = std::fs::read_to_string(file).map_err(|error| refuse(error.to_string()))?;
+            knobs.extend(knobs_from_toml(&text).map_err(refuse)?);
+        }
+        for (name, range) in [("lr", self.lr), ("alpha", self.alpha), ("wd", self.wd)] {
+            let knob = range.map(|range| Knob {
+                name: name.to_owned(),
+                low: range.low,
+                high: range.high,
+                log: true,
+            });
+            knobs.extend(knob);
+        }
+        Ok(CommandOptions {
+            plan,
+            knobs,
+            search: self.searcher.map(|search| search.0),
+            trials: self.trials.map(|trials| trials as usize),
+            seeds: self.seeds.map(u64::from),
+            first_seed: exec.first_seed,
+            parallel: self.parallel.map(|parallel| parallel as usize),
+            search_seed: self.search_seed,
+            start: self.start,
+            prune: self.prune.map(|prune| prune.0),
+            provenance,
+        })
+    }
+
     /// What is asked of the study.
     pub(crate) fn options(&self) -> StudyOptions {
         StudyOptions {

@@ -8,12 +8,13 @@ use std::time::Duration;
 
 use fixnorm_train::files::{check_file, write_atomic};
 use fixnorm_train::tune::{
-    Asker, Ended, OpenStudy, Setup, Store, StoreError, Tuned, Worker, to_csv, to_optuna,
-    tuned_recipe,
+    Asker, Ended, OpenStudy, Place, RecipeJobs, Setup, StoreError, Tuned, Worker, to_csv,
+    to_optuna, tuned_recipe,
 };
 use fixnorm_train::{RecipeBuilder, Stop, TrainError};
 
 use crate::args::{Format, TuneArgs};
+use crate::commands::exec;
 use crate::output;
 use crate::run::{interrupted, made_by, recipe, stop_on_signals};
 use crate::trials::{self, TrialTable};
@@ -27,7 +28,17 @@ pub(crate) fn run(args: &TuneArgs, format: Format) -> anyhow::Result<ExitCode> {
         Some(path) => path.clone(),
         None => new_study()?,
     };
-    let opened = open(args, &path, &stop);
+    let place = Place::named(&path).map_err(TrainError::from)?;
+    if args.exec.exec.is_some() || args.study.is_some() && exec::is_command(&place) {
+        let done = exec::run(args, &place, &stop, format);
+        if args.study.is_none() && done.is_err() {
+            // Best effort: the name that was taken for nothing. A file with a study in it is kept.
+            let is_empty = fs::metadata(&path).is_ok_and(|data| data.len() == 0);
+            let _ = is_empty.then(|| fs::remove_file(&path));
+        }
+        return done;
+    }
+    let opened = open(args, &path, &place, &stop);
     if args.study.is_none() && !matches!(opened, Ok(Some(_))) {
         // Best effort: the name that was taken for nothing.
         let _ = fs::remove_file(&path);
@@ -39,7 +50,7 @@ pub(crate) fn run(args: &TuneArgs, format: Format) -> anyhow::Result<ExitCode> {
     let ended = if args.show {
         Ended::Done("nothing was trained".to_owned())
     } else {
-        work(&mut study, args, &path, &stop)?
+        work(&mut study, args, &place, &stop)?
     };
     finish(&study, args, format)?;
     match ended {
@@ -48,7 +59,7 @@ pub(crate) fn run(args: &TuneArgs, format: Format) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Ended::Interrupted => {
-            eprintln!("stopped and saved; resume with:\n  fixnorm tune --study {}", path.display());
+            eprintln!("stopped and saved; resume with:\n  fixnorm tune --study {place}");
             Ok(interrupted(&stop))
         }
     }
@@ -72,7 +83,12 @@ fn new_study() -> Result<PathBuf, TrainError> {
 }
 
 /// The study in `path`, resumed or new; none if stopped while its start was measured.
-fn open(args: &TuneArgs, path: &Path, stop: &Stop) -> Result<Option<OpenStudy>, TrainError> {
+fn open(
+    args: &TuneArgs,
+    path: &Path,
+    place: &Place,
+    stop: &Stop,
+) -> Result<Option<OpenStudy>, TrainError> {
     let given = args.recipe.is_given().then(|| recipe(RecipeBuilder::new(), &args.recipe, Ok));
     let device = args.device.device.clone();
     let asker = Asker {
@@ -82,7 +98,7 @@ fn open(args: &TuneArgs, path: &Path, stop: &Stop) -> Result<Option<OpenStudy>, 
         trains: !args.show,
     };
     let options = args.options();
-    if args.show || args.study.as_ref().is_some_and(|path| path.exists()) {
+    if args.show || args.study.is_some() && place.exists()? {
         match OpenStudy::resume(path, &options, &asker) {
             // Another process is about to fill it.
             Err(TrainError::Store(StoreError::Empty(_))) if !args.show => {}
@@ -96,24 +112,28 @@ fn open(args: &TuneArgs, path: &Path, stop: &Stop) -> Result<Option<OpenStudy>, 
     OpenStudy::create(path, &options, &asker, &mut progress, stop)
 }
 
-fn work(study: &mut OpenStudy, args: &TuneArgs, path: &Path, stop: &Stop) -> anyhow::Result<Ended> {
-    let mut runs = path.as_os_str().to_owned();
-    runs.push(".runs");
+fn work(
+    study: &mut OpenStudy,
+    args: &TuneArgs,
+    place: &Place,
+    stop: &Stop,
+) -> anyhow::Result<Ended> {
+    let runs = args.runs.clone().unwrap_or_else(|| place.runs());
     let mut table = TrialTable::new(study.knobs, study.store.study().epochs);
-    eprintln!("study {}, runs in {}", path.display(), Path::new(&runs).display());
+    eprintln!("study {place}, runs in {}", runs.display());
+    let jobs =
+        RecipeJobs { plan: &study.plan, knobs: study.knobs, program: std::env::current_exe()? };
     let mut worker = Worker {
-        store: &mut study.store,
-        plan: &study.plan,
-        knobs: study.knobs,
-        program: std::env::current_exe()?,
-        runs: PathBuf::from(runs),
+        store: &mut *study.store,
+        jobs: &jobs,
+        runs,
         lease: Duration::from_secs(u64::from(args.lease)),
     };
-    Ok(worker.work(&mut table, stop)?)
+    Ok(worker.work(&mut table, stop).map_err(TrainError::from)?)
 }
 
 fn finish(study: &OpenStudy, args: &TuneArgs, format: Format) -> anyhow::Result<()> {
-    let tuned = Tuned::of(&study.store, study.knobs).map_err(TrainError::from)?;
+    let tuned = Tuned::of(&*study.store, study.knobs).map_err(TrainError::from)?;
     match format {
         Format::Json => output::json(&tuned.to_json())?,
         Format::Text => trials::print(&tuned)?,
@@ -123,11 +143,11 @@ fn finish(study: &OpenStudy, args: &TuneArgs, format: Format) -> anyhow::Result<
         eprintln!("wrote {}", out.display());
     }
     if let Some(out) = &args.export_csv {
-        write_atomic(out, to_csv(&study.store).map_err(TrainError::from)?.as_bytes())?;
+        write_atomic(out, to_csv(&*study.store).map_err(TrainError::from)?.as_bytes())?;
         eprintln!("wrote {}", out.display());
     }
     if let Some(out) = &args.export_optuna {
-        to_optuna(&study.store, out).map_err(TrainError::from)?;
+        to_optuna(&*study.store, out).map_err(TrainError::from)?;
         eprintln!("wrote {}", out.display());
     }
     Ok(())

@@ -7,6 +7,7 @@
 //! page      page.rs, figure.rs, style.rs; page.css, plots.css, page.js
 //! ```
 
+mod command_study;
 mod curves;
 mod differences;
 mod dissection;
@@ -35,7 +36,8 @@ use crate::TrainError;
 use crate::analysis::dissect::Dissection;
 use crate::files::write_atomic;
 use crate::run_dir::History;
-use crate::tune::Sqlite;
+use crate::tune::Place;
+use crate::tune::exec::CommandPlan;
 
 use page::Page;
 
@@ -48,8 +50,11 @@ pub fn write(sources: &[PathBuf], file: &Path, plots: Option<&Path>) -> Result<(
     let mut page = Page::new();
     let (mut runs, mut dissections, mut studies) = (vec![], vec![], vec![]);
     for source in sources {
-        if source.is_file() {
-            studies.push((source, Sqlite::open_read_only(source)?));
+        let place = Place::named(source)?;
+        if source.is_file() || matches!(place, Place::Database(_)) {
+            let store = place.open_read_only()?;
+            // As it is shown: without a password.
+            studies.push((PathBuf::from(place.to_string()), store));
         } else if let Some(dissection) = Dissection::read(source)? {
             dissections.push((source, dissection));
         } else {
@@ -71,7 +76,11 @@ pub fn write(sources: &[PathBuf], file: &Path, plots: Option<&Path>) -> Result<(
         dissection::dissection(&mut page, source, dissection)?;
     }
     for (source, study) in &studies {
-        study::study(&mut page, source, study)?;
+        if CommandPlan::from_toml(&study.study().plan).is_none() {
+            study::study(&mut page, source, &**study)?;
+        } else {
+            command_study::command_study(&mut page, source, &**study)?;
+        }
     }
     save_figures(&page, plots)?;
     write_atomic(file, page.html(&title(sources)).as_bytes())

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use fixnorm_tune::quadratic::{Estimate, Quadratic};
-use fixnorm_tune::search::Told;
+use fixnorm_tune::search::{Search, Strategy, Told};
 
 use super::figure::Table;
 use super::heat_map::HeatMap;
@@ -12,7 +12,7 @@ use super::number::short;
 use super::page::Page;
 use super::plot::plot;
 use crate::TrainError;
-use crate::tune::{Choice, Knobs, Outcome, Search, Store, Study, TrialRow, Tuned};
+use crate::tune::{Choice, Knobs, Outcome, Store, Study, TrialRow, Tuned};
 
 /// Number of trials whose curves are drawn, the best ones.
 const CURVES: usize = 8;
@@ -47,7 +47,8 @@ pub(super) fn study(page: &mut Page, path: &Path, store: &dyn Store) -> Result<(
     trials(page, names, &tuned);
     search_path(page, names, &tuned, &history);
     if let Some(choice) = &tuned.choice
-        && let Some(fit) = Quadratic::fit(study.search.space(), &history, choice.noise)
+        && let Some(space) = study.search.space()
+        && let Some(fit) = Quadratic::fit(space, &history, choice.noise)
     {
         surface(page, names, study, &history, &fit);
         for axis in 0..2 {
@@ -93,7 +94,7 @@ fn trials(page: &mut Page, [first, second]: [&str; 2], tuned: &Tuned) {
             _ => (None, None),
         };
         let runs: Vec<&str> = trial.jobs.iter().map(|job| job.state.name()).collect();
-        let [x, y] = trial.point.map(|x| short(x.exp2()));
+        let [x, y] = trial.told().point.map(|x| short(x.exp2()));
         let test = share(trial.mean(|job| job.test_top1));
         let cost = format!("{:.2}", trial.cost());
         vec![trial.number.to_string(), x, y, share(score), share(std), test, runs.join(", "), cost]
@@ -152,11 +153,11 @@ fn surface(
     history: &[Told],
     fit: &Quadratic,
 ) {
-    let axes = &study.search.space().axes;
+    let axes = study.search.axes();
     let [columns, rows] = [0, 1].map(|axis: usize| axes[axis].lattice(SPACING));
     let scores = || history.iter().filter_map(|told| told.outcome.score());
     let worst = scores().fold(f64::INFINITY, f64::min);
-    let is_table = matches!(study.search, Search::Grid(_));
+    let is_table = matches!(study.search, Strategy::Two(Search::Grid(_)));
     let measured = |x: f64, y: f64| {
         let is_here =
             |told: &&Told| (told.point[0] - x).abs() < 1e-6 && (told.point[1] - y).abs() < 1e-6;
@@ -244,7 +245,7 @@ fn curves(page: &mut Page, [first, second]: [&str; 2], tuned: &Tuned) {
     best.sort_by(|a, b| b.0.total_cmp(&a.0));
     let curve = |(colour, (_, trial)): (usize, &(f64, &TrialRow))| {
         let epochs = trial.jobs.first()?.curve.iter();
-        let [x, y] = trial.point.map(|x| short(x.exp2()));
+        let [x, y] = trial.told().point.map(|x| short(x.exp2()));
         let name = format!("{}: {first} {x}, {second} {y}", trial.number);
         let points = epochs.map(|epoch| ((epoch.epoch + 1) as f64, epoch.val_top1));
         Some(series(&name, colour, Mark::Line, points.collect()))

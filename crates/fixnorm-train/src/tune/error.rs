@@ -67,7 +67,4 @@ pub enum StudyError {
     /// A range probe without a learning rate that works.
     #[error("the range probe diverged at its smallest learning rate; name a start with --start")]
     ProbeDiverged,
-    /// The recipe cannot be trained at all, a trial's process reports.
-    #[error("{0}")]
-    Refused(String),
 }

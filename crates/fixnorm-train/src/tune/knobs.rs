@@ -89,8 +89,8 @@ impl Knobs {
     /// # Errors
     /// A study of knobs that are not ours.
     pub fn of_study(path: &Path, study: &Study) -> Result<Self, StudyError> {
-        let names = study.search.space().axes.each_ref().map(|axis| axis.name.as_str());
-        let known = [Knobs::LrAlpha, Knobs::LrWd].into_iter().find(|knobs| knobs.names() == names);
+        let names: Vec<&str> = study.search.axes().iter().map(|axis| axis.name.as_str()).collect();
+        let known = [Knobs::LrAlpha, Knobs::LrWd].into_iter().find(|knobs| names == knobs.names());
         known.ok_or_else(|| StudyError::ForeignKnobs(path.to_owned()))
     }
 

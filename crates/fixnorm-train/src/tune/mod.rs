@@ -5,7 +5,6 @@
 //! which keys, which range         knobs.rs
 //! making and resuming a study     study.rs, plan.rs
 //! where to start                  start.rs
-//! a worker's share of a study     worker.rs
 //! a trial's process               trial.rs
 //! the study's result as a recipe  result.rs
 //! ```
@@ -17,17 +16,20 @@ mod result;
 mod start;
 mod study;
 mod trial;
-mod worker;
 
 pub use error::StudyError;
+pub use fixnorm_tune::exec;
+pub use fixnorm_tune::result::StudyResult;
+pub use fixnorm_tune::search::SearchKind;
+pub use fixnorm_tune::worker::{Ended, TuneObserver, Worker};
 pub use knobs::{Knobs, Range};
 pub use plan::{plan_text, saved_plan};
 pub use result::{Tuned, tuned_recipe};
 pub use start::{Start, Sweep};
-pub use study::{Asker, OpenStudy, SearchKind, Setup, StudyOptions};
-pub use worker::{Ended, TuneObserver, Worker};
+pub use study::{Asker, OpenStudy, Setup, StudyOptions};
+pub use trial::RecipeJobs;
 
 pub use fixnorm_tune::store::{
-    Claim, JobRow, Sqlite, State, Store, StoreError, Study, TrialRow, to_csv, to_optuna,
+    Claim, JobRow, Metric, Place, State, Store, StoreError, Study, TrialRow, to_csv, to_optuna,
 };
 pub use fixnorm_tune::{Choice, Outcome, Search, Searcher, choose, prune, search, space};

@@ -28,7 +28,11 @@ impl Tuned {
     pub fn of(store: &dyn Store, knobs: Knobs) -> Result<Self, StoreError> {
         let trials = store.trials()?;
         let history: Vec<Told> = trials.iter().map(TrialRow::told).collect();
-        let mut choice = choose(store.study().search.space(), &history, store.study().noise);
+        let mut choice = store
+            .study()
+            .search
+            .space()
+            .and_then(|space| choose(space, &history, store.study().noise));
         let is_clamped = choice.as_mut().is_some_and(|choice| {
             let estimates = [&mut choice.score, &mut choice.optimum_score];
             estimates.map(|estimate| clamp(&mut estimate.mean)).contains(&true)
@@ -73,7 +77,7 @@ impl Tuned {
             })
         });
         let trials = self.trials.iter().map(|trial| {
-            let mut row = knobs(trial.point.map(f64::exp2));
+            let mut row = knobs(trial.told().point.map(f64::exp2));
             let told = trial.told().outcome;
             let (state, std) = match told {
                 Outcome::Pending => ("running", None),

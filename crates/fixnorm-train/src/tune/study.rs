@@ -1,13 +1,13 @@
 //! Making a study and resuming one: which search, which ranges, and what may change between processes.
 //! Not here: carrying it out (`worker.rs`), the study's file (`fixnorm-tune`).
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fixnorm_tune::Search;
 use fixnorm_tune::prune::Prune;
-use fixnorm_tune::search::{Gp, Grid, Halton, Random, Tpe, TwoKnob};
+use fixnorm_tune::search::{Gp, Grid, Halton, Random, SearchKind, Strategy, Tpe, TwoKnob};
 use fixnorm_tune::space::{ALPHA_SLOPE, Axis, Point, Space};
-use fixnorm_tune::store::{Sqlite, Store, StoreError, Study};
+use fixnorm_tune::store::{Metric, Place, Store, StoreError, Study};
 
 use crate::device::Devices;
 use crate::session::Stop;
@@ -22,42 +22,6 @@ const TRIALS: usize = 12;
 
 /// Random trials before a model proposes; in a budget of few trials the usual ten would leave it none.
 const STARTUP: usize = 3;
-
-/// A search by name.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum SearchKind {
-    /// A line in each knob, then a quadratic in both.
-    #[default]
-    TwoKnob,
-    /// A low-discrepancy sequence.
-    Halton,
-    /// Uniform.
-    Random,
-    /// Tree-structured Parzen estimators.
-    Tpe,
-    /// A Gaussian process with expected improvement.
-    Gp,
-    /// Every cell of a table.
-    Grid,
-}
-
-impl SearchKind {
-    /// All of them.
-    pub const ALL: [Self; 6] =
-        [Self::TwoKnob, Self::Halton, Self::Random, Self::Tpe, Self::Gp, Self::Grid];
-
-    /// Its name, as [`Search::name`] has it.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::TwoKnob => "two-knob",
-            Self::Halton => "halton",
-            Self::Random => "random",
-            Self::Tpe => "tpe",
-            Self::Gp => "gp",
-            Self::Grid => "grid",
-        }
-    }
-}
 
 /// What is asked of a study. What is left out has a default, or is as the saved study has it.
 #[derive(Clone, Debug, Default)]
@@ -111,7 +75,7 @@ pub enum Setup<'a> {
 /// An open study, with the plan that its trials share.
 pub struct OpenStudy {
     /// The study.
-    pub store: Sqlite,
+    pub store: Box<dyn Store>,
     /// The plan that its trials share.
     pub plan: Plan,
     /// Which keys it tunes.
@@ -125,8 +89,10 @@ impl OpenStudy {
     /// # Errors
     /// No study there, another one, or one that cannot be read.
     pub fn resume(path: &Path, options: &StudyOptions, asker: &Asker) -> Result<Self, TrainError> {
-        let open = if asker.trains { Sqlite::open } else { Sqlite::open_read_only };
-        let store = open(path)?;
+        let place = Place::named(path)?;
+        let store = if asker.trains { place.open()? } else { place.open_read_only()? };
+        // As it is shown: without a password.
+        let path = &PathBuf::from(place.to_string());
         let saved = store.study().clone();
         let knobs = Knobs::of_study(path, &saved)?;
         let mut plan = saved_plan(&saved.plan)?;
@@ -146,13 +112,13 @@ impl OpenStudy {
                 return Err(StudyError::PlanChanged { path: path.to_owned(), changes }.into());
             }
         }
-        check_options(options, path, &saved, knobs)?;
+        check_options(options, &place, &saved, knobs)?;
         if !asker.trains {
             return Ok(Self { store, plan, knobs });
         }
         let trials = options.trials.unwrap_or(saved.trials);
         drop(store);
-        let (store, _) = Sqlite::create_or_open(path, &Study { trials, ..saved })?;
+        let (store, _) = place.create_or_open(&Study { trials, ..saved })?;
         Ok(Self { store, plan, knobs })
     }
 
@@ -171,7 +137,8 @@ impl OpenStudy {
         let knobs = options.knobs.unwrap_or_else(|| Knobs::of(&recipe));
         knobs.check(&recipe)?;
         // Before the start is measured, which may take minutes.
-        Sqlite::probe(path)?;
+        let place = Place::named(path)?;
+        place.probe()?;
         let (plan, data) = Plan::resolve(recipe, asker.made_by.clone())?;
         let kind = options.search.unwrap_or_default();
         let second = second_range(options, knobs)?;
@@ -195,11 +162,8 @@ impl OpenStudy {
         let space = space(options, kind, knobs, second, start)?;
         let search = search(options, kind, space, start.map(|start| start.map(f64::log2)), &plan);
         let study = study(options, search, &plan, knobs)?;
-        if let Some(parent) = path.parent() {
-            std::fs::create_dir_all(parent).map_err(TrainError::io("create", parent))?;
-        }
         // Another process may have made the same one meanwhile.
-        let (store, _) = Sqlite::create_or_open(path, &study)?;
+        let (store, _) = place.create_or_open(&study)?;
         Ok(Some(Self { store, plan, knobs }))
     }
 }
@@ -220,7 +184,8 @@ fn study(
     let provenance = serde_json::to_string(&plan.made_by).expect("a provenance is plain text");
     Ok(Study {
         name: format!("{} on {}", plan.recipe.model, plan.recipe.data),
-        search,
+        search: search.into(),
+        metric: Metric::default(),
         trials: options.trials.unwrap_or(trials),
         seeds: (0..count).map(|i| first + i).collect(),
         all_seeds: is_grid,
@@ -240,26 +205,28 @@ fn binomial_noise(plan: &Plan) -> f64 {
 
 fn check_options(
     options: &StudyOptions,
-    path: &Path,
+    place: &Place,
     saved: &Study,
     knobs: Knobs,
 ) -> Result<(), StoreError> {
     let check = |what, old: String, new: Option<String>| match new {
-        Some(new) if new != old => Err(StoreError::Other { path: path.to_owned(), what, old, new }),
+        Some(new) if new != old => Err(StoreError::Other { place: place.clone(), what, old, new }),
         _ => Ok(()),
     };
     let asked = options.search.map(|kind| kind.name().to_owned());
     check("searcher", saved.search.name().to_owned(), asked)?;
     let seeds = options.seeds.map(|seeds| seeds.to_string());
     check("number of seeds", saved.seeds.len().to_string(), seeds)?;
-    if let Search::TwoKnob(TwoKnob { parallel, .. }) = &saved.search {
+    if let Strategy::Two(Search::TwoKnob(TwoKnob { parallel, .. })) = &saved.search {
         check("trials at once", parallel.to_string(), options.parallel.map(|n| n.to_string()))?;
     }
     let prune = options.prune.map(|prune| format!("{prune:?}"));
     check("pruning", format!("{:?}", saved.prune), prune)?;
     let asked = options.knobs.map(|knobs| format!("{knobs:?}"));
     check("pair of knobs", format!("{knobs:?}"), asked)?;
-    let [first, second] = &saved.search.space().axes;
+    let [first, second] = saved.search.axes() else {
+        unreachable!("a recipe's study has two knobs")
+    };
     let axis =
         |range: Option<Range>, name: &str| range.map(|range| format!("{:?}", range.axis(name)));
     check("range of lr", format!("{first:?}"), axis(options.lr, "lr"))?;

@@ -8,30 +8,74 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 
-use fixnorm_tune::store::{End, Epoch};
+use fixnorm_tune::store::{End, Epoch, Job};
+use fixnorm_tune::worker::{Exit, Launch, Running, WorkError};
 
-use crate::TrainError;
-use crate::device::Devices;
+use crate::files::write_atomic;
 use crate::run_dir::{EpochRecord, Failure, FailureKind, RunFiles};
+use crate::tune::knobs::Knobs;
+use crate::{Plan, TrainError};
 
-/// What a trial's process is started with.
-pub(super) struct Run<'a> {
-    /// This program.
-    pub(super) program: &'a Path,
-    /// The recipe that all trials share.
-    pub(super) recipe: &'a Path,
-    /// `key=value` of both knobs.
-    pub(super) knobs: [String; 2],
-    pub(super) seed: u64,
-    pub(super) device: &'a Devices,
-    /// The run directory; a run that is there already is resumed.
-    pub(super) out: &'a Path,
-    /// Whether the process of an earlier attempt may still be there, before or after it has made its plan.
-    pub(super) inherited: bool,
+/// Jobs that are runs of a recipe.
+pub struct RecipeJobs<'a> {
+    /// The plan that they share.
+    pub plan: &'a Plan,
+    /// The knobs that are tuned.
+    pub knobs: Knobs,
+    /// The program that trains.
+    pub program: PathBuf,
+}
+
+impl RecipeJobs<'_> {
+    /// The recipe that all runs share.
+    fn recipe(runs: &Path) -> PathBuf {
+        runs.join("recipe.toml")
+    }
+}
+
+fn job(error: TrainError) -> WorkError {
+    WorkError::Job(Box::new(error))
+}
+
+impl Launch for RecipeJobs<'_> {
+    fn prepare(&self, runs: &Path) -> Result<(), WorkError> {
+        write_atomic(&Self::recipe(runs), self.plan.recipe.to_toml().as_bytes()).map_err(job)
+    }
+
+    fn start(&self, of: &Job, out: &Path, inherited: bool) -> Result<Box<dyn Running>, WorkError> {
+        // A killed process leaves the failure of an earlier attempt.
+        Failure::clear(out).map_err(job)?;
+        let files = RunFiles::new(out);
+        let mut log = out.as_os_str().to_owned();
+        log.push(".log");
+        let log = PathBuf::from(log);
+        let stderr = File::create(&log).map_err(TrainError::io("write", &log)).map_err(job)?;
+        let resumed = files.has_plan();
+        let mut command = Command::new(&self.program);
+        command.arg("train").arg("--while-stdin").arg("--out").arg(out);
+        command.args(["--device", &self.plan.made_by.device.to_string()]);
+        if resumed {
+            command.arg("--resume");
+        } else {
+            command.arg("--recipe").arg(Self::recipe(out.parent().unwrap_or(Path::new("."))));
+        }
+        command.args(["--seed", &of.seed.to_string()]);
+        for (key, x) in self.knobs.keys().iter().zip(&of.point) {
+            command.args(["--set", &format!("{key}={:?}", x.exp2())]);
+        }
+        let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(stderr).spawn();
+        let child = child.map_err(TrainError::io("start", &self.program)).map_err(job)?;
+        Ok(Box::new(Trial { child, files, log, inherited: inherited || resumed }))
+    }
+
+    fn tidy(&self, out: &Path) {
+        // Best effort: checkpoints only take space.
+        let _ = fs::remove_dir_all(RunFiles::new(out).checkpoints_path());
+    }
 }
 
 /// A running trial.
-pub(super) struct Trial {
+struct Trial {
     child: Child,
     files: RunFiles,
     log: PathBuf,
@@ -39,71 +83,34 @@ pub(super) struct Trial {
     inherited: bool,
 }
 
-/// How a trial's process ended.
-pub(super) enum Exit {
-    /// With a result or a failure.
-    End(End),
-    /// As a run does that was asked to stop.
-    Stopped,
-    /// The recipe cannot be trained at all.
-    Refused(String),
-    /// What an earlier attempt left cannot be resumed.
-    NotResumed,
-}
-
-impl Trial {
-    pub(super) fn start(run: &Run) -> Result<Self, TrainError> {
-        // A killed process leaves the failure of an earlier attempt.
-        Failure::clear(run.out)?;
-        let files = RunFiles::new(run.out);
-        let mut log = run.out.as_os_str().to_owned();
-        log.push(".log");
-        let log = PathBuf::from(log);
-        let stderr = File::create(&log).map_err(TrainError::io("write", &log))?;
-        let resumed = files.has_plan();
-        let mut command = Command::new(run.program);
-        command.arg("train").arg("--while-stdin").arg("--out").arg(run.out);
-        command.args(["--device", &run.device.to_string()]);
-        if resumed {
-            command.arg("--resume");
-        } else {
-            command.arg("--recipe").arg(run.recipe);
-        }
-        command.args(["--seed", &run.seed.to_string()]);
-        for assignment in &run.knobs {
-            command.args(["--set", assignment]);
-        }
-        let child = command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(stderr).spawn();
-        let child = child.map_err(TrainError::io("start", run.program))?;
-        let inherited = run.inherited || resumed;
-        Ok(Self { child, files, log, inherited })
-    }
-
-    /// The epochs so far; those of a log that does not parse are missing until the run ends.
-    pub(super) fn curve(&self) -> Vec<Epoch> {
+impl Running for Trial {
+    // Those of a log that does not parse are missing until the run ends.
+    fn curve(&mut self) -> Vec<Epoch> {
         let epochs = self.files.epochs().unwrap_or_default();
         epochs.into_iter().map(|record| to_epoch(&record)).collect()
     }
 
-    /// Asks it to stop after the current step, and to save.
-    pub(super) fn stop(&mut self) {
+    fn stop(&mut self) {
         drop(self.child.stdin.take());
     }
 
-    /// Ends it at once.
-    pub(super) fn kill(&mut self) {
+    fn kill(&mut self) {
         // It may have ended by itself.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
 
-    /// How it ended; none while it runs.
-    pub(super) fn poll(&mut self) -> Result<Option<Exit>, TrainError> {
-        let status =
-            self.child.try_wait().map_err(TrainError::io("wait for", self.files.root()))?;
-        status.map(|status| self.exit(status)).transpose()
+    fn poll(&mut self) -> Result<Option<Exit>, WorkError> {
+        let status = self
+            .child
+            .try_wait()
+            .map_err(TrainError::io("wait for", self.files.root()))
+            .map_err(job)?;
+        status.map(|status| self.exit(status).map_err(job)).transpose()
     }
+}
 
+impl Trial {
     fn exit(&self, status: ExitStatus) -> Result<Exit, TrainError> {
         let failed = |diverged, reason: String| Exit::End(End::Failed { diverged, reason });
         let code = match status.code() {
@@ -111,7 +118,7 @@ impl Trial {
                 return Ok(match self.files.result()? {
                     Some(result) => Exit::End(End::Complete {
                         val_top1: result.val_top1,
-                        val_loss: result.val_loss,
+                        val_loss: Some(result.val_loss),
                         test_top1: result.test_top1,
                     }),
                     None => failed(false, "it ended without a result".to_owned()),
@@ -142,7 +149,7 @@ impl Trial {
 
 fn to_epoch(record: &EpochRecord) -> Epoch {
     let EpochRecord { epoch, train_loss, val_loss, val_top1, .. } = *record;
-    Epoch { epoch, train_loss, val_loss, val_top1 }
+    Epoch { epoch, train_loss: Some(train_loss), val_loss: Some(val_loss), val_top1 }
 }
 
 impl Drop for Trial {

@@ -4,6 +4,8 @@
 mod gp;
 mod grid;
 mod halton;
+mod kind;
+mod many;
 mod random;
 mod tpe;
 mod two_knob;
@@ -11,6 +13,8 @@ mod two_knob;
 pub use gp::Gp;
 pub use grid::Grid;
 pub use halton::Halton;
+pub use kind::SearchKind;
+pub use many::{Many, Method, Strategy};
 pub use random::Random;
 pub use tpe::Tpe;
 pub use two_knob::TwoKnob;
@@ -129,9 +133,9 @@ pub(crate) fn pooled_variance(history: &[Told]) -> (f64, f64) {
 
 /// The next step of a search.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Ask {
+pub enum Ask<P = Point> {
     /// Try this.
-    Try(Point),
+    Try(P),
     /// Nothing before a pending trial is known.
     Wait,
     /// The search is over, and why.

@@ -34,7 +34,9 @@ impl Searcher for Tpe {
         }
         let mut share = uniform(&mut rng);
         for (axis, share) in share.iter_mut().enumerate() {
-            if let Some(found) = self.along(axis, history, &mut rng) {
+            let known = history.iter();
+            let known = known.map(|told| (self.space.share_of(told.point)[axis], &told.outcome));
+            if let Some(found) = along(known, &mut rng) {
                 *share = found;
             }
         }
@@ -42,23 +44,24 @@ impl Searcher for Tpe {
     }
 }
 
-impl Tpe {
-    /// A share of one axis; none if the model has nothing to offer, and then chance decides.
-    fn along(&self, axis: usize, history: &[Told], rng: &mut impl rand::Rng) -> Option<f64> {
-        let range = tpe::range(0.0, 1.0).ok()?;
-        let mut model = tpe::TpeOptimizer::new(tpe::parzen_estimator(), range);
-        for told in history {
-            let share = self.space.share_of(told.point)[axis];
-            // The range excludes its end.
-            let share = share.clamp(0.0, 1.0 - 1e-9);
-            let loss = match told.outcome {
-                Outcome::Scored { score, .. } => -score,
-                // Also what still runs, so that several workers do not try the same.
-                Outcome::Bound { at_most } => -at_most,
-                Outcome::Failed | Outcome::Pending => f64::INFINITY,
-            };
-            model.tell(share, loss).ok()?;
-        }
-        model.ask(rng).ok()
+/// A share of one axis, from the shares and outcomes of the trials so far; none if the model has nothing to offer, and
+/// then chance decides.
+pub(super) fn along<'a>(
+    history: impl Iterator<Item = (f64, &'a Outcome)>,
+    rng: &mut impl rand::Rng,
+) -> Option<f64> {
+    let range = tpe::range(0.0, 1.0).ok()?;
+    let mut model = tpe::TpeOptimizer::new(tpe::parzen_estimator(), range);
+    for (share, outcome) in history {
+        // The range excludes its end.
+        let share = share.clamp(0.0, 1.0 - 1e-9);
+        let loss = match outcome {
+            Outcome::Scored { score, .. } => -score,
+            // Also what still runs, so that several workers do not try the same.
+            Outcome::Bound { at_most } => -at_most,
+            Outcome::Failed | Outcome::Pending => f64::INFINITY,
+        };
+        model.tell(share, loss).ok()?;
     }
+    model.ask(rng).ok()
 }

@@ -1,5 +1,5 @@
 //! The study store: what a study is, and what a store of one has to do so that several workers can share it.
-//! Not here: SQL (`sqlite.rs`), other formats (`export.rs`, `optuna.rs`).
+//! Not here: SQL (`sqlite.rs`, `postgres.rs`), where a study is (`place.rs`), other formats (`export.rs`, `optuna.rs`).
 //!
 //! A trial is a setting; it has a *job* for each seed. Workers claim jobs, one at a time. Sharing is safe because:
 //! - a claim, with the proposal of a new trial where no job waits, is one transaction: no two workers claim one job,
@@ -7,24 +7,32 @@
 //! - a claim is a lease that its worker renews; one that ran out is given to another worker, with a higher attempt;
 //! - a result counts only for the attempt that holds the lease: a worker that lost it is informed, and nothing counts twice.
 //!
-//! [`Sqlite`] is for workers of one machine. [`Store`] is what a store for many machines (PostgreSQL) would implement.
+//! [`Sqlite`] is for workers of one machine, [`Postgres`] for those of many; a [`Place`] names either.
 
+mod error;
 mod export;
 mod optuna;
+mod place;
+#[cfg(feature = "postgres")]
+mod postgres;
+#[cfg(not(feature = "postgres"))]
+#[path = "no_postgres.rs"]
+mod postgres;
 mod sqlite;
 
+pub use error::StoreError;
 pub use export::to_csv;
 pub use optuna::to_optuna;
+pub use place::Place;
+pub use postgres::{Address, Postgres};
 pub use sqlite::Sqlite;
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 
 use crate::prune::Prune;
-use crate::search::{Outcome, Search, Told};
-use crate::space::Point;
+use crate::search::{Outcome, Strategy, Told};
 
 /// Definition of a study; fixed when it is created, except for the number of trials.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -32,7 +40,10 @@ pub struct Study {
     /// Its name.
     pub name: String,
     /// The searcher.
-    pub search: Search,
+    pub search: Strategy,
+    /// What a trial is scored by.
+    #[serde(default)]
+    pub metric: Metric,
     /// Trials at most.
     pub trials: usize,
     /// Seeds of each trial.
@@ -51,6 +62,28 @@ pub struct Study {
     pub provenance: String,
 }
 
+/// What trials are scored by.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Metric {
+    /// Its name in results.
+    pub name: String,
+    /// Whether smaller values are better. Scores are then the values with the other sign: larger scores are better.
+    pub minimize: bool,
+}
+
+impl Default for Metric {
+    fn default() -> Self {
+        Self { name: "val_top1".to_owned(), minimize: false }
+    }
+}
+
+impl Metric {
+    /// The score of a value, and the value of a score.
+    pub fn flip(&self, value: f64) -> f64 {
+        if self.minimize { -value } else { value }
+    }
+}
+
 /// A job that this worker holds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Job {
@@ -58,8 +91,8 @@ pub struct Job {
     pub id: i64,
     /// Number of its trial, from 0.
     pub trial: usize,
-    /// The setting, in log2.
-    pub point: Point,
+    /// The setting: a coordinate for each knob.
+    pub point: Vec<f64>,
     /// Its seed.
     pub seed: u64,
     /// From 1; above 1 where a worker before has lost it.
@@ -83,10 +116,10 @@ pub struct Epoch {
     /// From 0.
     pub epoch: usize,
     /// Training loss.
-    pub train_loss: f64,
+    pub train_loss: Option<f64>,
     /// Validation loss.
-    pub val_loss: f64,
-    /// Validation accuracy.
+    pub val_loss: Option<f64>,
+    /// Validation accuracy, or whatever else is the score.
     pub val_top1: f64,
 }
 
@@ -95,10 +128,10 @@ pub struct Epoch {
 pub enum End {
     /// With a result.
     Complete {
-        /// Validation accuracy.
+        /// Validation accuracy, or whatever else is the score.
         val_top1: f64,
         /// Validation loss.
-        val_loss: f64,
+        val_loss: Option<f64>,
         /// Accuracy on the test set, where there is one. Nothing is chosen by it.
         test_top1: Option<f64>,
     },
@@ -191,8 +224,8 @@ pub struct JobRow {
 pub struct TrialRow {
     /// From 0, in the order of the proposals.
     pub number: usize,
-    /// Its setting, in log2.
-    pub point: Point,
+    /// Its setting: a coordinate for each knob.
+    pub point: Vec<f64>,
     /// One per seed.
     pub jobs: Vec<JobRow>,
     /// Score that a trial stopped as hopeless would hardly have exceeded, see [`bound_pruned`].
@@ -222,12 +255,81 @@ pub fn bound_pruned(trials: &mut [TrialRow]) {
     }
 }
 
+/// The result of a job as it is stored.
+struct Stored<'a> {
+    state: State,
+    val_top1: Option<f64>,
+    val_loss: Option<f64>,
+    test_top1: Option<f64>,
+    diverged: bool,
+    reason: Option<&'a str>,
+}
+
+impl End {
+    fn stored(&self) -> Stored<'_> {
+        let without = |state, diverged, reason| Stored {
+            state,
+            val_top1: None,
+            val_loss: None,
+            test_top1: None,
+            diverged,
+            reason,
+        };
+        match self {
+            End::Complete { val_top1, val_loss, test_top1 } => Stored {
+                val_top1: Some(*val_top1),
+                val_loss: *val_loss,
+                test_top1: *test_top1,
+                ..without(State::Complete, false, None)
+            },
+            End::Failed { diverged, reason } => without(State::Failed, *diverged, Some(reason)),
+            End::Pruned => without(State::Pruned, false, None),
+        }
+    }
+}
+
+/// The runs that a job cost, as a share of a whole one.
+fn cost(state: State, epochs_done: usize, epochs: usize) -> f64 {
+    match state {
+        State::Complete => 1.0,
+        _ => epochs_done as f64 / epochs.max(1) as f64,
+    }
+}
+
+/// Refuses to mix two studies.
+fn check_same(place: &Place, saved: &Study, asked: &Study) -> Result<(), StoreError> {
+    let text = |value: &Study| serde_json::to_string(&value.search).unwrap_or_default();
+    let differs =
+        |what, old: String, new: String| StoreError::Other { place: place.clone(), what, old, new };
+    if saved.search != asked.search {
+        return Err(differs("search", text(saved), text(asked)));
+    }
+    if saved.seeds != asked.seeds {
+        return Err(differs("seeds", format!("{:?}", saved.seeds), format!("{:?}", asked.seeds)));
+    }
+    if saved.prune != asked.prune {
+        return Err(differs("pruning", format!("{:?}", saved.prune), format!("{:?}", asked.prune)));
+    }
+    if saved.plan != asked.plan {
+        let lines = saved.plan.lines().zip(asked.plan.lines());
+        let first = lines.filter(|(a, b)| a != b).map(|(a, b)| (a.to_owned(), b.to_owned())).next();
+        let (old, new) = first.unwrap_or_else(|| ("another one".to_owned(), "this one".to_owned()));
+        return Err(differs("plan", old, new));
+    }
+    Ok(())
+}
+
 impl TrialRow {
-    /// The trial as a searcher sees it. One failed seed fails the trial and one that was stopped bounds it, whatever
-    /// the others still do.
+    /// A trial of two knobs as a searcher sees it.
     pub fn told(&self) -> Told {
+        let at = |axis: usize| self.point.get(axis).copied().unwrap_or(0.0);
+        Told { point: [at(0), at(1)], outcome: self.outcome() }
+    }
+
+    /// Its outcome. One failed seed fails the trial and one that was stopped bounds it, whatever the others still do.
+    pub fn outcome(&self) -> Outcome {
         let any = |wanted: fn(State) -> bool| self.jobs.iter().any(|job| wanted(job.state));
-        let outcome = if any(|state| state == State::Failed) {
+        if any(|state| state == State::Failed) {
             Outcome::Failed
         } else if any(|state| state == State::Pruned) {
             self.bound.map_or(Outcome::Failed, |at_most| Outcome::Bound { at_most })
@@ -239,8 +341,7 @@ impl TrialRow {
                 complete.map(|job| of(job).unwrap_or(f64::NAN)).collect()
             };
             Outcome::of_seeds(&values(|job| job.val_top1)).with_losses(&values(|job| job.val_loss))
-        };
-        Told { point: self.point, outcome }
+        }
     }
 
     /// The mean over seeds of a result, where all have it.
@@ -253,91 +354,6 @@ impl TrialRow {
     pub fn cost(&self) -> f64 {
         self.jobs.iter().map(|job| job.cost).sum()
     }
-}
-
-/// Failure of a store. Every message names the file.
-#[derive(Debug, thiserror::Error)]
-#[non_exhaustive]
-pub enum StoreError {
-    /// No such file, or one that cannot be opened.
-    #[error("cannot open the study {}: {message}", path.display())]
-    Open {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        message: String,
-    },
-    /// A file, or its directory, that cannot be written.
-    #[error("the study {} is read-only: make the file and its directory writable", .0.display())]
-    ReadOnly(PathBuf),
-    /// No space. What was committed before is kept.
-    #[error("no space left for the study {}: nothing recorded so far is lost; free some and go on", .0.display())]
-    Full(PathBuf),
-    /// Another program does not let go of it.
-    #[error("the study {} has been locked by another program for {seconds} s; close what has it open (a database browser?)", path.display())]
-    Locked {
-        /// The file.
-        path: PathBuf,
-        /// Time spent waiting.
-        seconds: u64,
-    },
-    /// Another program's file.
-    #[error("{} is not a study of fixnorm: {reason}", path.display())]
-    NotAStudy {
-        /// The file.
-        path: PathBuf,
-        /// A description of the file found.
-        reason: String,
-    },
-    /// A file without a study, as another process makes it just before it fills it.
-    #[error("the study {} is empty", .0.display())]
-    Empty(PathBuf),
-    /// A torn or truncated file.
-    #[error("the study {} is damaged: {message}; go on from a copy, or export what `sqlite3 .recover` finds", path.display())]
-    Damaged {
-        /// The file.
-        path: PathBuf,
-        /// Result of the check.
-        message: String,
-    },
-    /// Made by a later version.
-    #[error("the study {} has schema {found}, this version of fixnorm knows {known}: use the version that made it", path.display())]
-    Newer {
-        /// The file.
-        path: PathBuf,
-        /// Its schema.
-        found: i64,
-        /// The latest one known.
-        known: i64,
-    },
-    /// A study of something else.
-    #[error("the study {} was started with another {what}: it has {old}, this is {new}; go on without changes, or name another file with --study", path.display())]
-    Other {
-        /// The file.
-        path: PathBuf,
-        /// The part that differs.
-        what: &'static str,
-        /// As saved.
-        old: String,
-        /// As asked for.
-        new: String,
-    },
-    /// Anything else.
-    #[error("the study {}: {message}", path.display())]
-    Sql {
-        /// The file.
-        path: PathBuf,
-        /// Message of the database.
-        message: String,
-    },
-    /// An export that cannot be written.
-    #[error("cannot write {}: {message}", path.display())]
-    Export {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        message: String,
-    },
 }
 
 /// Keeps a study and hands out its jobs. See the [module](self) for what it promises.

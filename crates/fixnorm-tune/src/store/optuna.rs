@@ -29,7 +29,8 @@ fn write(study: &Study, trials: &[TrialRow], path: &Path) -> rusqlite::Result<()
     let transaction = connection.transaction()?;
     transaction.execute_batch(SCHEMA)?;
     transaction.execute("INSERT INTO studies VALUES (1, ?1)", [&study.name])?;
-    transaction.execute("INSERT INTO study_directions VALUES (1, 'MAXIMIZE', 1, 0)", [])?;
+    let direction = if study.metric.minimize { "MINIMIZE" } else { "MAXIMIZE" };
+    transaction.execute("INSERT INTO study_directions VALUES (1, ?1, 1, 0)", [direction])?;
     for (key, value) in [("searcher", study.search.name()), ("plan", &study.plan)] {
         transaction.execute(
             "INSERT INTO study_user_attributes (study_id, key, value_json) VALUES (1, ?1, ?2)",
@@ -44,7 +45,7 @@ fn write(study: &Study, trials: &[TrialRow], path: &Path) -> rusqlite::Result<()
 
 fn write_trial(transaction: &Transaction, study: &Study, trial: &TrialRow) -> rusqlite::Result<()> {
     let id = trial.number as i64 + 1;
-    let outcome = trial.told().outcome;
+    let outcome = trial.outcome();
     let state = match outcome {
         Outcome::Scored { .. } => "COMPLETE",
         Outcome::Pending => "RUNNING",
@@ -68,15 +69,15 @@ fn write_trial(transaction: &Transaction, study: &Study, trial: &TrialRow) -> ru
     if let Outcome::Scored { score, .. } = outcome {
         transaction.execute(
             "INSERT INTO trial_values (trial_id, objective, value, value_type) VALUES (?1, 0, ?2, 'FINITE')",
-            params![id, score],
+            params![id, study.metric.flip(score)],
         )?;
     }
-    for (axis, &x) in study.search.space().axes.iter().zip(&trial.point) {
-        let (low, high, value) = (axis.low.exp2(), axis.high.exp2(), x.exp2());
+    for (axis, &x) in study.search.axes().iter().zip(&trial.point) {
+        let [low, high, value] = [axis.low, axis.high, x].map(|x| axis.value(x));
         let distribution = json!({
             "name": "FloatDistribution",
             // The value itself may round to just outside.
-            "attributes": {"step": null, "low": low.min(value), "high": high.max(value), "log": true},
+            "attributes": {"step": null, "low": low.min(value), "high": high.max(value), "log": axis.is_log()},
         });
         transaction.execute(
             "INSERT INTO trial_params (trial_id, param_name, param_value, distribution_json)
@@ -88,12 +89,12 @@ fn write_trial(transaction: &Transaction, study: &Study, trial: &TrialRow) -> ru
         transaction.execute(
             "INSERT INTO trial_intermediate_values
              (trial_id, step, intermediate_value, intermediate_value_type) VALUES (?1, ?2, ?3, 'FINITE')",
-            params![id, epoch as i64, value],
+            params![id, epoch as i64, study.metric.flip(value)],
         )?;
     }
     for job in &trial.jobs {
         let value = json!({
-            "state": job.state, "val_top1": job.val_top1, "val_loss": job.val_loss,
+            "state": job.state, (study.metric.name.as_str()): job.val_top1.map(|score| study.metric.flip(score)), "val_loss": job.val_loss,
             "test_top1": job.test_top1, "diverged": job.diverged, "reason": job.reason,
         });
         transaction.execute(

@@ -1,23 +1,25 @@
 //! A study in one SQLite file, shared by the processes of one machine.
 //!
-//! rusqlite rather than sqlx or diesel: SQLite comes bundled and needs a C compiler alone, there is no async runtime
-//! and no code generation, and there are a dozen statements. PostgreSQL would be a second implementation of
-//! [`Store`] on a blocking client of its own; the two share the trait, not a dialect.
+//! rusqlite rather than sqlx or diesel: SQLite comes bundled and needs a C compiler alone, and there are a dozen
+//! statements. PostgreSQL (`postgres.rs`) is another implementation of [`Store`]: the two share the trait, not a dialect.
 //!
 //! In WAL mode readers never wait for the writer. A WAL needs shared memory: keep the file on a local disk.
-//! Not here: reading where nothing may be written (`sqlite/read_only.rs`), opening and creating (`sqlite/open.rs`).
+//! Not here: reading where nothing may be written (`sqlite/read_only.rs`), opening and creating (`sqlite/open.rs`),
+//! copying and deleting (`sqlite/import.rs`).
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use rusqlite::{
-    Connection, ErrorCode, OptionalExtension, Transaction, TransactionBehavior, params,
+    Connection, ErrorCode, OptionalExtension, Row, Transaction, TransactionBehavior, params,
 };
 
 use super::{
-    Claim, End, Epoch, Job, JobRow, State, Store, StoreError, Study, TrialRow, bound_pruned,
+    Claim, End, Epoch, Job, JobRow, Place, State, Store, StoreError, Study, TrialRow, bound_pruned,
+    cost,
 };
-use crate::search::{Ask, Searcher, Told};
+use crate::prune::Prune;
+use crate::search::{Ask, Outcome};
 
 /// Time to wait for a locked file.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -44,24 +46,24 @@ impl Sqlite {
 }
 
 fn wrap(path: &Path, patience: Duration, error: rusqlite::Error) -> StoreError {
-    let path = path.to_owned();
+    let place = Place::from(path);
     let message = error.to_string();
     match error.sqlite_error_code() {
-        Some(ErrorCode::ReadOnly) => StoreError::ReadOnly(path),
-        Some(ErrorCode::DiskFull) => StoreError::Full(path),
+        Some(ErrorCode::ReadOnly) => StoreError::ReadOnly(place),
+        Some(ErrorCode::DiskFull) => StoreError::Full(place),
         Some(
             ErrorCode::DatabaseBusy
             | ErrorCode::DatabaseLocked
             | ErrorCode::FileLockingProtocolFailed,
-        ) => StoreError::Locked { path, seconds: patience.as_secs() },
+        ) => StoreError::Locked { place, seconds: patience.as_secs() },
         Some(ErrorCode::NotADatabase) => {
-            StoreError::NotAStudy { path, reason: "it is not an SQLite database".to_owned() }
+            StoreError::NotAStudy { place, reason: "it is not an SQLite database".to_owned() }
         }
-        Some(ErrorCode::DatabaseCorrupt) => StoreError::Damaged { path, message },
+        Some(ErrorCode::DatabaseCorrupt) => StoreError::Damaged { place, message },
         Some(ErrorCode::CannotOpen | ErrorCode::PermissionDenied) => {
-            StoreError::Open { path, message }
+            StoreError::Open { place, message }
         }
-        _ => StoreError::Sql { path, message },
+        _ => StoreError::Sql { place, message },
     }
 }
 
@@ -145,6 +147,15 @@ impl Store for Sqlite {
             )
             .map_err(&wrap)?;
         if held == 1 {
+            if let Some(last) = curve.last() {
+                // Of an earlier attempt that a command did not resume.
+                transaction
+                    .execute(
+                        "DELETE FROM curve WHERE job = ?1 AND epoch > ?2",
+                        params![job.id, last.epoch as i64],
+                    )
+                    .map_err(&wrap)?;
+            }
             for epoch in curve {
                 transaction
                     .execute(
@@ -167,15 +178,7 @@ impl Store for Sqlite {
 
     fn finish(&mut self, job: &Job, end: &End) -> Result<bool, StoreError> {
         let wrap = self.wrap();
-        let (state, scores, diverged, reason) = match end {
-            End::Complete { val_top1, val_loss, test_top1 } => {
-                (State::Complete, (Some(*val_top1), Some(*val_loss), *test_top1), false, None)
-            }
-            End::Failed { diverged, reason } => {
-                (State::Failed, (None, None, None), *diverged, Some(reason.as_str()))
-            }
-            End::Pruned => (State::Pruned, (None, None, None), false, None),
-        };
+        let stored = end.stored();
         let transaction = self
             .connection
             .transaction_with_behavior(TransactionBehavior::Immediate)
@@ -186,7 +189,8 @@ impl Store for Sqlite {
                      diverged = ?8, reason = ?9
                  WHERE id = ?1 AND attempt = ?2 AND state = 'running'",
                 params![
-                    job.id, job.attempt, state.name(), now_ms(), scores.0, scores.1, scores.2, diverged, reason
+                    job.id, job.attempt, stored.state.name(), now_ms(), stored.val_top1, stored.val_loss,
+                    stored.test_top1, stored.diverged, stored.reason
                 ],
             )
             .map_err(&wrap)?;
@@ -209,7 +213,7 @@ impl Store for Sqlite {
         // One snapshot for all that is read.
         let wrap = self.wrap();
         let snapshot = self.connection.unchecked_transaction().map_err(&wrap)?;
-        trials(&snapshot, self.study.epochs).map_err(&wrap)
+        trials(&snapshot, self.study.epochs, true).map_err(&wrap)
     }
 }
 
@@ -225,16 +229,16 @@ fn skip_decided(transaction: &Transaction) -> rusqlite::Result<usize> {
 fn next_waiting(transaction: &Transaction) -> rusqlite::Result<Option<Job>> {
     transaction
         .query_row(
-            "SELECT job.id, trial, first, second, seed, attempt FROM job JOIN trial ON trial = number
+            "SELECT job.id, trial, seed, attempt, first, second, others FROM job JOIN trial ON trial = number
              WHERE state = 'waiting' ORDER BY trial, job.id LIMIT 1",
             [],
             |row| {
                 Ok(Job {
                     id: row.get(0)?,
                     trial: row.get::<_, i64>(1)? as usize,
-                    point: [row.get(2)?, row.get(3)?],
-                    seed: row.get::<_, i64>(4)? as u64,
-                    attempt: row.get::<_, u32>(5)? + 1,
+                    point: point(row, 4)?,
+                    seed: row.get::<_, i64>(2)? as u64,
+                    attempt: row.get::<_, u32>(3)? + 1,
                 })
             },
         )
@@ -242,35 +246,64 @@ fn next_waiting(transaction: &Transaction) -> rusqlite::Result<Option<Job>> {
 }
 
 /// Asks the searcher and adds what it proposes.
-fn propose(transaction: &Transaction, study: &Study, now: i64) -> rusqlite::Result<Ask> {
-    let history: Vec<Told> =
-        trials(transaction, study.epochs)?.iter().map(TrialRow::told).collect();
-    let number = history.len();
-    if number >= study.trials {
+fn propose(transaction: &Transaction, study: &Study, now: i64) -> rusqlite::Result<Ask<Vec<f64>>> {
+    let number: i64 = transaction.query_row("SELECT count(*) FROM trial", [], |row| row.get(0))?;
+    if number as usize >= study.trials {
         return Ok(Ask::Done(format!("all {number} trials are done")));
     }
+    // Curves matter to bounds alone.
+    let rows = trials(transaction, study.epochs, study.prune != Prune::Off)?;
+    let history: Vec<(Vec<f64>, Outcome)> =
+        rows.into_iter().map(|row| (row.point.clone(), row.outcome())).collect();
     let ask = study.search.ask(&history);
-    if let Ask::Try(point) = ask {
-        transaction.execute(
-            "INSERT INTO trial (number, first, second, proposed_ms) VALUES (?1, ?2, ?3, ?4)",
-            params![number as i64, point[0], point[1], now],
-        )?;
+    if let Ask::Try(point) = &ask {
+        insert_trial(transaction, number, point, now)?;
         for seed in &study.seeds {
             transaction.execute(
                 "INSERT INTO job (trial, seed, state) VALUES (?1, ?2, 'waiting')",
-                params![number as i64, *seed as i64],
+                params![number, *seed as i64],
             )?;
         }
     }
     Ok(ask)
 }
 
-fn trials(connection: &Connection, epochs: usize) -> rusqlite::Result<Vec<TrialRow>> {
+/// The first two coordinates have columns of their own, the others are a JSON array.
+fn insert_trial(
+    transaction: &Transaction,
+    number: i64,
+    point: &[f64],
+    now: i64,
+) -> rusqlite::Result<()> {
+    let at = |axis: usize| point.get(axis).copied();
+    let others = serde_json::to_string(point.get(2..).unwrap_or_default()).unwrap_or_default();
+    transaction.execute(
+        "INSERT INTO trial (number, first, second, others, proposed_ms) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![number, at(0), at(1).unwrap_or(f64::INFINITY), others, now],
+    )?;
+    Ok(())
+}
+
+/// Reads `first`, `second` and `others` from a row, from this column on.
+fn point(row: &Row, column: usize) -> rusqlite::Result<Vec<f64>> {
+    let [first, second]: [f64; 2] = [row.get(column)?, row.get(column + 1)?];
+    let others: String = row.get(column + 2)?;
+    let others: Vec<f64> = serde_json::from_str(&others).unwrap_or_default();
+    // A study of one knob has no second coordinate.
+    let second = Some(second).filter(|second| second.is_finite());
+    Ok([Some(first), second].into_iter().flatten().chain(others).collect())
+}
+
+fn trials(
+    connection: &Connection,
+    epochs: usize,
+    with_curves: bool,
+) -> rusqlite::Result<Vec<TrialRow>> {
     let mut rows: Vec<TrialRow> = connection
-        .prepare("SELECT number, first, second FROM trial ORDER BY number")?
+        .prepare("SELECT number, first, second, others FROM trial ORDER BY number")?
         .query_map([], |row| {
             let number = row.get::<_, i64>(0)? as usize;
-            Ok(TrialRow { number, point: [row.get(1)?, row.get(2)?], jobs: vec![], bound: None })
+            Ok(TrialRow { number, point: point(row, 1)?, jobs: vec![], bound: None })
         })?
         .collect::<rusqlite::Result<_>>()?;
     let mut curves = connection.prepare(
@@ -282,8 +315,10 @@ fn trials(connection: &Connection, epochs: usize) -> rusqlite::Result<Vec<TrialR
     )?;
     let mut found = jobs.query([])?;
     while let Some(row) = found.next()? {
+        // Row ids are above 0.
+        let id = if with_curves { row.get::<_, i64>(0)? } else { 0 };
         let curve = curves
-            .query_map([row.get::<_, i64>(0)?], |row| {
+            .query_map([id], |row| {
                 Ok(Epoch {
                     epoch: row.get::<_, i64>(0)? as usize,
                     train_loss: row.get(1)?,
@@ -294,10 +329,6 @@ fn trials(connection: &Connection, epochs: usize) -> rusqlite::Result<Vec<TrialR
             .collect::<rusqlite::Result<Vec<Epoch>>>()?;
         let name: String = row.get(3)?;
         let state = State::from_name(&name).unwrap_or(State::Waiting);
-        let cost = match state {
-            State::Complete => 1.0,
-            _ => curve.len() as f64 / epochs.max(1) as f64,
-        };
         let job = JobRow {
             seed: row.get::<_, i64>(2)? as u64,
             state,
@@ -307,7 +338,7 @@ fn trials(connection: &Connection, epochs: usize) -> rusqlite::Result<Vec<TrialR
             test_top1: row.get(7)?,
             diverged: row.get(8)?,
             reason: row.get(9)?,
-            cost,
+            cost: cost(state, curve.len(), epochs),
             started_ms: row.get(10)?,
             ended_ms: row.get(11)?,
             curve,
@@ -321,6 +352,7 @@ fn trials(connection: &Connection, epochs: usize) -> rusqlite::Result<Vec<TrialR
     Ok(rows)
 }
 
+mod import;
 mod open;
 mod read_only;
 #[cfg(test)]

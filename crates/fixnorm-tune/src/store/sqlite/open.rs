@@ -6,11 +6,12 @@ use std::time::{Duration, Instant};
 
 use rusqlite::{Connection, OpenFlags, OptionalExtension, TransactionBehavior, params};
 
-use super::super::{StoreError, Study};
+use super::super::{StoreError, Study, check_same};
 use super::{PATIENCE, Sqlite, now_ms, wrap};
 
 /// Every schema is made from the one before it; a new one is one more entry.
-pub(super) const MIGRATIONS: &[&str] = &[include_str!("../schema.sql")];
+pub(super) const MIGRATIONS: &[&str] =
+    &[include_str!("../schema.sql"), include_str!("../schema-2.sql")];
 
 /// "fxnt": distinguishes our files from those of other programs.
 pub(super) const APPLICATION_ID: i64 = 0x6678_6e74;
@@ -35,24 +36,9 @@ impl Sqlite {
         migrate(&transaction, path, MIGRATIONS)?;
         let saved = load(&transaction, path)?;
         if let Some(saved) = &saved {
-            check_same(path, saved, study)?;
+            check_same(&path.into(), saved, study)?;
         }
-        let config = serde_json::to_string(study).map_err(|error| invalid(path, &error))?;
-        transaction
-            .execute(
-                "INSERT INTO study (id, name, created_ms, trials, config, plan, provenance)
-                 VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6)
-                 ON CONFLICT (id) DO UPDATE SET trials = excluded.trials",
-                params![
-                    study.name,
-                    now_ms(),
-                    study.trials as i64,
-                    config,
-                    study.plan,
-                    study.provenance
-                ],
-            )
-            .map_err(wrap)?;
+        insert_study(&transaction, path, study)?;
         transaction.commit().map_err(wrap)?;
         let is_new = saved.is_none();
         let study = Study { trials: study.trials, ..saved.unwrap_or_else(|| study.clone()) };
@@ -72,7 +58,7 @@ impl Sqlite {
         let wrap = |error| wrap(path, PATIENCE, error);
         let transaction =
             connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(wrap)?;
-        let empty = StoreError::Empty(path.to_owned());
+        let empty = StoreError::Empty(path.into());
         if version(&transaction).map_err(wrap)? == 0 && is_empty(&transaction).map_err(wrap)? {
             return Err(empty);
         }
@@ -90,7 +76,7 @@ impl Sqlite {
     /// later version.
     pub fn probe(path: &Path) -> Result<(), StoreError> {
         let open = |error: &std::io::Error| StoreError::Open {
-            path: path.to_owned(),
+            place: path.into(),
             message: error.to_string(),
         };
         if path.exists() {
@@ -98,7 +84,7 @@ impl Sqlite {
             let connection = patiently(PATIENCE, || connect(path, OpenFlags::empty(), PATIENCE))?;
             let found = version(&connection).map_err(|error| wrap(path, PATIENCE, error))?;
             return if found > known {
-                Err(StoreError::Newer { path: path.to_owned(), found, known })
+                Err(StoreError::Newer { place: path.into(), found, known })
             } else {
                 Ok(())
             };
@@ -142,7 +128,7 @@ pub(super) fn connect(
     connection.busy_timeout(patience).map_err(wrap)?;
     // SQLite falls back to reading where it may not write.
     if connection.is_readonly("main").map_err(wrap)? {
-        return Err(StoreError::ReadOnly(path.to_owned()));
+        return Err(StoreError::ReadOnly(path.into()));
     }
     // Before anything is written to what may be another program's.
     check_file(&connection, path, patience)?;
@@ -170,12 +156,12 @@ pub(super) fn check_file(
     let id = pragma(&snapshot, "application_id").map_err(wrap)?;
     if id != APPLICATION_ID && (id != 0 || !is_empty(&snapshot).map_err(wrap)?) {
         let reason = "it is another program's database".to_owned();
-        return Err(StoreError::NotAStudy { path: path.to_owned(), reason });
+        return Err(StoreError::NotAStudy { place: path.into(), reason });
     }
     let check: String =
         snapshot.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(wrap)?;
     if check != "ok" {
-        return Err(StoreError::Damaged { path: path.to_owned(), message: check });
+        return Err(StoreError::Damaged { place: path.into(), message: check });
     }
     Ok(())
 }
@@ -201,13 +187,38 @@ pub(super) fn migrate(
     let wrap = |error| wrap(path, PATIENCE, error);
     let (found, known) = (version(connection).map_err(wrap)?, migrations.len() as i64);
     if found > known {
-        return Err(StoreError::Newer { path: path.to_owned(), found, known });
+        return Err(StoreError::Newer { place: path.into(), found, known });
     }
     for step in migrations.iter().skip(found.max(0) as usize) {
         connection.execute_batch(step).map_err(wrap)?;
     }
     let stamp = format!("PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {known};");
     connection.execute_batch(&stamp).map_err(wrap)
+}
+
+/// Adds the study, or sets the number of trials of the one that is there.
+pub(super) fn insert_study(
+    connection: &Connection,
+    path: &Path,
+    study: &Study,
+) -> Result<(), StoreError> {
+    let config = serde_json::to_string(study).map_err(|error| invalid(path, &error))?;
+    connection
+        .execute(
+            "INSERT INTO study (id, name, created_ms, trials, config, plan, provenance)
+             VALUES (1, ?1, ?2, ?3, ?4, ?5, ?6)
+             ON CONFLICT (id) DO UPDATE SET trials = excluded.trials",
+            params![
+                study.name,
+                now_ms(),
+                study.trials as i64,
+                config,
+                study.plan,
+                study.provenance
+            ],
+        )
+        .map(|_| ())
+        .map_err(|error| wrap(path, PATIENCE, error))
 }
 
 pub(super) fn load(connection: &Connection, path: &Path) -> Result<Option<Study>, StoreError> {
@@ -223,32 +234,5 @@ pub(super) fn load(connection: &Connection, path: &Path) -> Result<Option<Study>
 }
 
 fn invalid(path: &Path, error: &serde_json::Error) -> StoreError {
-    StoreError::Damaged { path: path.to_owned(), message: format!("its configuration: {error}") }
-}
-
-/// Refuses to mix two studies.
-fn check_same(path: &Path, saved: &Study, asked: &Study) -> Result<(), StoreError> {
-    let text = |value: &Study| serde_json::to_string(&value.search).unwrap_or_default();
-    let differs = |what, old: String, new: String| StoreError::Other {
-        path: path.to_owned(),
-        what,
-        old,
-        new,
-    };
-    if saved.search != asked.search {
-        return Err(differs("search", text(saved), text(asked)));
-    }
-    if saved.seeds != asked.seeds {
-        return Err(differs("seeds", format!("{:?}", saved.seeds), format!("{:?}", asked.seeds)));
-    }
-    if saved.prune != asked.prune {
-        return Err(differs("pruning", format!("{:?}", saved.prune), format!("{:?}", asked.prune)));
-    }
-    if saved.plan != asked.plan {
-        let lines = saved.plan.lines().zip(asked.plan.lines());
-        let first = lines.filter(|(a, b)| a != b).map(|(a, b)| (a.to_owned(), b.to_owned())).next();
-        let (old, new) = first.unwrap_or_else(|| ("another one".to_owned(), "this one".to_owned()));
-        return Err(differs("plan", old, new));
-    }
-    Ok(())
+    StoreError::Damaged { place: path.into(), message: format!("its configuration: {error}") }
 }

@@ -51,7 +51,7 @@ fn open(path: &Path) -> Result<Sqlite, StoreError> {
             (connect(path, &file, OpenFlags::SQLITE_OPEN_READ_WRITE)?, Some(copy))
         }
     };
-    let study = load(&connection, path)?.ok_or_else(|| StoreError::Empty(path.to_owned()))?;
+    let study = load(&connection, path)?.ok_or_else(|| StoreError::Empty(path.into()))?;
     Ok(Sqlite { _copy: copy, ..Sqlite::new(connection, path, study) })
 }
 
@@ -64,10 +64,10 @@ fn connect(path: &Path, file: &Path, flags: OpenFlags) -> Result<Connection, Sto
     check_file(&connection, path, PATIENCE)?;
     let (found, known) = (version(&connection).map_err(wrap)?, MIGRATIONS.len() as i64);
     if found > known {
-        return Err(StoreError::Newer { path: path.to_owned(), found, known });
+        return Err(StoreError::Newer { place: path.into(), found, known });
     }
     if found == 0 && is_empty(&connection).map_err(wrap)? {
-        return Err(StoreError::Empty(path.to_owned()));
+        return Err(StoreError::Empty(path.into()));
     }
     // An older schema is brought up to date in the copy; in place it may not be.
     if found < known {
@@ -78,10 +78,8 @@ fn connect(path: &Path, file: &Path, flags: OpenFlags) -> Result<Connection, Sto
 }
 
 fn copy(path: &Path) -> Result<(Copy, PathBuf), StoreError> {
-    let open = |error: std::io::Error| StoreError::Open {
-        path: path.to_owned(),
-        message: error.to_string(),
-    };
+    let open =
+        |error: std::io::Error| StoreError::Open { place: path.into(), message: error.to_string() };
     // Before the directory is made: a file that is not there leaves nothing behind.
     let study = std::fs::read(path).map_err(open)?;
     let dir = (0..)

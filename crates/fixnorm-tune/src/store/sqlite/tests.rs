@@ -1,12 +1,12 @@
-//! Sharing, faults and exports of a study in a file.
+//! Faults, migrations and exports of a study in a file. What every store must do: `tests/store.rs`.
 
 use rusqlite::OpenFlags;
 
 use super::open::*;
 use super::*;
-use crate::prune::Prune;
-use crate::search::{Halton, Search, TwoKnob};
+use crate::search::{Halton, Search};
 use crate::space::{Axis, Space};
+use crate::store::Metric;
 
 const LEASE: Duration = Duration::from_secs(60);
 
@@ -17,7 +17,8 @@ fn space() -> Space {
 fn study(trials: usize, seeds: &[u64]) -> Study {
     Study {
         name: "test".to_owned(),
-        search: Search::Halton(Halton { space: space(), seed: 1 }),
+        search: Search::Halton(Halton { space: space(), seed: 1 }).into(),
+        metric: Metric::default(),
         trials,
         seeds: seeds.to_vec(),
         all_seeds: false,
@@ -34,7 +35,7 @@ fn open(dir: &tempfile::TempDir, study: &Study) -> Sqlite {
 }
 
 fn complete(score: f64) -> End {
-    End::Complete { val_top1: score, val_loss: 1.0 - score, test_top1: Some(score - 0.01) }
+    End::Complete { val_top1: score, val_loss: Some(1.0 - score), test_top1: Some(score - 0.01) }
 }
 
 fn job(store: &mut Sqlite, lease: Duration) -> Job {
@@ -44,7 +45,8 @@ fn job(store: &mut Sqlite, lease: Duration) -> Job {
     }
 }
 
-fn score([x, y]: crate::Point) -> f64 {
+fn score(point: &[f64]) -> f64 {
+    let (x, y) = (point[0], point[1]);
     0.9 - 0.01 * ((x + 3.0).powi(2) + (y - 1.0).powi(2))
 }
 
@@ -52,124 +54,11 @@ fn score([x, y]: crate::Point) -> f64 {
 fn work(store: &mut Sqlite) -> String {
     loop {
         match store.claim("w", LEASE).unwrap() {
-            Claim::Run(job) => assert!(store.finish(&job, &complete(score(job.point))).unwrap()),
+            Claim::Run(job) => assert!(store.finish(&job, &complete(score(&job.point))).unwrap()),
             Claim::Wait => std::thread::sleep(Duration::from_millis(1)),
             Claim::Done(reason) => return reason,
         }
     }
-}
-
-#[test]
-fn workers_share_the_jobs_and_none_runs_twice() {
-    let dir = tempfile::tempdir().unwrap();
-    let study = study(12, &[0, 1, 2]);
-    let taken: Vec<(usize, u64)> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..4)
-            .map(|_| {
-                scope.spawn(|| {
-                    let mut store = open(&dir, &study);
-                    let mut taken = vec![];
-                    loop {
-                        match store.claim("w", LEASE).unwrap() {
-                            Claim::Run(job) => {
-                                taken.push((job.trial, job.seed));
-                                assert!(store.finish(&job, &complete(0.5)).unwrap());
-                            }
-                            Claim::Wait => std::thread::sleep(Duration::from_millis(1)),
-                            Claim::Done(_) => return taken,
-                        }
-                    }
-                })
-            })
-            .collect();
-        workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
-    });
-    let mut sorted = taken.clone();
-    sorted.sort_unstable();
-    sorted.dedup();
-    assert_eq!((taken.len(), sorted.len()), (36, 36));
-}
-
-#[test]
-fn a_study_continued_proposes_what_it_would_have() {
-    let two_knob = Search::TwoKnob(TwoKnob::new(space(), [-5.0, 0.0], 0.002));
-    let whole = Study { search: two_knob, ..study(20, &[0, 1]) };
-    let (alone, interrupted) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let reason = work(&mut open(&alone, &whole));
-    assert!(reason.contains("expected to gain"), "{reason}");
-    for trials in [1, 3, 5, 20] {
-        // A job given back each time.
-        let mut store = open(&interrupted, &Study { trials, ..whole.clone() });
-        let job = job(&mut store, LEASE);
-        store.release(&job).unwrap();
-        work(&mut open(&interrupted, &Study { trials, ..whole.clone() }));
-    }
-    let points = |dir| -> Vec<crate::Point> {
-        open(dir, &whole).trials().unwrap().iter().map(|trial| trial.point).collect()
-    };
-    assert_eq!(points(&alone), points(&interrupted));
-}
-
-#[test]
-fn a_lease_that_ran_out_passes_the_job_on_and_the_late_result_does_not_count() {
-    let dir = tempfile::tempdir().unwrap();
-    let (mut dead, mut alive) = (open(&dir, &study(1, &[7])), open(&dir, &study(1, &[7])));
-    let lost = job(&mut dead, Duration::ZERO);
-    std::thread::sleep(Duration::from_millis(5));
-    let found = job(&mut alive, LEASE);
-    assert_eq!((found.id, found.attempt, found.seed), (lost.id, 2, 7));
-    assert!(!dead.renew(&lost, LEASE, &[]).unwrap());
-    assert!(!dead.finish(&lost, &complete(0.1)).unwrap());
-    dead.release(&lost).unwrap();
-    assert_eq!(dead.claim("w", LEASE).unwrap(), Claim::Wait);
-    assert!(alive.finish(&found, &complete(0.9)).unwrap());
-    assert!(!alive.finish(&found, &complete(0.2)).unwrap());
-    let trials = alive.trials().unwrap();
-    assert_eq!(trials[0].jobs[0].val_top1, Some(0.9));
-    assert!(matches!(dead.claim("w", LEASE).unwrap(), Claim::Done(_)));
-}
-
-#[test]
-fn curves_are_kept_and_a_failed_seed_skips_the_rest_unless_a_table_is_made() {
-    for all_seeds in [false, true] {
-        let dir = tempfile::tempdir().unwrap();
-        let mut store = open(&dir, &Study { all_seeds, ..study(1, &[0, 1, 2]) });
-        let first = job(&mut store, LEASE);
-        let epoch = |epoch| Epoch { epoch, train_loss: 1.0, val_loss: 0.5, val_top1: 0.25 };
-        assert!(store.renew(&first, LEASE, &[epoch(0)]).unwrap());
-        assert!(store.renew(&first, LEASE, &[epoch(0), epoch(1)]).unwrap());
-        let failed = End::Failed { diverged: true, reason: "the loss is NaN".to_owned() };
-        assert!(store.finish(&first, &failed).unwrap());
-        let trial = &store.trials().unwrap()[0];
-        assert_eq!(trial.jobs[0].curve.len(), 2);
-        assert_eq!(trial.jobs[0].cost, 0.5);
-        assert_eq!(trial.told().outcome, crate::Outcome::Failed);
-        let states: Vec<State> = trial.jobs.iter().map(|job| job.state).collect();
-        let others = if all_seeds { State::Waiting } else { State::Skipped };
-        assert_eq!(states, [State::Failed, others, others]);
-    }
-}
-
-#[test]
-fn a_trial_stopped_as_hopeless_is_a_bound() {
-    let dir = tempfile::tempdir().unwrap();
-    let mut store = open(&dir, &study(4, &[0]));
-    let curve = |scores: &[f64]| -> Vec<Epoch> {
-        let epoch = |(epoch, &val_top1)| Epoch { epoch, train_loss: 1.0, val_loss: 1.0, val_top1 };
-        scores.iter().enumerate().map(epoch).collect()
-    };
-    let curves = [&[0.5, 0.6, 0.7, 0.75][..], &[0.3, 0.5, 0.6, 0.70], &[0.1, 0.2, 0.3, 0.4]];
-    for scores in curves {
-        let job = job(&mut store, LEASE);
-        store.renew(&job, LEASE, &curve(scores)).unwrap();
-        store.finish(&job, &complete(scores[3])).unwrap();
-    }
-    let stopped = job(&mut store, LEASE);
-    store.renew(&stopped, LEASE, &curve(&[0.2, 0.3])).unwrap();
-    store.finish(&stopped, &End::Pruned).unwrap();
-    // Two were ahead after two epochs; the worse of them ended at 0.70.
-    let outcome = store.trials().unwrap()[3].told().outcome;
-    assert_eq!(outcome, crate::Outcome::Bound { at_most: 0.70 });
 }
 
 #[test]
@@ -261,7 +150,7 @@ fn another_plan_or_search_is_refused_and_more_trials_are_not() {
     let error =
         refused(&Study { plan: "model = \"resnet8\"\nepochs = 5\n".to_owned(), ..study(2, &[0]) });
     assert!(error.contains("epochs = 4") && error.contains("epochs = 5"), "{error}");
-    let other = Search::Halton(Halton { space: space(), seed: 2 });
+    let other = Search::Halton(Halton { space: space(), seed: 2 }).into();
     assert!(refused(&Study { search: other, ..study(2, &[0]) }).contains("another search"));
     assert!(refused(&study(2, &[0, 1])).contains("another seeds"));
     work(&mut open(&dir, &study(5, &[0])));
@@ -278,7 +167,7 @@ fn a_full_disk_loses_nothing_and_the_study_goes_on() {
     let pages = pragma(&store.connection, "page_count").unwrap();
     pragma(&store.connection, &format!("max_page_count = {pages}")).unwrap();
     let epochs: Vec<Epoch> = (0..20_000)
-        .map(|epoch| Epoch { epoch, train_loss: 1.0, val_loss: 1.0, val_top1: 0.5 })
+        .map(|epoch| Epoch { epoch, train_loss: Some(1.0), val_loss: None, val_top1: 0.5 })
         .collect();
     let error = store.renew(&second, LEASE, &epochs).unwrap_err();
     assert!(matches!(error, StoreError::Full(_)), "{error}");
@@ -347,15 +236,38 @@ fn an_older_schema_is_brought_up_to_date() {
     let path = dir.path().join("s.study");
     work(&mut open(&dir, &study(3, &[0])));
     let connection = Connection::open(&path).unwrap();
-    let later = [MIGRATIONS[0], "ALTER TABLE trial ADD COLUMN note TEXT"];
+    let later = [MIGRATIONS[0], MIGRATIONS[1], "ALTER TABLE trial ADD COLUMN note TEXT"];
     migrate(&connection, &path, &later).unwrap();
-    assert_eq!(version(&connection).unwrap(), 2);
+    assert_eq!(version(&connection).unwrap(), 3);
     let kept: i64 = connection
         .query_row("SELECT count(*) FROM trial WHERE note IS NULL", [], |row| row.get(0))
         .unwrap();
     assert_eq!(kept, 3);
     // Again is nothing.
     migrate(&connection, &path, &later).unwrap();
+}
+
+#[test]
+fn a_study_of_the_first_schema_is_kept() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("s.study");
+    let connection = Connection::open(&path).unwrap();
+    migrate(&connection, &path, &MIGRATIONS[..1]).unwrap();
+    insert_study(&connection, &path, &study(2, &[0])).unwrap();
+    let rows = "INSERT INTO trial VALUES (0, -3.25, 1.5, 1);
+        INSERT INTO job (trial, seed, state, attempt, val_top1, val_loss) VALUES (0, 0, 'complete', 1, 0.75, 0.5);
+        INSERT INTO curve VALUES (1, 0, 1.5, 0.5, 0.75)";
+    connection.execute_batch(rows).unwrap();
+    drop(connection);
+    let reader = Sqlite::open_read_only(&path).unwrap().trials().unwrap();
+    let mut store = Sqlite::open(&path).unwrap();
+    let trials = store.trials().unwrap();
+    assert_eq!(reader, trials);
+    assert_eq!((&trials[0].point[..], trials[0].jobs[0].val_top1), (&[-3.25, 1.5][..], Some(0.75)));
+    let epoch = Epoch { epoch: 0, train_loss: Some(1.5), val_loss: Some(0.5), val_top1: 0.75 };
+    assert_eq!(trials[0].jobs[0].curve, [epoch]);
+    work(&mut store);
+    assert_eq!(store.trials().unwrap().len(), 2);
 }
 
 #[cfg(unix)]

@@ -1,21 +1,55 @@
 //! One process's share of a study: claim a job, run it, record it, until nothing is left.
+//! Not here: what a job is (`exec`, or the caller's own [`Launch`]), how claims are shared (`store`).
 
 use std::fs;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
-use fixnorm_tune::prune::Prune;
-use fixnorm_tune::store::{Claim, End, Job, Sqlite, Store, StoreError, TrialRow};
+use crate::prune::Prune;
+use crate::store::{Claim, End, Epoch, Job, Store, StoreError, TrialRow};
 
-use crate::files::write_atomic;
-use crate::run_dir::RunFiles;
-use crate::session::Stop;
-use crate::tune::StudyError;
-use crate::tune::knobs::Knobs;
-use crate::tune::trial::{Exit, Run, Trial};
-use crate::{Plan, TrainError};
+/// A study that cannot be carried out.
+#[derive(Debug, thiserror::Error)]
+#[non_exhaustive]
+pub enum WorkError {
+    /// Its store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A file, directory or process.
+    #[error("cannot {action} {}: {source}", path.display())]
+    Io {
+        /// What was tried.
+        action: &'static str,
+        /// On what.
+        path: PathBuf,
+        /// Why it failed.
+        source: std::io::Error,
+    },
+    /// No trial can be carried out at all, a trial's process reports.
+    #[error("{0}")]
+    Refused(String),
+    /// A job that cannot be started or watched.
+    #[error(transparent)]
+    Job(Box<dyn std::error::Error + Send + Sync>),
+}
+
+impl WorkError {
+    /// Whether the user can mend it on the command line.
+    pub fn is_usage(&self) -> bool {
+        match self {
+            Self::Store(error) => error.is_usage(),
+            Self::Refused(_) => true,
+            Self::Io { .. } | Self::Job(_) => false,
+        }
+    }
+
+    pub(crate) fn io(action: &'static str, path: &Path) -> impl FnOnce(std::io::Error) -> Self {
+        let path = path.to_owned();
+        move |source| Self::Io { action, path, source }
+    }
+}
 
 /// Receives a study's progress.
 pub trait TuneObserver {
@@ -32,16 +66,62 @@ pub enum Ended {
     Interrupted,
 }
 
+/// What the jobs of a study are: runs of a command (`exec/process.rs`), or whatever else can be started.
+pub trait Launch {
+    /// Prepares the directory of all runs.
+    ///
+    /// # Errors
+    /// A file that cannot be written.
+    fn prepare(&self, runs: &Path) -> Result<(), WorkError>;
+
+    /// Starts a job, or resumes what is in `out`. `inherited` is true if another attempt may have left something there, or
+    /// may still be there.
+    ///
+    /// # Errors
+    /// A process that cannot be started.
+    fn start(&self, job: &Job, out: &Path, inherited: bool) -> Result<Box<dyn Running>, WorkError>;
+
+    /// Removes what nobody needs of a run whose end is recorded.
+    fn tidy(&self, out: &Path);
+}
+
+/// A job's process.
+pub trait Running {
+    /// The epochs so far.
+    fn curve(&mut self) -> Vec<Epoch>;
+
+    /// Asks it to stop soon, saved.
+    fn stop(&mut self);
+
+    /// Ends it at once.
+    fn kill(&mut self);
+
+    /// How it ended; none while it runs.
+    ///
+    /// # Errors
+    /// A process or a file that cannot be read.
+    fn poll(&mut self) -> Result<Option<Exit>, WorkError>;
+}
+
+/// How a job's process ended.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Exit {
+    /// With a result or a failure.
+    End(End),
+    /// As one does that was asked to stop.
+    Stopped,
+    /// No trial of this study can be carried out at all.
+    Refused(String),
+    /// What an earlier attempt left cannot be resumed.
+    NotResumed,
+}
+
 /// A worker.
 pub struct Worker<'a> {
     /// The study.
-    pub store: &'a mut Sqlite,
-    /// The plan that its trials share.
-    pub plan: &'a Plan,
-    /// The knobs that it tunes.
-    pub knobs: Knobs,
-    /// The program that trains.
-    pub program: PathBuf,
+    pub store: &'a mut dyn Store,
+    /// What its jobs are.
+    pub jobs: &'a dyn Launch,
     /// Where run directories go.
     pub runs: PathBuf,
     /// After how long without a sign of life a worker's job passes to another.
@@ -59,11 +139,10 @@ impl Worker<'_> {
     pub fn work(
         &mut self,
         observer: &mut dyn TuneObserver,
-        stop: &Stop,
-    ) -> Result<Ended, TrainError> {
-        fs::create_dir_all(&self.runs).map_err(TrainError::io("create", &self.runs))?;
-        let recipe = self.runs.join("recipe.toml");
-        write_atomic(&recipe, self.plan.recipe.to_toml().as_bytes())?;
+        stop: &AtomicUsize,
+    ) -> Result<Ended, WorkError> {
+        fs::create_dir_all(&self.runs).map_err(WorkError::io("create", &self.runs))?;
+        self.jobs.prepare(&self.runs)?;
         let name = format!("process {}", std::process::id());
         let mut waited = false;
         loop {
@@ -74,7 +153,7 @@ impl Worker<'_> {
                 Claim::Run(job) => {
                     waited = false;
                     observer.changed(&self.store.trials()?);
-                    if !self.run(&job, &recipe, observer, stop)? {
+                    if !self.run(&job, observer, stop)? {
                         return Ok(Ended::Interrupted);
                     }
                     observer.changed(&self.store.trials()?);
@@ -95,17 +174,22 @@ impl Worker<'_> {
     fn run(
         &mut self,
         job: &Job,
-        recipe: &Path,
         observer: &mut dyn TuneObserver,
-        stop: &Stop,
-    ) -> Result<bool, TrainError> {
+        stop: &AtomicUsize,
+    ) -> Result<bool, WorkError> {
         let mut out = self.runs.join(format!("trial-{:03}-seed-{}", job.trial, job.seed));
         let mut inherited = job.attempt > 1;
         loop {
-            let trial = self.start(job, recipe, &out, inherited)?;
-            match self.watch(job, trial, observer, stop) {
+            let mut trial = match self.jobs.start(job, &out, inherited) {
+                Ok(trial) => trial,
+                Err(error) => {
+                    self.store.release(job)?;
+                    return Err(error);
+                }
+            };
+            match self.watch(job, &mut *trial, observer, stop) {
                 Ok(Watched::Recorded) => {
-                    remove_checkpoints(&out);
+                    self.jobs.tidy(&out);
                     return Ok(true);
                 }
                 Ok(Watched::Lost) => return Ok(true),
@@ -120,7 +204,7 @@ impl Worker<'_> {
                         job.trial, job.seed, job.attempt
                     ));
                     if out.exists() {
-                        fs::remove_dir_all(&out).map_err(TrainError::io("remove", &out))?;
+                        fs::remove_dir_all(&out).map_err(WorkError::io("remove", &out))?;
                     }
                     inherited = false;
                 }
@@ -133,33 +217,13 @@ impl Worker<'_> {
         }
     }
 
-    fn start(
-        &self,
-        job: &Job,
-        recipe: &Path,
-        out: &Path,
-        inherited: bool,
-    ) -> Result<Trial, TrainError> {
-        let [first, second] = self.knobs.keys();
-        let [x, y] = job.point.map(f64::exp2);
-        Trial::start(&Run {
-            program: &self.program,
-            recipe,
-            knobs: [format!("{first}={x:?}"), format!("{second}={y:?}")],
-            seed: job.seed,
-            device: &self.plan.made_by.device,
-            out,
-            inherited,
-        })
-    }
-
     fn watch(
         &mut self,
         job: &Job,
-        mut trial: Trial,
+        trial: &mut dyn Running,
         observer: &mut dyn TuneObserver,
-        stop: &Stop,
-    ) -> Result<Watched, TrainError> {
+        stop: &AtomicUsize,
+    ) -> Result<Watched, WorkError> {
         let beat = (self.lease / 4).min(Duration::from_secs(5));
         let (mut renewed, mut looked, mut epochs) = (Instant::now(), Instant::now(), 0);
         loop {
@@ -173,7 +237,7 @@ impl Worker<'_> {
                 let curve = trial.curve();
                 let is_longer = curve.len() > epochs;
                 if is_longer || exit.is_some() || renewed.elapsed() > beat {
-                    if !self.renew(job, &curve)? {
+                    if !self.store.renew(job, self.lease, &curve)? {
                         trial.kill();
                         return Ok(Watched::Lost);
                     }
@@ -198,21 +262,13 @@ impl Worker<'_> {
                 }
                 Some(Exit::Stopped) => return Ok(self.stopped(stop)),
                 Some(Exit::NotResumed) => return Ok(Watched::NotResumed),
-                Some(Exit::Refused(reason)) => return Err(StudyError::Refused(reason).into()),
+                Some(Exit::Refused(reason)) => return Err(WorkError::Refused(reason)),
             }
         }
     }
 
-    fn renew(
-        &mut self,
-        job: &Job,
-        curve: &[fixnorm_tune::store::Epoch],
-    ) -> Result<bool, StoreError> {
-        self.store.renew(job, self.lease, curve)
-    }
-
     /// A trial's process has stopped as if asked to. A signal of a terminal reaches it before us.
-    fn stopped(&self, stop: &Stop) -> Watched {
+    fn stopped(&self, stop: &AtomicUsize) -> Watched {
         let since = Instant::now();
         while stop.load(Ordering::Relaxed) == 0 && since.elapsed() < Duration::from_secs(1) {
             sleep(POLL);
@@ -245,10 +301,4 @@ enum Watched {
     Lost,
     Stopped,
     NotResumed,
-}
-
-/// Removes the checkpoints of a finished trial, which nothing needs; the rest is kept.
-fn remove_checkpoints(out: &Path) {
-    // Best effort: they only take space.
-    let _ = fs::remove_dir_all(RunFiles::new(out).checkpoints_path());
 }
