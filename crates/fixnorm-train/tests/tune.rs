@@ -10,8 +10,8 @@ use fixnorm_train::tune::prune::Prune;
 use fixnorm_train::tune::search::Halton;
 use fixnorm_train::tune::space::{Axis, Space};
 use fixnorm_train::tune::{
-    Claim, Ended, Knobs, Search, Sqlite, State, Store, Study, TrialRow, TuneObserver, Tuned,
-    Worker, plan_text, saved_plan, tuned_recipe,
+    Claim, Ended, Knobs, Metric, Place, RecipeJobs, Search, State, Store, Study, TrialRow,
+    TuneObserver, Tuned, Worker, plan_text, saved_plan, tuned_recipe,
 };
 use fixnorm_train::{DeviceName, Plan, Provenance, RecipeBuilder, TrainError};
 
@@ -42,12 +42,13 @@ fn script(dir: &Path, body: &str) -> PathBuf {
 }
 
 /// A study of six trials, `s.study` in `dir`.
-fn study(dir: &Path, prune: Prune) -> (Sqlite, Plan) {
+fn study(dir: &Path, prune: Prune) -> (Box<dyn Store>, Plan) {
     let plan = plan();
     let space = Space::new(Axis::new("lr", -4.0, 0.0), Axis::new("alpha", -2.0, 4.0)).unwrap();
     let study = Study {
         name: "test".to_owned(),
-        search: Search::Halton(Halton { space, seed: 0 }),
+        search: Search::Halton(Halton { space, seed: 0 }).into(),
+        metric: Metric::default(),
         trials: 6,
         seeds: vec![5],
         all_seeds: false,
@@ -57,30 +58,31 @@ fn study(dir: &Path, prune: Prune) -> (Sqlite, Plan) {
         plan: plan_text(&plan, Knobs::LrAlpha).unwrap(),
         provenance: String::new(),
     };
-    let (store, is_new) = Sqlite::create_or_open(&dir.join("s.study"), &study).unwrap();
+    let place = Place::named(&dir.join("s.study")).unwrap();
+    let (store, is_new) = place.create_or_open(&study).unwrap();
     assert!(is_new);
     (store, plan)
 }
 
 /// Works on a study with a program of `body` instead of ours.
-fn work_on(dir: &Path, store: &mut Sqlite, plan: &Plan, body: &str) -> Result<Ended, TrainError> {
-    let mut worker = Worker {
-        store,
-        plan,
-        knobs: Knobs::LrAlpha,
-        program: script(dir, body),
-        runs: dir.join("runs"),
-        lease: Duration::from_secs(60),
-    };
+fn work_on(
+    dir: &Path,
+    store: &mut dyn Store,
+    plan: &Plan,
+    body: &str,
+) -> Result<Ended, TrainError> {
+    let jobs = RecipeJobs { plan, knobs: Knobs::LrAlpha, program: script(dir, body) };
+    let mut worker =
+        Worker { store, jobs: &jobs, runs: dir.join("runs"), lease: Duration::from_secs(60) };
     let mut count = Count(0);
     let ended = worker.work(&mut count, &Arc::default());
     assert!(count.0 > 0);
-    ended
+    Ok(ended?)
 }
 
-fn work(dir: &Path, prune: Prune, body: &str) -> (Result<Ended, TrainError>, Sqlite, Plan) {
+fn work(dir: &Path, prune: Prune, body: &str) -> (Result<Ended, TrainError>, Box<dyn Store>, Plan) {
     let (mut store, plan) = study(dir, prune);
-    let ended = work_on(dir, &mut store, &plan, body);
+    let ended = work_on(dir, &mut *store, &plan, body);
     (ended, store, plan)
 }
 
@@ -116,7 +118,7 @@ fn killed_diverged_and_failed_runs_are_results() {
     assert!(reason(3).contains("without a result"));
     assert_eq!((jobs[4].state, jobs[5].val_top1), (State::Complete, Some(0.75)));
 
-    let tuned = Tuned::of(&store, Knobs::LrAlpha).unwrap();
+    let tuned = Tuned::of(&*store, Knobs::LrAlpha).unwrap();
     let text = tuned_recipe(&tuned, &plan).unwrap();
     let recipe = RecipeBuilder::new().text(&text, "tuned").unwrap().build().unwrap();
     let (best, _) = tuned.best().unwrap();
@@ -146,7 +148,7 @@ fn where_a_dead_workers_process_still_trains_another_directory_is_taken() {
         esac
         {RESULT}"#
     );
-    let ended = work_on(dir.path(), &mut store, &plan, &body);
+    let ended = work_on(dir.path(), &mut *store, &plan, &body);
     assert!(matches!(ended.unwrap(), Ended::Done(_)));
     let trials = store.trials().unwrap();
     assert!(trials.iter().all(|trial| trial.jobs[0].state == State::Complete));

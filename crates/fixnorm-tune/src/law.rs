@@ -20,7 +20,7 @@ pub const ANGLE_PER_STEPS: f64 = -0.2;
 pub const ANGLE_PER_BATCH: f64 = 0.0;
 
 /// The head's norm α₀.
-pub const ALPHA: f64 = 8.0;
+pub const ALPHA: f64 = 4.0;
 
 /// Standard deviation of the best point from the law's, per axis in octaves. Assumed.
 pub const UNCERTAINTY: [f64; 2] = [1.0, 1.0];
@@ -45,7 +45,7 @@ mod tests {
         {
             let [found, alpha] = start(steps, 128.0);
             assert!((found - f64::log2(angle)).abs() < 1.0, "{steps}: {}", found.exp2());
-            assert_eq!(alpha, 3.0);
+            assert_eq!(alpha, 2.0);
         }
         assert!(start(0.0, 0.0)[0].is_finite());
     }

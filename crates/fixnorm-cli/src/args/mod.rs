@@ -59,7 +59,7 @@ pub(crate) enum Command {
     /// Train a model; without flags, a small one on embedded images.
     Train(TrainArgs),
     /// Tune two knobs, learning rate and head norm (or weight decay), in a few trials; or the knobs of any command.
-    Tune(TuneArgs),
+    Tune(Box<TuneArgs>),
     /// List, show, copy or delete studies.
     #[command(subcommand)]
     Study(StudyCommand),

@@ -312,7 +312,7 @@ mod tests {
             (optimizer.step_rule(), optimizer.lr(), optimizer.free_lr_scale, recipe.head.alpha())
         };
         let (rule, angle, scale, alpha) = keys(&[]);
-        assert_eq!((rule, scale, alpha), (StepRule::Angular, Some(4.0), 8.0));
+        assert_eq!((rule, scale, alpha), (StepRule::Angular, Some(4.0), 4.0));
         assert_eq!(resolved(&[]).optimizer.scope(), Scope::OutputChannel);
         assert_eq!(resolved(&["optimizer.step_rule=raw"]).optimizer.scope(), Scope::Tensor);
         assert!((angle * 64.0 - 1.0).abs() < 0.01, "{angle}");
