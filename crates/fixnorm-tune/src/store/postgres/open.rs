@@ -68,7 +68,7 @@ impl Postgres {
             let transaction = client.build_transaction().read_only(true).start().await?;
             let found = version(&transaction).await?;
             match found {
-                0 => return Err(StoreError::Empty(place.clone()).into()),
+                0 => Err(StoreError::Empty(place.clone()).into()),
                 found if found == known() => Ok(load(&transaction, &place).await?),
                 found if found > known() => Err(newer(&place, found)),
                 _ => {
