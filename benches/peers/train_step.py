@@ -7,8 +7,8 @@
 
 In each round every configuration is measured once, one after another on an otherwise idle machine; a row is the
 median over the rounds with the fastest and the slowest. PyTorch runs in all of {fp32, bf16} x {eager, compile}, on a GPU
-(of CUDA or ROCm, which it calls by the same name) one after another, since their memory does not fit together.
-Needs torch and timm, and `cargo build --release`; nothing else may run.
+(of CUDA or ROCm, which it calls by the same name) one after another, since their memory does not fit together, unless
+`--in-turns` says that it does. A program that fails is left out, with a message, and the exit code is 1. Needs torch and timm, and `cargo build --release`; nothing else may run.
 """
 import argparse
 import csv
@@ -20,7 +20,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).resolve().parents[2]
+ROOT = Path(__file__).resolve().parents[min(2, len(Path(__file__).resolve().parents) - 1)]
 MODELS = "mobilenetv2_100:32,efficientnet_b0:32,resnet50:16"
 
 
@@ -88,6 +88,8 @@ def main():
     parser.add_argument("--inference", action="store_true", help="predictions instead of training steps")
     parser.add_argument("--device", default="cpu", help="fixnorm's name of it")
     parser.add_argument("--fixnorm", type=Path, default=ROOT / "target/release/fixnorm", help="the command")
+    parser.add_argument("--precisions", default="fp32,bf16", help="those that are measured")
+    parser.add_argument("--in-turns", action="store_true", help="in turns on a GPU, too")
     args = parser.parse_args()
     args.kind = "inference" if args.inference else "train"
     import torch
@@ -97,34 +99,52 @@ def main():
     out = csv.writer(sys.stdout)
     out.writerow("model batch res program precision mode images_per_second slowest fastest rounds peak_mib "
                  "commit threads device".split())
-    peers = [(precision, mode) for precision in ("fp32", "bf16") for mode in ("eager", "compile")]
+    precisions = args.precisions.split(",")
+    peers = [(precision, mode) for precision in precisions for mode in ("eager", "compile")]
+    failed = False
     for model in args.models.split(","):
         makers = {
             (f"torch {torch.__version__}", *peer): lambda peer=peer: Torch(model, *peer, args) for peer in peers
         }
-        for precision in ("f32", "bf16"):
-            name = ("fixnorm", precision.replace("f32", "fp32"), None)
-            makers[name] = lambda precision=precision: Fixnorm(model, precision, args)
+        for precision in precisions:
+            own = precision.replace("fp32", "f32")
+            makers["fixnorm", precision, None] = lambda own=own: Fixnorm(model, own, args)
         # In turns on a CPU; on a GPU what is warmed up keeps its memory.
-        groups = [makers.items()] if args.device == "cpu" else [[maker] for maker in makers.items()]
+        together = args.device == "cpu" or args.in_turns
+        groups = [makers.items()] if together else [[maker] for maker in makers.items()]
         for group in groups:
-            programs = {name: make() for name, make in group}
-            found = {name: [] for name in programs}
+            programs, found = {}, {}
+            for name, make in group:
+                try:
+                    programs[name], found[name] = make(), []
+                except (OSError, SystemExit) as error:
+                    print(f"{model}: {name}: {error}", file=sys.stderr)
+                    failed = True
             for round_ in range(args.rounds):
-                for name, program in programs.items():
-                    found[name].append(program.measure())
+                for name, program in list(programs.items()):
+                    try:
+                        found[name].append(program.measure())
+                    except (OSError, ValueError, subprocess.CalledProcessError) as error:
+                        print(f"{model}: {name}: {error}", file=sys.stderr)
+                        failed = True
+                        del programs[name]
                 print(f"{model}: round {round_ + 1} of {args.rounds}", file=sys.stderr)
             for (name, precision, mode), measured in found.items():
+                if not measured:
+                    continue
                 batch = int(model.split(":")[1])
                 speeds = [1e3 * batch / ms for ms, _ in measured]
-                mode = mode or programs[name, precision, mode].mode
+                mode = mode or args.device
+                if (name, precision, None) in programs:
+                    mode = programs[name, precision, None].mode
                 speeds = [f"{speed:.2f}" for speed in (statistics.median(speeds), min(speeds), max(speeds))]
-                peak = max(mib for _, mib in measured)
-                out.writerow([*model.split(":"), args.res, name, precision, mode, *speeds, args.rounds, peak, *end])
+                peak = max(mib or 0 for _, mib in measured)
+                out.writerow([*model.split(":"), args.res, name, precision, mode, *speeds, len(measured), peak, *end])
             sys.stdout.flush()
             for program in programs.values():
                 program.close()
+    return failed
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

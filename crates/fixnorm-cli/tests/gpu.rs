@@ -104,3 +104,19 @@ fn sixteen_bits_are_near_or_refused() {
         }
     }
 }
+
+#[test]
+fn launches_of_a_gpu_and_their_times_are_reported() {
+    let (dir, gpu) = (tempfile::tempdir().unwrap(), gpu());
+    let options =
+        "bench step --model mobilenetv2_100 --batch 2 --res 32 --steps 1 --profile --device";
+    let options: Vec<_> = options.split(' ').chain([&gpu[..]]).collect();
+    let report = json(dir.path(), &options);
+    let launches = report["launches"].as_u64().unwrap();
+    // There are 52 convolutions, each with two backward passes.
+    assert!(launches > 150, "{report}");
+    let kernels = report["kernels"].as_array().unwrap();
+    let of_kernels: u64 = kernels.iter().map(|kernel| kernel["launches"].as_u64().unwrap()).sum();
+    assert_eq!(of_kernels, launches, "{report}");
+    assert!(report["profile"].as_array().unwrap().is_empty(), "{report}");
+}

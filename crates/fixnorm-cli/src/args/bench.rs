@@ -88,7 +88,8 @@ pub(crate) struct BenchStepArgs {
     /// Steps that are measured, after two that are not.
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) steps: u32,
-    /// Print the time of each operation, compared with this machine's peak speed.
+    /// Print the time of each operation, compared with this machine's peak speed; on a GPU the launches and the time of each
+    /// kernel.
     #[arg(long)]
     pub(crate) profile: bool,
     #[command(flatten)]

@@ -3,7 +3,9 @@
 use std::process::ExitCode;
 
 use fixnorm_train::ModelSpec;
-use fixnorm_train::bench::{self, DataBench, OptimBench, StepBench, StepReport, use_threads};
+use fixnorm_train::bench::{
+    self, DataBench, KernelReport, OptimBench, StepBench, StepReport, use_threads,
+};
 
 use crate::args::{BenchDataArgs, BenchOptimArgs, BenchStepArgs, Format};
 use crate::output;
@@ -99,6 +101,15 @@ fn print(report: &StepReport) -> anyhow::Result<()> {
         report.steps,
         report.step_ms,
     ))?;
+    if let (Some(launches), Some(kernels)) = (report.launches, report.first_step_kernels) {
+        let seconds = report.first_step_ms / 1e3;
+        output::line(&format!(
+            "{launches} launches a step; first step after {seconds:.1} s, with {kernels} different kernels"
+        ))?;
+    }
+    if !report.kernels.is_empty() {
+        return print_kernels(&report.kernels);
+    }
     let Some(ceiling) = report.ceiling else { return Ok(()) };
     output::line(&format!(
         "this machine: {:.0} GFLOP/s, {:.1} GB/s ({} threads, {})",
@@ -124,5 +135,16 @@ fn print(report: &StepReport) -> anyhow::Result<()> {
         format!("{ms:.2}"),
         format!("{:.1}%", 100.0 * rest),
     ]);
+    output::table(&rows)
+}
+
+fn print_kernels(kernels: &[KernelReport]) -> anyhow::Result<()> {
+    let total: f64 = kernels.iter().map(|kernel| kernel.ms).sum();
+    let mut rows = vec![["kernel", "launches", "ms", "share"].map(str::to_owned).to_vec()];
+    rows.extend(kernels.iter().map(|kernel| {
+        let share = 100.0 * kernel.ms / total;
+        let launches = kernel.launches.to_string();
+        vec![kernel.name.clone(), launches, format!("{:.3}", kernel.ms), format!("{share:.1}%")]
+    }));
     output::table(&rows)
 }

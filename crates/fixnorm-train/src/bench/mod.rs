@@ -5,12 +5,15 @@
 //! training steps or inference          step.rs
 //! optimizer steps                      optim.rs
 //! the data loader                      data.rs
+//! launches of a GPU                    launches.rs
 //! the machine's peak speed             ceiling.rs
 //! model, statistics, memory, threads   setup.rs
 //! ```
 
 mod ceiling;
 mod data;
+#[cfg(feature = "gpu")]
+mod launches;
 mod optim;
 mod setup;
 mod step;
@@ -19,4 +22,4 @@ pub use ceiling::Ceiling;
 pub use data::{DataBench, DataReport, data, pipeline};
 pub use optim::{OptimBench, OptimReport, optim};
 pub use setup::{peak_rss_mib, use_threads};
-pub use step::{OpReport, StepBench, StepReport, step};
+pub use step::{KernelReport, OpReport, StepBench, StepReport, step};

@@ -9,6 +9,8 @@ use fixnorm_nn::{Input, ModelSpec, Precision};
 use serde::Serialize;
 
 use super::ceiling::Ceiling;
+#[cfg(feature = "gpu")]
+use super::launches::watched;
 use super::setup::{Spread, learner, peak_rss_mib};
 use crate::TrainError;
 use crate::device::{DeviceName, Devices};
@@ -32,7 +34,7 @@ pub struct StepBench {
     pub inference: bool,
     /// Steps that are measured, after two that are not.
     pub steps: usize,
-    /// Whether to measure the time of each operation; only on a CPU.
+    /// Whether to measure the time of each operation on a CPU, of each kernel on a GPU.
     pub profile: bool,
 }
 
@@ -68,6 +70,17 @@ pub struct StepReport {
     /// Memory that a GPU's allocator holds after the last step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub device_mib: Option<u64>,
+    /// Milliseconds of the very first step, in which a GPU's kernels are compiled and chosen.
+    pub first_step_ms: f64,
+    /// Kernels that a GPU launches a step.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub launches: Option<usize>,
+    /// Different kernels that the first step launched on a GPU, those that were measured to choose others included.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub first_step_kernels: Option<usize>,
+    /// By kernel of a GPU, the costliest first; empty unless asked for.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub kernels: Vec<KernelReport>,
     /// By operation, the costliest first; empty unless asked for.
     pub profile: Vec<OpReport>,
     /// This machine's peak speed, with a profile.
@@ -92,21 +105,45 @@ pub struct OpReport {
     pub over_limit: f64,
 }
 
+/// A GPU kernel's part of a step.
+#[derive(Clone, Debug, Serialize)]
+pub struct KernelReport {
+    /// The kernel's name.
+    pub name: String,
+    /// Launches a step.
+    pub launches: usize,
+    /// Milliseconds a step, in a step of which every launch is measured.
+    pub ms: f64,
+}
+
+/// Launches of a step.
+#[derive(Default)]
+pub(super) struct Launched {
+    /// Number of launches.
+    pub(super) count: usize,
+    /// Number of different kernels.
+    pub(super) different: usize,
+    /// By name, the costliest first.
+    pub(super) kernels: Vec<KernelReport>,
+}
+
+/// Without a GPU's backend nothing is launched.
+#[cfg(not(feature = "gpu"))]
+fn watched<R>(_timed: bool, work: impl FnOnce() -> R) -> (R, Launched) {
+    (work(), Launched::default())
+}
+
 /// Measures training steps, or inference, on random images.
 ///
 /// # Errors
-/// An unknown model or device, a model whose roles cannot be found, a profile of another device than a CPU, or a step that
-/// the device cannot execute.
+/// An unknown model or device, a model whose roles cannot be found, or a step that the device cannot execute.
 pub fn step(bench: &StepBench) -> Result<StepReport, TrainError> {
     let spec = ModelSpec::find(&bench.model)?;
     let chosen = Devices::from(bench.device.resolved());
     let device = chosen.first_for(bench.precision, bench.batch)?.autodiff();
     let name = || chosen.to_string();
     let failed = |why| TrainError::Device { name: name(), why };
-    if bench.profile && device.clone().inner() != Device::flex() {
-        let why = "the time of each operation is known on a CPU only".to_owned();
-        return Err(TrainError::Unsupported { name: name(), why });
-    }
+    let on_cpu = device.clone().inner() == Device::flex();
     let input = Input { channels: bench.channels.unwrap_or(spec.input.channels), ..spec.input };
     let (n, side) = (bench.batch, bench.resolution);
     let shape = [n, side, side, input.channels];
@@ -124,24 +161,31 @@ pub fn step(bench: &StepBench) -> Result<StepReport, TrainError> {
             learner = learner.take().map(|learner| learner.step_on(x, labels, step, 0.01).0);
         })
     };
-    let mut times = Vec::new();
-    for step in 0..2 + bench.steps {
-        if step == 2 && bench.profile {
-            profile::record(true);
-        }
+    let mut timed_step = |step| {
         let start = Instant::now();
         run(step);
         // A GPU still computes when the call returns.
         device.sync().map_err(|error| failed(error.to_string()))?;
-        if step >= 2 {
-            times.push(start.elapsed());
-        }
-    }
+        Ok::<_, TrainError>(start.elapsed())
+    };
+    let (first_step, first) = watched(false, || timed_step(0));
+    let first_step = first_step?;
+    let (second_step, launched) = watched(false, || timed_step(1));
+    second_step?;
+    profile::record(bench.profile);
+    let times = (2..2 + bench.steps).map(&mut timed_step).collect::<Result<Vec<_>, _>>()?;
     let entries = profile::report();
     profile::record(false);
+    let kernels = if bench.profile && !on_cpu {
+        let (step, launched) = watched(true, || timed_step(2 + bench.steps));
+        step?;
+        launched.kernels
+    } else {
+        vec![]
+    };
     let total: Duration = times.iter().sum();
     let spread = Spread::of(times);
-    let ceiling = bench.profile.then(|| match bench.precision {
+    let ceiling = (bench.profile && on_cpu).then(|| match bench.precision {
         Precision::F32 => Ceiling::measure::<f32>(),
         Precision::Bf16 => Ceiling::measure::<bf16>(),
     });
@@ -177,6 +221,10 @@ pub fn step(bench: &StepBench) -> Result<StepReport, TrainError> {
         steps: bench.steps,
         peak_rss_mib: peak_rss_mib(),
         device_mib: device.memory_pool_usage().map(|usage| usage.bytes_reserved >> 20),
+        first_step_ms: first_step.as_secs_f64() * 1e3,
+        launches: (!on_cpu).then_some(launched.count),
+        first_step_kernels: (!on_cpu).then_some(first.different),
+        kernels,
         profile: ops,
         ceiling,
     })
