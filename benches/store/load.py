@@ -5,6 +5,7 @@ python benches/store/load.py --program target/release/examples/store_load --out 
 
 A private server is made with initdb in a temporary directory (as nobody where this runs as root). With --crashes the server is
 ended with `-m immediate` and started again that often; with --kills as many workers are killed at random and replaced.
+The program is built by `cargo build --release -p fixnorm-tune --features postgres --example store_load`.
 Needs PostgreSQL, and for Optuna: pip install optuna psycopg2-binary.
 """
 
