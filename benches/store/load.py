@@ -76,7 +76,7 @@ def load(command, args, server):
 
     def watch(slot):
         while True:
-            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+            process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
             workers[slot] = process
             for line in process.stdout:
                 with lock:
