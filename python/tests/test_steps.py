@@ -1,0 +1,99 @@
+"""Every base update, step rule, constraint and scope, beside the plain reference of the Rust library's test.
+
+`benches/peers/steps_fixture.py` makes the numbers and states the formulas.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fixnorm.torch import FixNorm, ParamRole, Roles
+
+FIXTURE = json.loads((Path(__file__).resolve().parents[2] / "crates/fixnorm/tests/fixtures/steps.json").read_text())
+CASES = FIXTURE["cases"]
+MASK = (1 << 64) - 1
+NAMES = {"rmsprop": "rmsprop_tf"}
+OPTIONS = {
+    "sgd": {"momentum": FIXTURE["momentum"]},
+    "nesterov": {"momentum": FIXTURE["momentum"]},
+    "rmsprop": {"momentum": FIXTURE["momentum"], "rms_decay": FIXTURE["rms_decay"], "eps": FIXTURE["rms_epsilon"]},
+    "adamw": {"betas": tuple(FIXTURE["betas"]), "eps": FIXTURE["adam_epsilon"]},
+}
+
+
+def unit(stream: int, index: int) -> float:
+    z = ((stream << 32 | index) + 0x9E3779B97F4A7C15) & MASK
+    z = ((z ^ z >> 30) * 0xBF58476D1CE4E5B9) & MASK
+    z = ((z ^ z >> 27) * 0x94D049BB133111EB) & MASK
+    return ((z ^ z >> 31) >> 11) * 2.0**-52 - 1.0
+
+
+def values(stream: int, shape: list[int], dtype: torch.dtype) -> Tensor:
+    count = torch.Size(shape).numel()
+    numbers = torch.tensor([unit(stream, i) for i in range(count)], dtype=torch.float64)
+    return numbers.float().reshape(shape).to(dtype)
+
+
+class Weights(nn.Module):
+    """The fixture's weights, each of a known role."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        for k, (name, shape) in enumerate(FIXTURE["shapes"].items()):
+            self.register_parameter(name, nn.Parameter(values(k, shape, dtype)))
+
+    def roles(self) -> Roles:
+        roles = {"conv": "scale_invariant", "depthwise": "scale_invariant", "head": "head", "gain": "free"}
+        rows = [
+            ParamRole(name, tuple(p.shape), roles[name], 0 if p.ndim > 1 else None, p.ndim > 1)
+            for name, p in self.named_parameters()
+        ]
+        return Roles(self, rows)
+
+
+def optimizer(weights: Weights, case: dict[str, Any]) -> FixNorm:
+    return FixNorm(
+        NAMES.get(case["base"], case["base"]),
+        weights.roles(),
+        FIXTURE["lr"],
+        FIXTURE["alpha"],
+        constraint=case["constraint"],
+        radius=case["radius"],
+        scope=case["scope"],
+        step_rule=case["step_rule"],
+        head=case["constraint"],
+        head_step_rule=case["step_rule"],
+        head_lr_scale=FIXTURE["head_lr_scale"],
+        free_step_rule=case["free_step_rule"],
+        free_lr_scale=FIXTURE["free_lr_scale"],
+        **OPTIONS[case["base"]],
+    )
+
+
+def gradients(weights: Weights, step: int) -> None:
+    for k, param in enumerate(weights.parameters()):
+        param.grad = values(100 + 10 * step + k, list(param.shape), param.dtype)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-8), (torch.float32, 3e-6)])
+@pytest.mark.parametrize("case", CASES, ids=lambda c: "-".join(str(c[k]) for k in list(c)[:5]))
+def test_steps_are_the_references(case: dict[str, Any], dtype: torch.dtype, tolerance: float) -> None:
+    weights = Weights(dtype)
+    made = optimizer(weights, case)
+    for step in range(FIXTURE["steps"]):
+        gradients(weights, step)
+        made.step()
+    for name, param in weights.named_parameters():
+        expected = torch.tensor(case["weights"][name], dtype=torch.float64).view(param.shape)
+        apart = (param.detach().double() - expected).abs().max() / expected.abs().max()
+        assert apart <= tolerance, f"{name}: {apart}"
+
+
+def test_fixture_has_every_combination() -> None:
+    found = {(c["base"], c["step_rule"], c["constraint"], c["scope"]) for c in CASES}
+    assert len(found) == len(CASES) == 4 * 4 * 3 * 2
+    assert {c["radius"] for c in CASES if c["constraint"] != "free"} == {"sqrt_c_out", "unit", "init", 1.25}
