@@ -111,6 +111,20 @@ def test_a_zero_gradient_moves_nothing(step_rule: str) -> None:
         assert torch.equal(value, before[name]), name
 
 
+@pytest.mark.parametrize("step_rule", ["angular", "rms_normalized", "trust_ratio"])
+@pytest.mark.parametrize("scope", ["tensor", "output_channel"])
+def test_weights_whose_gradient_has_died_away_stay(step_rule: str, scope: str) -> None:
+    model = net()
+    optimizer = FixNorm(torch.optim.SGD, roles(model), lr=0.02, momentum=0.9, step_rule=step_rule, scope=scope)
+    train(model, optimizer, 1)
+    for param in model.parameters():
+        param.grad = torch.zeros_like(param)
+    for _ in range(1100):
+        optimizer.step()
+    assert all(torch.isfinite(param).all() for param in model.parameters())
+    assert norm_error(optimizer) < 1e-4
+
+
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 def test_a_broken_gradient_is_not_hidden(bad: float) -> None:
     for step_rule in STEP_RULES:

@@ -24,7 +24,10 @@ const KNOWN: [(&str, usize); 3] = [("cat", 0), ("dog", 1), ("fox", 2)];
 /// Weights in `w` that know cats, dogs and foxes; validation accuracy is high.
 fn trained(dir: &Path) {
     tree(&dir.join("d"), &[("train", 24), ("val", 8)], &KNOWN);
-    let summary = json(dir, &image_run("folder:d", "w", &["--epochs", "12"]));
+    let summary = json(
+        dir,
+        &image_run("folder:d", "w", &["--epochs", "12", "--set", "optimizer.step_rule=raw"]),
+    );
     assert!(summary["val_top1"].as_f64().unwrap() > 0.9, "{summary}");
 }
 

@@ -17,6 +17,8 @@ HEAD_MODES = ("fixed", "capped", "free", "decayed")
 ALIASES = {"normalized": "angular"}
 MAX_ANGLE = 1.5
 """The largest angle of the angular rule, in radians."""
+STILL = 1e-36
+"""The squared norm below which a direction is what is left of a momentum without a gradient, and is not lengthened."""
 
 
 @dataclass(frozen=True)
@@ -99,14 +101,14 @@ def coefficients(
     a, b = torch.full_like(ww, kept), torch.full_like(ww, -lr)
     if step_rule == "angular":
         tangent = dd - wd * wd / ww
-        still = (ww == 0) | (tangent <= noise * dd)
+        still = (ww == 0) | (dd < STILL) | (tangent <= noise * dd)
         b = torch.where(still, 0.0, -kept * math.tan(min(lr, MAX_ANGLE)) * (ww / tangent).sqrt())
         a = torch.where(still, kept, kept - b * wd / ww)
     elif step_rule == "rms_normalized":
-        b = torch.where(dd == 0, 0.0, -lr * math.sqrt(size) / dd.sqrt())
+        b = torch.where(dd < STILL, 0.0, -lr * math.sqrt(size) / dd.sqrt())
     elif step_rule == "trust_ratio":
         square = dd + 2.0 * decay * wd + decay * decay * ww
-        trust = torch.where((ww == 0) | (square <= 0), 1.0, (ww / square).sqrt())
+        trust = torch.where((ww == 0) | (square < STILL), 1.0, (ww / square).sqrt())
         a, b = 1.0 - lr * decay * trust, -lr * trust
     if radii is not None:
         norm = (a * a * ww + 2.0 * a * b * wd + b * b * dd).clamp_min(0.0).sqrt()
