@@ -104,18 +104,19 @@ pub(crate) fn start_line(start: &Start, knobs: Knobs) -> String {
 
 /// The choice and how sure it is.
 pub(crate) fn print(tuned: &Tuned) -> anyhow::Result<()> {
-    let (Some((values, trial)), Some(choice)) = (tuned.best(), &tuned.choice) else {
+    let (Some((values, _)), Some(choice)) = (tuned.best(), &tuned.choice) else {
         return output::line("no trial has a score");
     };
     let [first, second] = tuned.knobs.names();
-    let top1 = trial.mean(|job| job.val_top1).unwrap_or(f64::NAN);
+    let (top1, runs) = tuned.best_mean(|job| job.val_top1).unwrap_or((f64::NAN, 0));
+    let runs = if runs > 1 { format!(", mean of {runs} seeds") } else { String::new() };
     let noise = if choice.noise_measured {
         "measured between seeds"
     } else {
-        "assumed; --seeds 3 measures it"
+        "assumed; more seeds measure it"
     };
     output::line(&format!(
-        "best  {first} {:.5}  {second} {:.5}  val top-1 {top1:.4}  (trial {})",
+        "best  {first} {:.5}  {second} {:.5}  val top-1 {top1:.4}  (trial {}{runs})",
         values[0], values[1], choice.trial
     ))?;
     output::line(&format!(

@@ -115,7 +115,7 @@ fn a_diverged_trial_is_recorded_and_the_search_goes_on() {
     json(dir.path(), &["report", "d.study", "-o", "page.html", "--plots", "plots"]);
     let page = std::fs::read_to_string(dir.path().join("page.html")).unwrap();
     for title in
-        ["Path of the search", "Measured surface", "Fit along lr", "Accuracy of the trials"]
+        ["Path of the search", "Measured surface", "Fit along angle", "Accuracy of the trials"]
     {
         assert!(page.contains(&format!("<b>{title}</b>")), "{title}");
     }
@@ -187,6 +187,64 @@ fn each_process_of_a_study_has_its_own_device() {
 }
 
 #[test]
+fn angles_start_at_the_law_and_a_study_of_learning_rates_goes_on_as_one() {
+    let dir = tempfile::tempdir().unwrap();
+    data(dir.path(), "data");
+    let common = [
+        "tune",
+        "--set",
+        "data=idx:data",
+        "--set",
+        "train.epochs=1",
+        "--set",
+        "train.batch_size=40",
+    ];
+    let with = |more: &[&str]| {
+        let mut arguments = common.to_vec();
+        arguments.extend(more);
+        run(dir.path(), &arguments)
+    };
+    let angular = ["--set", "optimizer.step_rule=angular"];
+    let said = with(
+        &[&angular[..], &["--trials", "1", "--study", "a.study", "--format", "json"]].concat(),
+    );
+    assert_eq!(said.code, Some(0), "{said:?}");
+    assert!(said.stderr.contains("start: angle") && !said.stderr.contains("measuring"), "{said:?}");
+    let result: Value = serde_json::from_str(&said.stdout).unwrap();
+    for row in [&result["best"], &trials(&result)[0]] {
+        assert_eq!(row["lr"], row["angle"], "{row}");
+        assert_eq!(row["alpha"], 4.0, "{row}");
+    }
+    let plan = std::fs::read_to_string(dir.path().join("a.study.runs/trial-000-seed-0/plan.toml"))
+        .unwrap();
+    let steps: f64 =
+        plan.lines().find_map(|line| line.strip_prefix("steps = ")).unwrap().parse().unwrap();
+    let [angle, _] = fixnorm_tune::law::start(steps, 40.0).map(f64::exp2);
+    assert!((result["best"]["angle"].as_f64().unwrap() / angle - 1.0).abs() < 1e-9, "{result}");
+
+    // A name for both kinds of learning rates, and the other kind's study.
+    let resumed = with(&[&angular[..], &["--study", "a.study", "--space", "lr-alpha"]].concat());
+    assert_eq!(resumed.code, Some(0), "{resumed:?}");
+    let other = with(&["--study", "a.study", "--space", "lr-wd"]);
+    let part = "another pair of knobs: it has angle-alpha, this is lr-wd";
+    assert!(other.code == Some(2) && other.stderr.contains(part), "{other:?}");
+    for (flags, part) in [
+        (&["--study", "new.study", "--space", "angle-alpha"][..], "optimizer.step_rule=angular"),
+        (
+            &["--study", "new.study", "--angle", "0.01:0.1"][..],
+            "--angle is for --space angle-alpha",
+        ),
+        (&["--study", "a.study"][..], "optimizer.step_rule"),
+    ] {
+        let said = with(&[&["--set", "optimizer.step_rule=raw"], flags].concat());
+        assert_eq!(said.code, Some(2), "{flags:?} {said:?}");
+        assert!(said.stderr.contains(part), "{flags:?} {}", said.stderr);
+        assert!(!said.stderr.contains("measuring"), "{flags:?} {}", said.stderr);
+        assert!(!dir.path().join("new.study").exists(), "{flags:?}");
+    }
+}
+
+#[test]
 fn the_start_is_measured_and_wrong_flags_are_usage_errors() {
     let dir = tempfile::tempdir().unwrap();
     data(dir.path(), "data");
@@ -198,6 +256,8 @@ fn the_start_is_measured_and_wrong_flags_are_usage_errors() {
         "train.epochs=1",
         "--set",
         "train.batch_size=40",
+        "--set",
+        "optimizer.step_rule=raw",
         "--trials",
         "2",
         "--study",
@@ -214,7 +274,7 @@ fn the_start_is_measured_and_wrong_flags_are_usage_errors() {
         (&["--start", "1"][..], "two numbers"),
         (&["--searcher", "halton", "--parallel", "2"][..], "two-knob search"),
     ] {
-        let mut arguments = two_knob[..9].to_vec();
+        let mut arguments = two_knob[..11].to_vec();
         arguments.extend(["--study", "new.study"]);
         arguments.extend(flags);
         let said = run(dir.path(), &arguments);

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use crate::model::{self, Model};
+use crate::model::{self, Model, worth};
 use crate::quadratic::{Estimate, Quadratic};
 use crate::search::{Outcome, Told};
 use crate::space::{Point, Space};
@@ -43,7 +43,7 @@ const LATTICE: f64 = 0.125;
 pub fn choose(space: &Space, history: &[Told], noise: f64) -> Option<Choice> {
     let (noise, noise_measured) = model::noise(history, noise);
     let (fit, fused, fused_noise) = Model::fit(space, history, noise)?;
-    let worth = |told: &Told| combine(told, fit.at(told.point), fused_noise);
+    let worth = |told: &Told| worth(told, &fit, fused_noise);
     let scored: Vec<(usize, Estimate)> =
         fused.iter().enumerate().filter_map(|(i, told)| Some((i, worth(told)?))).collect();
     let &(trial, score) = scored.iter().max_by(|a, b| a.1.mean.total_cmp(&b.1.mean))?;
@@ -72,19 +72,8 @@ pub fn choose(space: &Space, history: &[Told], noise: f64) -> Option<Choice> {
         optimum_score: fit.at(optimum),
         optimum_std: fit.optimum_std(optimum).map(finite),
         curvature: [quadratic.curvature(0), quadratic.curvature(1)],
-        next: next(space, history, trial, fit.gain(optimum, points[trial]).mean, noise, optimum),
+        next: next(space, &fused, trial, fit.gain(optimum, points[trial]).mean, noise, optimum),
     })
-}
-
-/// A trial's own score and the fit's, each with the weight of its certainty. The fit contains the trial, which makes
-/// it look a little surer than it is.
-fn combine(told: &Told, fit: Estimate, noise: f64) -> Option<Estimate> {
-    let Outcome::Scored { score, seeds, .. } = told.outcome else { return None };
-    let own = seeds as f64 / (noise * noise);
-    // The fit is a model: at least half of a seed's noise off.
-    let model = 1.0 / (fit.std.powi(2) + (noise / 2.0).powi(2));
-    let mean = (own * score + model * fit.mean) / (own + model);
-    Some(Estimate { mean, std: (own + model).sqrt().recip() })
 }
 
 fn span(points: &[Point], axis: usize) -> (f64, f64) {

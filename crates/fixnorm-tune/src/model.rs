@@ -5,7 +5,7 @@
 use crate::fused::fused;
 use crate::quadratic::{Estimate, Quadratic};
 use crate::ridge::Ridge;
-use crate::search::{Told, pooled_variance};
+use crate::search::{Outcome, Told, joined, pooled_variance};
 use crate::space::{Point, Space};
 
 /// A model of all trials so far.
@@ -18,13 +18,13 @@ pub(crate) enum Model {
 impl Model {
     /// The model after the trials; `noise` is the standard deviation of accuracy between seeds. None without a score.
     ///
-    /// Returns it with the history that it was fitted to and that history's noise.
+    /// Returns it with the history that it was fitted to, in which each setting has one result, and that history's noise.
     pub(crate) fn fit(
         space: &Space,
         history: &[Told],
         noise: f64,
     ) -> Option<(Self, Vec<Told>, f64)> {
-        let (history, noise) = fused(history, noise);
+        let (history, noise) = fused(&joined(history), noise);
         let model = match Ridge::fit(space, &history, noise) {
             Some(ridge) => Model::Ridge(ridge),
             None => Model::Quadratic(Quadratic::fit(space, &history, noise)?),
@@ -67,6 +67,18 @@ impl Model {
     }
 }
 
+/// A fitted trial's own score and the fit's, each with the weight of its certainty; none without a score. `noise` is that of
+/// the fitted history. The fit contains the trial, which makes it look a little surer than it is.
+pub(crate) fn worth(told: &Told, model: &Model, noise: f64) -> Option<Estimate> {
+    let Outcome::Scored { score, seeds, .. } = told.outcome else { return None };
+    let fit = model.at(told.point);
+    let own = seeds as f64 / (noise * noise);
+    // The fit is a model: at least half of a seed's noise off.
+    let model = 1.0 / (fit.std.powi(2) + (noise / 2.0).powi(2));
+    let mean = (own * score + model * fit.mean) / (own + model);
+    Some(Estimate { mean, std: (own + model).sqrt().recip() })
+}
+
 /// Weight of the assumed noise in repeated runs: one repetition alone hardly determines a standard deviation.
 const ASSUMED: f64 = 3.0;
 
@@ -81,7 +93,6 @@ pub(crate) fn noise(history: &[Told], assumed: f64) -> (f64, bool) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::search::Outcome;
 
     #[test]
     fn a_repeated_setting_measures_the_noise_and_one_repetition_does_not_decide_it() {

@@ -71,6 +71,7 @@ fn opened(place: &Place, study: &Study) -> Box<dyn Store> {
 fn contract(place: &dyn Fn(&str) -> Place) {
     workers_share_the_jobs_and_none_runs_twice(&place("shared"));
     a_study_continued_proposes_what_it_would_have(&place("alone"), &place("interrupted"));
+    a_setting_that_runs_again_has_other_seeds(&place("again"));
     a_lease_that_ran_out_passes_the_job_on(&place("lease"));
     curves_are_kept_and_a_failed_seed_skips_the_rest(&place("skips"), &place("table"));
     a_trial_stopped_as_hopeless_is_a_bound(&place("bound"));
@@ -108,6 +109,22 @@ fn a_study_continued_proposes_what_it_would_have(alone: &Place, interrupted: &Pl
         opened(place, &whole).trials().unwrap().iter().map(|trial| trial.point.clone()).collect()
     };
     assert_eq!(points(alone), points(interrupted));
+}
+
+fn a_setting_that_runs_again_has_other_seeds(place: &Place) {
+    let two_knob = TwoKnob { repeats: 2, ..TwoKnob::new(space(), [-3.0, 1.0], 0.03) };
+    let search = Search::TwoKnob(two_knob);
+    // Studies from before there were repetitions have none.
+    let text = serde_json::to_string(&search).unwrap().replace(",\"repeats\":2", "");
+    let Search::TwoKnob(old) = serde_json::from_str(&text).unwrap() else { panic!("{text}") };
+    assert_eq!(old.repeats, 0);
+    let mut store = opened(place, &Study { search: search.into(), ..study(40, &[5]) });
+    work(&mut *store);
+    let trials = store.trials().unwrap();
+    let last = &trials.last().unwrap().point;
+    let same: Vec<u64> =
+        trials.iter().filter(|trial| trial.point == *last).map(|t| t.jobs[0].seed).collect();
+    assert_eq!(same, [5, 6, 7]);
 }
 
 fn a_lease_that_ran_out_passes_the_job_on(place: &Place) {

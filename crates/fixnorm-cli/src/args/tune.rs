@@ -29,7 +29,7 @@ impl ValueEnum for SearchArg {
     fn to_possible_value(&self) -> Option<PossibleValue> {
         Some(PossibleValue::new(self.0.name()).help(match self.0 {
             SearchKind::TwoKnob => {
-                "A line in each knob, then a quadratic in both; starts from a measurement of the model"
+                "A model of the surface from earlier tables; starts at a law or from a measurement"
             }
             SearchKind::Halton => "A low-discrepancy sequence",
             SearchKind::Random => "Uniform",
@@ -46,16 +46,21 @@ pub(crate) struct SpaceArg(Knobs);
 
 impl ValueEnum for SpaceArg {
     fn value_variants<'a>() -> &'a [Self] {
-        &[SpaceArg(Knobs::LrAlpha), SpaceArg(Knobs::LrWd)]
+        const ALL: [SpaceArg; 3] = {
+            let [a, b, c] = Knobs::ALL;
+            [SpaceArg(a), SpaceArg(b), SpaceArg(c)]
+        };
+        &ALL
     }
 
     fn to_possible_value(&self) -> Option<PossibleValue> {
-        Some(match self.0 {
-            Knobs::LrAlpha => PossibleValue::new("lr-alpha").help("optimizer.lr and head.alpha"),
-            Knobs::LrWd => {
-                PossibleValue::new("lr-wd").help("optimizer.lr and optimizer.weight_decay")
+        Some(PossibleValue::new(self.0.name()).help(match self.0 {
+            Knobs::LrAlpha => "optimizer.lr and head.alpha",
+            Knobs::AngleAlpha => {
+                "The same where optimizer.step_rule is angular and optimizer.lr an angle in radians"
             }
-        })
+            Knobs::LrWd => "optimizer.lr and optimizer.weight_decay",
+        }))
     }
 }
 
@@ -91,29 +96,40 @@ pub(crate) struct TuneArgs {
     /// Search (default two-knob).
     #[arg(long, value_enum)]
     searcher: Option<SearchArg>,
-    /// Knobs (default: weight decay if the recipe has some and holds no norm).
+    /// Knobs (default: weight decay if the recipe has some and holds no norm; otherwise alpha beside an angle if the
+    /// recipe's step rule is angular, beside a learning rate if not).
     #[arg(long, value_enum)]
     space: Option<SpaceArg>,
-    /// Runs of each trial, with the recipe's seed and those after it (default 1).
+    /// Runs of each trial, with the recipe's seed and those after it (default 1: a search learns more from other settings).
     #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(1..=100))]
     seeds: Option<u32>,
     /// Trials that the two-knob search proposes at once, for as many processes; the next ones wait for all of them
     /// (default 1).
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=64))]
     parallel: Option<u32>,
+    /// Further runs, with other seeds, of the setting that the two-knob search chooses in the end (default 2, or none where
+    /// --seeds gives every trial several). They measure the noise between seeds, and the search goes on where it is less
+    /// than was assumed.
+    #[arg(long, value_name = "K", value_parser = clap::value_parser!(u32).range(..=100))]
+    repeats: Option<u32>,
     /// Seed of a random search (default 0).
     #[arg(long, value_name = "N")]
     search_seed: Option<u64>,
-    /// Range of optimizer.lr, LOW:HIGH, or LOW:HIGH:COUNT for a table (default: around the start).
+    /// Range of optimizer.lr, LOW:HIGH, or LOW:HIGH:COUNT for a table (default: around the start); in radians where
+    /// optimizer.step_rule is angular.
     #[arg(long, value_name = "RANGE")]
     lr: Option<Range>,
-    /// Range of head.alpha (default: a quarter of the start to 16 times).
+    /// The same, for a study of angles alone.
+    #[arg(long, value_name = "RANGE", conflicts_with = "lr")]
+    angle: Option<Range>,
+    /// Range of head.alpha (default: a quarter of the start to 16 times; beside an angle a 16th to 8 times).
     #[arg(long, value_name = "RANGE", conflicts_with = "wd")]
     alpha: Option<Range>,
     /// Range of optimizer.weight_decay (default: 1/32 of the start to 32 times).
     #[arg(long, value_name = "RANGE")]
     wd: Option<Range>,
-    /// Start of the search as LR,ALPHA or LR,WD, instead of measuring it.
+    /// Start of the search as ANGLE,ALPHA, LR,ALPHA or LR,WD. By default an angle starts where the law of docs/tuning.md
+    /// expects the best one of a run of this length; other learning rates start from a measurement.
     #[arg(long, value_name = "LR,VALUE", value_parser = pair)]
     start: Option<[f64; 2]>,
     /// When a run is stopped early (default off).
@@ -255,8 +271,10 @@ impl TuneArgs {
             trials: self.trials.map(|trials| trials as usize),
             seeds: self.seeds.map(u64::from),
             parallel: self.parallel.map(|parallel| parallel as usize),
+            repeats: self.repeats.map(|repeats| repeats as usize),
             search_seed: self.search_seed,
             lr: self.lr,
+            angle: self.angle,
             alpha: self.alpha,
             wd: self.wd,
             start: self.start,

@@ -108,6 +108,9 @@ fn open(
     let mut progress = |setup: Setup<'_>| match setup {
         Setup::Measuring => eprintln!("measuring where to start"),
         Setup::Measured(start, knobs) => eprintln!("{}", trials::start_line(start, knobs)),
+        Setup::Law { start: [angle, alpha], steps, batch } => eprintln!(
+            "start: angle {angle:.5} rad, alpha {alpha:.4} (the law for {steps} steps of {batch} images)"
+        ),
     };
     OpenStudy::create(path, &options, &asker, &mut progress, stop)
 }

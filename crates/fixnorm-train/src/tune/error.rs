@@ -40,12 +40,14 @@ pub enum StudyError {
         /// The knob that is tuned.
         tuned: &'static str,
     },
-    /// Trials at once, asked of a search that has no rounds.
-    #[error("--parallel is for the two-knob search; the others propose whenever a process asks")]
-    Parallel,
+    /// Rounds or repeats, asked of a search that has none.
+    #[error(
+        "--{0} is for the two-knob search; the others propose a new setting whenever a process asks"
+    )]
+    TwoKnobOnly(&'static str),
     /// A table without counts.
-    #[error("a table needs --lr LOW:HIGH:COUNT and --{0} LOW:HIGH:COUNT")]
-    NoTable(&'static str),
+    #[error("a table needs --{} LOW:HIGH:COUNT and --{} LOW:HIGH:COUNT", .0[0], .0[1])]
+    NoTable([&'static str; 2]),
     /// A range that no search takes.
     #[error(transparent)]
     Space(#[from] SpaceError),
@@ -54,6 +56,12 @@ pub enum StudyError {
         "head.alpha has no effect unless head.control is fixed or capped; tune weight decay with --space lr-wd"
     )]
     AlphaHasNoEffect,
+    /// An angle is to be tuned where the learning rate is none.
+    #[error(
+        "the learning rate is an angle under the angular step rule alone: set optimizer.step_rule=angular, or tune the \
+         learning rate as it is with --space lr-alpha"
+    )]
+    NoAngle,
     /// Weight decay on norms that are held.
     #[error(
         "weight decay has no effect on norms that are held: set optimizer.constraint=free and head.control=free"

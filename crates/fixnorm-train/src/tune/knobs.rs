@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use fixnorm::Constraint;
+use fixnorm::{Constraint, StepRule};
 use fixnorm_tune::Axis;
 use fixnorm_tune::store::Study;
 use serde::{Deserialize, Serialize};
+use serde_json::{Map, Value, json};
 
 use crate::recipe::Recipe;
 use crate::tune::StudyError;
@@ -17,6 +18,8 @@ use crate::{RecipeBuilder, RecipeError};
 pub enum Knobs {
     /// Learning rate and the head's norm α, of FixNorm.
     LrAlpha,
+    /// The learning rate of the angular step rule, an angle in radians, and the head's norm α.
+    AngleAlpha,
     /// Learning rate and weight decay.
     LrWd,
 }
@@ -68,20 +71,48 @@ impl Range {
 }
 
 impl Knobs {
+    /// All pairs.
+    pub const ALL: [Self; 3] = [Self::LrAlpha, Self::AngleAlpha, Self::LrWd];
+
     /// The pair that suits a recipe: weight decay if there is some and nothing holds the norms.
     pub fn of(recipe: &Recipe) -> Self {
         match recipe.optimizer.constraint {
             Constraint::Free if recipe.optimizer.weight_decay > 0.0 => Knobs::LrWd,
-            _ => Knobs::LrAlpha,
+            _ => Knobs::LrAlpha.under(recipe),
         }
     }
 
-    /// The names of the knobs in results.
+    /// The same pair under the recipe's step rule, which decides whether its learning rate is an angle.
+    pub fn under(self, recipe: &Recipe) -> Self {
+        match (self, recipe.optimizer.step_rule()) {
+            (Knobs::LrAlpha, StepRule::Angular) => Knobs::AngleAlpha,
+            _ => self,
+        }
+    }
+
+    /// Its name, as the command takes it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Knobs::LrAlpha => "lr-alpha",
+            Knobs::AngleAlpha => "angle-alpha",
+            Knobs::LrWd => "lr-wd",
+        }
+    }
+
+    /// The names of the knobs in a study.
     pub fn names(self) -> [&'static str; 2] {
         match self {
             Knobs::LrAlpha => ["lr", "alpha"],
+            Knobs::AngleAlpha => ["angle", "alpha"],
             Knobs::LrWd => ["lr", "wd"],
         }
+    }
+
+    /// Both values by their names in results. An angle is also there as `lr`, the recipe's key for it.
+    pub fn named(self, values: [f64; 2]) -> Map<String, Value> {
+        let named = self.names().into_iter().zip(values);
+        let lr = (self == Knobs::AngleAlpha).then_some(("lr", values[0]));
+        lr.into_iter().chain(named).map(|(name, value)| (name.to_owned(), json!(value))).collect()
     }
 
     /// The knobs of the study in the file `path`.
@@ -90,14 +121,14 @@ impl Knobs {
     /// A study of knobs that are not ours.
     pub fn of_study(path: &Path, study: &Study) -> Result<Self, StudyError> {
         let names: Vec<&str> = study.search.axes().iter().map(|axis| axis.name.as_str()).collect();
-        let known = [Knobs::LrAlpha, Knobs::LrWd].into_iter().find(|knobs| names == knobs.names());
+        let known = Self::ALL.into_iter().find(|knobs| names == knobs.names());
         known.ok_or_else(|| StudyError::ForeignKnobs(path.to_owned()))
     }
 
     /// The recipe's keys.
     pub fn keys(self) -> [&'static str; 2] {
         match self {
-            Knobs::LrAlpha => ["optimizer.lr", "head.alpha"],
+            Knobs::LrAlpha | Knobs::AngleAlpha => ["optimizer.lr", "head.alpha"],
             Knobs::LrWd => ["optimizer.lr", "optimizer.weight_decay"],
         }
     }
@@ -115,14 +146,17 @@ impl Knobs {
             .build()
     }
 
-    /// Refuses a recipe on which the second knob has no effect.
+    /// Refuses a recipe on which the second knob has no effect, or whose learning rate is not what is tuned.
     ///
     /// # Errors
     /// The error names the key to change.
     pub fn check(self, recipe: &Recipe) -> Result<(), StudyError> {
         let held = recipe.head.control.constraint() != Constraint::Free;
         match self {
-            Knobs::LrAlpha if !held => Err(StudyError::AlphaHasNoEffect),
+            Knobs::LrAlpha | Knobs::AngleAlpha if !held => Err(StudyError::AlphaHasNoEffect),
+            Knobs::AngleAlpha if recipe.optimizer.step_rule() != StepRule::Angular => {
+                Err(StudyError::NoAngle)
+            }
             Knobs::LrWd if recipe.optimizer.constraint == Constraint::Fixed => {
                 Err(StudyError::DecayHasNoEffect)
             }
@@ -149,8 +183,28 @@ mod tests {
     }
 
     #[test]
+    fn the_learning_rate_of_the_angular_rule_is_an_angle() {
+        let mut recipe = Recipe::default();
+        recipe.optimizer.step_rule = Some(StepRule::Raw);
+        let error = Knobs::AngleAlpha.check(&recipe).unwrap_err().to_string();
+        assert!(error.contains("optimizer.step_rule=angular"), "{error}");
+        recipe.optimizer.step_rule = Some(StepRule::Angular);
+        for knobs in [Knobs::of(&recipe), Knobs::LrAlpha.under(&recipe)] {
+            assert_eq!((knobs, knobs.names()), (Knobs::AngleAlpha, ["angle", "alpha"]));
+        }
+        assert_eq!(Knobs::LrWd.under(&recipe), Knobs::LrWd);
+        assert!(Knobs::AngleAlpha.check(&recipe).is_ok());
+        let set = Knobs::AngleAlpha.set(&recipe, [0.02, 3.0]).unwrap();
+        assert_eq!((set.optimizer.lr(), set.head.alpha()), (0.02, 3.0));
+        let named = json!(Knobs::AngleAlpha.named([0.02, 3.0]));
+        assert_eq!(named, json!({"lr": 0.02, "angle": 0.02, "alpha": 3.0}));
+        assert_eq!(json!(Knobs::LrWd.named([0.02, 3.0])), json!({"lr": 0.02, "wd": 3.0}));
+    }
+
+    #[test]
     fn knobs_follow_the_recipe() {
-        let recipe = Recipe::default();
+        let mut recipe = Recipe::default();
+        recipe.optimizer.step_rule = Some(StepRule::Raw);
         assert_eq!(Knobs::of(&recipe), Knobs::LrAlpha);
         assert!(Knobs::LrAlpha.check(&recipe).is_ok());
         assert!(Knobs::LrWd.check(&recipe).is_err());

@@ -1,9 +1,9 @@
 //! A study's result: the choice, every trial, and a recipe with both knobs set.
 
 use fixnorm_tune::search::Told;
-use fixnorm_tune::store::{Store, StoreError, TrialRow};
+use fixnorm_tune::store::{JobRow, Store, StoreError, TrialRow};
 use fixnorm_tune::{Choice, Outcome, choose};
-use serde_json::{Map, Value, json};
+use serde_json::{Value, json};
 
 use crate::tune::knobs::Knobs;
 use crate::{Plan, TrainError};
@@ -46,19 +46,26 @@ impl Tuned {
         Some((choice.point.map(f64::exp2), self.trials.get(choice.trial)?))
     }
 
+    /// The mean of a result over all runs of the best setting, and their number; none if one of them lacks it.
+    pub fn best_mean(&self, of: impl Fn(&JobRow) -> Option<f64>) -> Option<(f64, usize)> {
+        let (_, best) = self.best()?;
+        let same = self.trials.iter().filter(|trial| trial.point == best.point);
+        let complete = same.flat_map(|trial| &trial.jobs).filter(|job| !job.state.is_open());
+        let values: Vec<f64> = complete.map(of).collect::<Option<_>>()?;
+        let count = values.len();
+        (count > 0).then(|| (values.iter().sum::<f64>() / count as f64, count))
+    }
+
     /// As JSON, as the command prints it: `best`, `choice` and `trials`.
     pub fn to_json(&self) -> Value {
-        let [first, second] = self.knobs.names();
-        let knobs = |values: [f64; 2]| {
-            Map::from_iter([
-                (first.to_owned(), json!(values[0])),
-                (second.to_owned(), json!(values[1])),
-            ])
-        };
+        let knobs = |values: [f64; 2]| self.knobs.named(values);
         let best = self.best().map(|(values, trial)| {
             let mut best = knobs(values);
-            best.insert("val_top1".to_owned(), json!(trial.mean(|job| job.val_top1)));
-            best.insert("val_loss".to_owned(), json!(trial.mean(|job| job.val_loss)));
+            let top1 = self.best_mean(|job| job.val_top1);
+            best.insert("val_top1".to_owned(), json!(top1.map(|(mean, _)| mean)));
+            let loss = self.best_mean(|job| job.val_loss);
+            best.insert("val_loss".to_owned(), json!(loss.map(|(mean, _)| mean)));
+            best.insert("runs".to_owned(), json!(top1.map(|(_, count)| count)));
             best.insert("trial".to_owned(), json!(trial.number));
             best
         });
@@ -102,19 +109,18 @@ impl Tuned {
 /// # Errors
 /// No trial with a score.
 pub fn tuned_recipe(tuned: &Tuned, plan: &Plan) -> Result<String, TrainError> {
-    let (Some((values, trial)), Some(choice)) = (tuned.best(), &tuned.choice) else {
+    let (Some((values, _)), Some(choice)) = (tuned.best(), &tuned.choice) else {
         return Err(TrainError::NoScore);
     };
+    let (top1, runs) = tuned.best_mean(|job| job.val_top1).unwrap_or((f64::NAN, 0));
     let recipe = tuned.knobs.set(&plan.recipe, values)?;
     let [first, second] = tuned.knobs.keys();
     let done = tuned.trials.iter().filter(|trial| trial.told().outcome != Outcome::Pending).count();
     Ok(format!(
-        "# {} on {}: {first} and {second} tuned in {done} trials.\n# Validation accuracy {:.4}, {} seed(s); chosen \
+        "# {} on {}: {first} and {second} tuned in {done} trials.\n# Validation accuracy {top1:.4}, {runs} seed(s); chosen \
          with an error of {:.4}.\n{}",
         recipe.model,
         recipe.data,
-        trial.mean(|job| job.val_top1).unwrap_or(f64::NAN),
-        trial.jobs.len(),
         choice.score.std,
         recipe.to_toml()
     ))

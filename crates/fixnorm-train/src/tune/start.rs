@@ -79,12 +79,16 @@ impl Start {
         }
         let recipe = &plan.recipe;
         let second = match knobs {
-            Knobs::LrAlpha => first_alpha(classes, recipe.train.label_smoothing, feature_norm),
+            Knobs::LrAlpha | Knobs::AngleAlpha => {
+                first_alpha(classes, recipe.train.label_smoothing, feature_norm)
+            }
             Knobs::LrWd if recipe.optimizer.weight_decay > 0.0 => recipe.optimizer.weight_decay,
             Knobs::LrWd => 5e-4,
         };
         let recipe = match knobs {
-            Knobs::LrAlpha => knobs.set(recipe, [recipe.optimizer.lr(), second])?,
+            Knobs::LrAlpha | Knobs::AngleAlpha => {
+                knobs.set(recipe, [recipe.optimizer.lr(), second])?
+            }
             Knobs::LrWd => held(recipe.clone()),
         };
         let plan = Plan { recipe, ..plan.clone() };

@@ -4,9 +4,10 @@
 use std::path::{Path, PathBuf};
 
 use fixnorm_tune::Search;
+use fixnorm_tune::law;
 use fixnorm_tune::prune::Prune;
 use fixnorm_tune::search::{Gp, Grid, Halton, Random, SearchKind, Strategy, Tpe, TwoKnob};
-use fixnorm_tune::space::{ALPHA_SLOPE, Axis, Point, Space};
+use fixnorm_tune::space::{Axis, Point, Space, expected_slope};
 use fixnorm_tune::store::{Metric, Place, Store, StoreError, Study};
 
 use crate::device::Devices;
@@ -19,6 +20,9 @@ use crate::{Plan, Provenance, Recipe, TrainError};
 
 /// Trials of a study, unless asked for otherwise.
 const TRIALS: usize = 12;
+
+/// Further runs of the setting that a two-knob search chooses, where a trial has one.
+const REPEATS: usize = 2;
 
 /// Random trials before a model proposes; in a budget of few trials the usual ten would leave it none.
 const STARTUP: usize = 3;
@@ -36,15 +40,19 @@ pub struct StudyOptions {
     pub seeds: Option<u64>,
     /// Trials that the two-knob search proposes at once; by default 1.
     pub parallel: Option<usize>,
+    /// Further runs of the setting that the two-knob search chooses; by default 2 where a trial has one, otherwise none.
+    pub repeats: Option<usize>,
     /// Decides what a search draws; by default 0.
     pub search_seed: Option<u64>,
-    /// Range of the learning rate; by default around the start.
+    /// Range of the learning rate, in radians where it is an angle; by default around the start.
     pub lr: Option<Range>,
+    /// The same, of an angle alone.
+    pub angle: Option<Range>,
     /// Range of the head's norm.
     pub alpha: Option<Range>,
     /// Range of weight decay.
     pub wd: Option<Range>,
-    /// Start of the search, instead of measuring it.
+    /// Start of the search, instead of the law's for an angle, and of measuring it for other learning rates.
     pub start: Option<[f64; 2]>,
     /// When a run is stopped early; by default never.
     pub prune: Option<Prune>,
@@ -70,6 +78,15 @@ pub enum Setup<'a> {
     Measuring,
     /// The start of the search was measured.
     Measured(&'a Start, Knobs),
+    /// The start of the search is the law's.
+    Law {
+        /// Angle in radians, and α.
+        start: [f64; 2],
+        /// Optimizer steps of a run.
+        steps: usize,
+        /// Images of a step.
+        batch: usize,
+    },
 }
 
 /// An open study, with the plan that its trials share.
@@ -134,22 +151,31 @@ impl OpenStudy {
         stop: &Stop,
     ) -> Result<Option<Self>, TrainError> {
         let recipe = asker.recipe.clone().unwrap_or_default();
-        let knobs = options.knobs.unwrap_or_else(|| Knobs::of(&recipe));
+        let knobs = options.knobs.map_or_else(|| Knobs::of(&recipe), |k| k.under(&recipe));
         knobs.check(&recipe)?;
         // Before the start is measured, which may take minutes.
         let place = Place::named(path)?;
         place.probe()?;
         let (plan, data) = Plan::resolve(recipe, asker.made_by.clone())?;
         let kind = options.search.unwrap_or_default();
-        let second = second_range(options, knobs)?;
-        if options.parallel.is_some() && kind != SearchKind::TwoKnob {
-            return Err(StudyError::Parallel.into());
+        let ranges = [first_range(options, knobs)?, second_range(options, knobs)?];
+        if kind != SearchKind::TwoKnob {
+            let only = [("parallel", options.parallel), ("repeats", options.repeats)];
+            if let Some((flag, _)) = only.into_iter().find(|(_, value)| value.is_some()) {
+                return Err(StudyError::TwoKnobOnly(flag).into());
+            }
         }
         // Another search than the two-knob one uses the start only for ranges that are not given.
-        let is_used = kind == SearchKind::TwoKnob || options.lr.is_none() || second.is_none();
+        let is_used = kind == SearchKind::TwoKnob || ranges.contains(&None);
         let start = match options.start {
             Some(start) => Some(start),
             None if !is_used => None,
+            None if knobs == Knobs::AngleAlpha => {
+                let (steps, batch) = (plan.derived.steps, plan.recipe.train.step_size());
+                let start = law::start(steps as f64, batch as f64).map(f64::exp2);
+                progress(Setup::Law { start, steps, batch });
+                Some(start)
+            }
             None => {
                 progress(Setup::Measuring);
                 let Some(start) = Start::measure(&plan, &data, knobs, stop)? else {
@@ -159,7 +185,7 @@ impl OpenStudy {
                 Some([start.lr, start.second])
             }
         };
-        let space = space(options, kind, knobs, second, start)?;
+        let space = space(kind, knobs, ranges, start)?;
         let search = search(options, kind, space, start.map(|start| start.map(f64::log2)), &plan);
         let study = study(options, search, &plan, knobs)?;
         // Another process may have made the same one meanwhile.
@@ -217,27 +243,41 @@ fn check_options(
     check("searcher", saved.search.name().to_owned(), asked)?;
     let seeds = options.seeds.map(|seeds| seeds.to_string());
     check("number of seeds", saved.seeds.len().to_string(), seeds)?;
-    if let Strategy::Two(Search::TwoKnob(TwoKnob { parallel, .. })) = &saved.search {
+    if let Strategy::Two(Search::TwoKnob(TwoKnob { parallel, repeats, .. })) = &saved.search {
+        check("number of repeats", repeats.to_string(), options.repeats.map(|n| n.to_string()))?;
         check("trials at once", parallel.to_string(), options.parallel.map(|n| n.to_string()))?;
     }
     let prune = options.prune.map(|prune| format!("{prune:?}"));
     check("pruning", format!("{:?}", saved.prune), prune)?;
-    let asked = options.knobs.map(|knobs| format!("{knobs:?}"));
-    check("pair of knobs", format!("{knobs:?}"), asked)?;
+    // An angle is a learning rate, too.
+    let asked =
+        options.knobs.filter(|&asked| (asked, knobs) != (Knobs::LrAlpha, Knobs::AngleAlpha));
+    check("pair of knobs", knobs.name().to_owned(), asked.map(|asked| asked.name().to_owned()))?;
     let [first, second] = saved.search.axes() else {
         unreachable!("a recipe's study has two knobs")
     };
     let axis =
         |range: Option<Range>, name: &str| range.map(|range| format!("{:?}", range.axis(name)));
-    check("range of lr", format!("{first:?}"), axis(options.lr, "lr"))?;
+    let asked = axis(options.lr, &first.name).or(axis(options.angle, "angle"));
+    check("range of the first knob", format!("{first:?}"), asked)?;
     let asked = axis(options.alpha, "alpha").or(axis(options.wd, "wd"));
     check("range of the second knob", format!("{second:?}"), asked)
 }
 
+fn first_range(options: &StudyOptions, knobs: Knobs) -> Result<Option<Range>, StudyError> {
+    match (knobs, options.angle) {
+        (Knobs::AngleAlpha, angle) => Ok(angle.or(options.lr)),
+        (_, None) => Ok(options.lr),
+        (_, Some(_)) => {
+            Err(StudyError::OtherKnob { flag: "angle", space: "angle-alpha", tuned: "lr" })
+        }
+    }
+}
+
 fn second_range(options: &StudyOptions, knobs: Knobs) -> Result<Option<Range>, StudyError> {
     match (knobs, options.alpha, options.wd) {
-        (Knobs::LrAlpha, range, None) | (Knobs::LrWd, None, range) => Ok(range),
-        (Knobs::LrAlpha, _, Some(_)) => {
+        (Knobs::LrAlpha | Knobs::AngleAlpha, range, None) | (Knobs::LrWd, None, range) => Ok(range),
+        (Knobs::LrAlpha | Knobs::AngleAlpha, _, Some(_)) => {
             Err(StudyError::OtherKnob { flag: "wd", space: "lr-wd", tuned: "alpha" })
         }
         (Knobs::LrWd, Some(_), _) => {
@@ -246,36 +286,35 @@ fn second_range(options: &StudyOptions, knobs: Knobs) -> Result<Option<Range>, S
     }
 }
 
+/// Octaves below and above the start that both knobs are searched over.
+fn default_ranges(knobs: Knobs) -> [(f64, f64); 2] {
+    match knobs {
+        Knobs::LrAlpha => [(5.0, 4.0), (2.0, 4.0)],
+        Knobs::AngleAlpha => [(4.0, 4.0), (4.0, 3.0)],
+        Knobs::LrWd => [(5.0, 4.0), (5.0, 5.0)],
+    }
+}
+
 fn space(
-    options: &StudyOptions,
     kind: SearchKind,
     knobs: Knobs,
-    second: Option<Range>,
+    ranges: [Option<Range>; 2],
     start: Option<[f64; 2]>,
 ) -> Result<Space, StudyError> {
-    let [first_name, second_name] = knobs.names();
-    let around = |index: usize, below: f64, above: f64, name: &str| {
-        let at = start.map_or(0.0, |start| start[index].log2());
-        Axis::new(name, at - below, at + above)
-    };
-    let first = match options.lr {
-        Some(range) => range.axis(first_name),
-        None => around(0, 5.0, 4.0, first_name),
-    };
-    let second = match (second, knobs) {
-        (Some(range), _) => range.axis(second_name),
-        (None, Knobs::LrAlpha) => around(1, 2.0, 4.0, second_name),
-        (None, Knobs::LrWd) => around(1, 5.0, 5.0, second_name),
-    };
+    let names = knobs.names();
+    let [first, second] = [0, 1].map(|i| match ranges[i] {
+        Some(range) => range.axis(names[i]),
+        None => {
+            let at = start.map_or(0.0, |start| start[i].log2());
+            let (below, above) = default_ranges(knobs)[i];
+            Axis::new(names[i], at - below, at + above)
+        }
+    });
     let is_table = first.step.is_some() && second.step.is_some();
     if kind == SearchKind::Grid && !is_table {
-        return Err(StudyError::NoTable(second_name));
+        return Err(StudyError::NoTable(names));
     }
-    let space = Space::new(first, second)?;
-    Ok(match knobs {
-        Knobs::LrAlpha => space.with_slope(ALPHA_SLOPE),
-        Knobs::LrWd => space,
-    })
+    Ok(Space::new(first, second)?.with_slope(expected_slope(names)))
 }
 
 fn search(
@@ -291,7 +330,12 @@ fn search(
         SearchKind::TwoKnob => {
             let start = start.unwrap_or_else(|| space.centre());
             let two_knob = TwoKnob::new(space, start, binomial_noise(plan));
-            Search::TwoKnob(TwoKnob { parallel: options.parallel.unwrap_or(1), ..two_knob })
+            let repeats = if options.seeds.unwrap_or(1) > 1 { 0 } else { REPEATS };
+            Search::TwoKnob(TwoKnob {
+                parallel: options.parallel.unwrap_or(1),
+                repeats: options.repeats.unwrap_or(repeats),
+                ..two_knob
+            })
         }
         SearchKind::Halton => Search::Halton(Halton { space, seed }),
         SearchKind::Random => Search::Random(Random { space, seed }),

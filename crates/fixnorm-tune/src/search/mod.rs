@@ -131,6 +131,53 @@ pub(crate) fn pooled_variance(history: &[Told]) -> (f64, f64) {
     (squares, freedom)
 }
 
+/// The history with the runs of each setting joined: its first trial has the result of all of them, the later ones none.
+/// A setting of which one run failed has failed.
+pub(crate) fn joined(history: &[Told]) -> Vec<Told> {
+    let is_over = |told: &Told| told.outcome != Outcome::Pending;
+    let mut all = history.to_vec();
+    for i in 0..all.len() {
+        let same: Vec<usize> =
+            (i..all.len()).filter(|&j| all[j].point == all[i].point && is_over(&all[j])).collect();
+        if let [first, ref rest @ ..] = same[..]
+            && first == i
+            && !rest.is_empty()
+        {
+            let outcomes: Vec<Outcome> = same.iter().map(|&j| all[j].outcome).collect();
+            all[i].outcome = join(&outcomes);
+            for &j in rest {
+                all[j].outcome = Outcome::Pending;
+            }
+        }
+    }
+    all
+}
+
+fn join(outcomes: &[Outcome]) -> Outcome {
+    if outcomes.contains(&Outcome::Failed) {
+        return Outcome::Failed;
+    }
+    let scored = |outcome: &Outcome| match *outcome {
+        Outcome::Scored { score, std, seeds, loss } => Some((score, std, seeds, loss)),
+        _ => None,
+    };
+    let scored: Vec<_> = outcomes.iter().filter_map(scored).collect();
+    let seeds: usize = scored.iter().map(|run| run.2).sum();
+    // Bounds alone.
+    let Some(&(_, std, _, _)) = scored.first() else { return outcomes[0] };
+    let count = seeds as f64;
+    let score = scored.iter().map(|run| run.0 * run.2 as f64).sum::<f64>() / count;
+    let squares = scored.iter().map(|&(mean, std, seeds, _)| {
+        let within = std.unwrap_or(0.0).powi(2) * (seeds - 1) as f64;
+        within + seeds as f64 * (mean - score).powi(2)
+    });
+    let squares: f64 = squares.sum();
+    let std = if seeds > 1 { Some((squares / (count - 1.0)).sqrt()) } else { std };
+    let losses = scored.iter().map(|run| run.3.map(|loss| loss * run.2 as f64));
+    let loss = losses.sum::<Option<f64>>().map(|sum| sum / count);
+    Outcome::Scored { score, std, seeds, loss }
+}
+
 /// The next step of a search.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Ask<P = Point> {
@@ -250,6 +297,30 @@ mod tests {
         let (squares, freedom) =
             pooled_variance(&[told(&[0.8, 0.9, 1.0]), told(&[0.0, 0.0]), told(&[0.5])]);
         assert!((squares - 0.02).abs() < 1e-12 && freedom == 3.0);
+    }
+
+    #[test]
+    fn repeated_settings_are_joined_and_their_noise_stays() {
+        let told = |x: f64, outcome: Outcome| Told { point: [x, 0.0], outcome };
+        let history = [
+            told(0.0, Outcome::of(0.80).with_losses(&[0.5])),
+            told(1.0, Outcome::of(0.7)),
+            told(0.0, Outcome::of_seeds(&[0.82, 0.84]).with_losses(&[0.4, 0.6])),
+            told(1.0, Outcome::Failed),
+            told(2.0, Outcome::Pending),
+            told(2.0, Outcome::of(0.6)),
+        ];
+        let all = joined(&history);
+        let Outcome::Scored { score, std: Some(std), seeds: 3, loss: Some(loss) } = all[0].outcome
+        else {
+            panic!("{all:?}");
+        };
+        assert!((score - 0.82).abs() < 1e-12 && (std - 0.02).abs() < 1e-12, "{all:?}");
+        assert!((loss - 0.5).abs() < 1e-12);
+        assert_eq!(all[1].outcome, Outcome::Failed);
+        assert_eq!([all[2].outcome, all[3].outcome], [Outcome::Pending; 2]);
+        assert_eq!(all[4..], history[4..]);
+        assert_eq!(joined(&all), all);
     }
 
     #[test]

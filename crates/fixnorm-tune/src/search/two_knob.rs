@@ -5,6 +5,8 @@
 //! 2. The model of all trials proposes the point of the largest expected gain over the best known one, not far from what
 //!    has a score, until that gain is below a share of the noise between seeds. After one trial the model is all prior:
 //!    the prior's widths decide how far the second trial is from it.
+//! 3. Then the setting that would be chosen runs again with other seeds, which measures the noise between seeds. Where that is
+//!    less than was assumed, or another setting looks better then, the search goes on.
 //!
 //! Trials come in rounds. Those of a round do not know each other's results, so that they can run side by side, but each
 //! assumes that the ones before it turn out as the model predicts. A proposal depends on the results of whole rounds and on
@@ -16,7 +18,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Ask, Outcome, Searcher, Told};
-use crate::model::{self, Model};
+use crate::model::{self, Model, worth};
 use crate::quadratic::best_of;
 use crate::space::{Point, Space};
 
@@ -34,6 +36,9 @@ pub struct TwoKnob {
     pub parallel: usize,
     /// The search is over when the expected gain is below this share of the noise.
     pub stop_at: f64,
+    /// Further runs that the setting to be chosen has before the search is over, each with seeds of its own.
+    #[serde(default)]
+    pub repeats: usize,
 }
 
 fn alone() -> usize {
@@ -52,7 +57,7 @@ const RETREAT: f64 = 1.5;
 impl TwoKnob {
     /// The search with one trial after another.
     pub fn new(space: Space, start: Point, noise: f64) -> Self {
-        Self { space, start, noise, parallel: 1, stop_at: 0.1 }
+        Self { space, start, noise, parallel: 1, stop_at: 0.1, repeats: 0 }
     }
 
     /// The trials of earlier rounds, and those of this round as the model predicts them.
@@ -75,6 +80,21 @@ impl TwoKnob {
         let lowest = history.iter().map(|told| told.point[0]).fold(f64::INFINITY, f64::min);
         let point = self.space.snap([lowest - RETREAT, self.start[1]]);
         if point[0] < lowest { Ask::Try(point) } else { Ask::Done("every trial failed".to_owned()) }
+    }
+
+    /// The setting that would be chosen, if it has had fewer runs than it should and there were not as many repetitions of
+    /// other settings that were chosen before.
+    fn unsure(&self, history: &[Told], noise: f64) -> Option<Point> {
+        let (model, fitted, noise) = Model::fit(&self.space, history, noise)?;
+        let worths =
+            fitted.iter().filter_map(|told| Some((told, worth(told, &model, noise)?.mean)));
+        let (chosen, _) = worths.max_by(|a, b| a.1.total_cmp(&b.1))?;
+        let runs = history.iter().filter(|told| told.point == chosen.point).count();
+        let is_repeated = |(i, told): &(usize, &Told)| {
+            history[..*i].iter().any(|other| other.point == told.point)
+        };
+        let repeats = history.iter().enumerate().filter(is_repeated).count();
+        (runs <= self.repeats && repeats < 2 * self.repeats).then_some(chosen.point)
     }
 
     /// The point of the largest expected gain over the best known one, and that gain. Of equal ones it is the one
@@ -112,16 +132,19 @@ impl Searcher for TwoKnob {
             return self.retreat(history);
         }
         let (noise, _) = model::noise(known, self.noise);
-        let Some((point, gain)) = self.proposal(&self.believed(known, round, noise), noise) else {
-            return Ask::Done("nothing is left to try".to_owned());
-        };
-        if gain < self.stop_at * noise {
-            return Ask::Done(format!(
+        let believed = self.believed(known, round, noise);
+        let over = match self.proposal(&believed, noise) {
+            Some((point, gain)) if gain >= self.stop_at * noise => return Ask::Try(point),
+            Some((_, gain)) => format!(
                 "another trial is expected to gain {gain:.5}, below {} of the noise between seeds, {noise:.5}",
                 self.stop_at
-            ));
+            ),
+            None => "nothing is left to try".to_owned(),
+        };
+        match self.unsure(&believed, noise) {
+            Some(point) => Ask::Try(point),
+            None => Ask::Done(over),
         }
-        Ask::Try(point)
     }
 }
 
@@ -248,6 +271,22 @@ mod tests {
             }
         }
         assert_eq!(history, alone);
+    }
+
+    #[test]
+    fn the_chosen_setting_runs_again_before_the_end() {
+        let once = TwoKnob::new(space(), [-4.0, 1.5], 0.03);
+        let short = carry_out(&once, 40, bowl);
+        let again = TwoKnob { repeats: 2, ..once };
+        let history = carry_out(&again, 40, bowl);
+        let (before, after) = history.split_at(short.len());
+        assert_eq!(before, short);
+        let [first, second] = after else { panic!("{after:?}") };
+        assert!(first.point == second.point && before.contains(first), "{after:?}");
+        // A worse second seed moves the choice, and that one runs again, too.
+        let worse = Told { point: first.point, outcome: Outcome::of(0.8) };
+        let Ask::Try(other) = again.ask(&[before, &[worse]].concat()) else { panic!("not over") };
+        assert!(other != first.point, "{other:?}");
     }
 
     #[test]

@@ -84,6 +84,15 @@ impl Metric {
     }
 }
 
+impl Study {
+    /// The seeds of a new trial of `point` after those of `history`. A setting that runs again does so with the seeds after
+    /// those that it has had.
+    fn seeds_at(&self, point: &[f64], history: &[(Vec<f64>, Outcome)]) -> Vec<i64> {
+        let before = history.iter().filter(|(other, _)| other == point).count() * self.seeds.len();
+        self.seeds.iter().map(|&seed| (seed as i64).saturating_add(before as i64)).collect()
+    }
+}
+
 /// A job that this worker holds.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Job {

@@ -252,7 +252,7 @@ impl Claimed<'_> {
                 "INSERT INTO fixnorm.trial (study, number, point, proposed_ms) VALUES ($1, $2, $3, {NOW_MS})"
             );
             transaction.execute(&sql, &[&self.id, &number, point]).await?;
-            let seeds: Vec<i64> = self.study.seeds.iter().map(|&seed| seed as i64).collect();
+            let seeds = self.study.seeds_at(point, &history);
             // In order: ids follow it, and jobs are claimed by id.
             let sql = "INSERT INTO fixnorm.job (study, trial, seed)
                 SELECT $1, $2, seed FROM unnest($3::bigint[]) WITH ORDINALITY AS seeds (seed, place) ORDER BY place";

@@ -258,10 +258,10 @@ fn propose(transaction: &Transaction, study: &Study, now: i64) -> rusqlite::Resu
     let ask = study.search.ask(&history);
     if let Ask::Try(point) = &ask {
         insert_trial(transaction, number, point, now)?;
-        for seed in &study.seeds {
+        for seed in study.seeds_at(point, &history) {
             transaction.execute(
                 "INSERT INTO job (trial, seed, state) VALUES (?1, ?2, 'waiting')",
-                params![number, *seed as i64],
+                params![number, seed],
             )?;
         }
     }
