@@ -214,6 +214,54 @@ fn migration_from_a_run_from_weights_and_from_settings() {
     }
     let angle = from_settings["per_layer"][0]["angular_update"].as_f64().unwrap();
     assert!((angle / (2.0f64 * 0.1 * 0.01 / 1.9).sqrt() - 1.0).abs() < 1e-9);
+    assert_eq!(from_settings["per_layer"][0]["angle"], angle);
+    assert!((from_settings["angle"].as_f64().unwrap() / angle - 1.0).abs() < 1e-9);
+    // Decay turns weights with the root of the learning rate.
+    assert_eq!(from_settings["angle_shape"], "sqrt_cosine");
+    // Measured angles differ from layer to layer, and stay within those that the run logged.
+    let logged = events(&dir.join("run"), "measure");
+    for layer in from_run["per_layer"].as_array().unwrap() {
+        let of = |measure: &Value| {
+            let layers = measure["layers"].as_array().unwrap();
+            let own = layers.iter().find(|own| own["path"] == layer["path"]).unwrap();
+            own["angular_update"].as_f64().unwrap()
+        };
+        let largest = logged.iter().map(of).fold(0.0, f64::max);
+        let angle = layer["angle"].as_f64().unwrap();
+        assert!(angle > 0.0 && angle < 20.0 * largest, "{layer} {largest}");
+    }
+    assert!(from_run["angle"].as_f64().unwrap() > 0.0, "{from_run}");
+    assert!(from_weights["angle"].is_null(), "{from_weights}");
+    // The recipe's own settings, of a base update whose norm does not follow from them.
+    let adamw =
+        ["migrate", "--recipe", "adamw.toml", "--data", "idx:data", "--set", "train.batch_size=16"];
+    let recipe = "[optimizer]\nbase = \"adamw\"\nlr = 0.01\nweight_decay = 0.1\ndecay_kind = \"decoupled\"\n\
+                  constraint = \"free\"\nstep_rule = \"raw\"\n";
+    std::fs::write(dir.join("adamw.toml"), recipe).unwrap();
+    let from_adamw = json(dir, &adamw);
+    let expected = (2.0f64 * 0.01 * 0.1 * 0.1 / 1.9).sqrt();
+    assert!((from_adamw["angle"].as_f64().unwrap() / expected - 1.0).abs() < 1e-9, "{from_adamw}");
+    assert!(from_adamw["lr"].is_null(), "{from_adamw}");
+
+    // What it expects of a run of angles.
+    let asked = ["train", "--data", "idx:data", "--angle", "0.02", "--dry-run"];
+    let optimizer = json(dir, &asked)["plan"]["recipe"]["optimizer"].clone();
+    assert_eq!((&optimizer["lr"], &optimizer["step_rule"]), (&0.02.into(), &"angular".into()));
+    let angular = ["optimizer.lr=0.02", "optimizer.step_rule=angular", "head.control=fixed"];
+    let angular: Vec<&str> = angular.into_iter().flat_map(|set| ["--set", set]).collect();
+    json(dir, &decayed("angles", &angular));
+    let found = json(dir, &["inspect", "--weights", "angles"]);
+    let rows = found["parameters"].as_array().unwrap();
+    let of_role = |role: &str| rows.iter().filter(|row| row["role"] == role).collect::<Vec<_>>();
+    assert!(of_role("scale_invariant").iter().all(|row| row["angle"] == 0.02), "{found}");
+    assert!(of_role("free").iter().all(|row| row["angle"].is_null()), "{found}");
+    let found = json(dir, &["inspect", "--weights", "run"]);
+    let rows = found["parameters"].as_array().unwrap();
+    let expected = rows.iter().filter(|row| row["role"] == "scale_invariant");
+    for row in expected {
+        let found = row["angle"].as_f64().unwrap();
+        assert!((found / angle - 1.0).abs() < 1e-9, "{row}");
+    }
     // By hand: ρ² is the number of channels, and lr/‖w‖² is what the run logged last.
     let last = events(&dir.join("run"), "measure").pop().unwrap();
     let head =

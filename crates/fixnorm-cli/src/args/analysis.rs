@@ -66,21 +66,22 @@ pub(crate) struct ReportArgs {
 }
 
 #[derive(Debug, Args)]
-#[command(group = clap::ArgGroup::new("source").required(true).args(["run", "weights", "wd"]))]
+#[command(group = clap::ArgGroup::new("source").required(true).multiple(true).args(["run", "weights", "wd", "recipe"]))]
 pub(crate) struct MigrateArgs {
     /// A run with weight decay, finished or not.
-    #[arg(long, value_name = "DIR")]
+    #[arg(long, value_name = "DIR", conflicts_with_all = ["weights", "wd"])]
     pub(crate) run: Option<PathBuf>,
     /// Weights of a run with weight decay; --lr is the learning rate at which they had their norms.
-    #[arg(long, alias = "checkpoint", value_name = "WEIGHTS")]
+    #[arg(long, alias = "checkpoint", value_name = "WEIGHTS", conflicts_with = "wd")]
     pub(crate) weights: Option<PathBuf>,
-    /// Weight decay (L2), where nothing but the settings is known.
+    /// Weight decay (L2) of SGD, where nothing but the settings is known. Without it, --run and --weights, those of --recipe
+    /// count.
     #[arg(long, visible_alias = "weight-decay", value_name = "LAMBDA", requires = "lr")]
     pub(crate) wd: Option<f64>,
-    /// Learning rate of the run with weight decay.
+    /// Learning rate of the run with weight decay; by default the recipe's.
     #[arg(long, value_name = "LR")]
     pub(crate) lr: Option<f64>,
-    /// Momentum of its SGD.
+    /// Momentum of the SGD of --wd.
     #[arg(long, value_name = "MU", default_value_t = 0.9)]
     pub(crate) momentum: f64,
     /// Model id; with --weights by default the one that they name or fit.

@@ -29,6 +29,10 @@ pub(crate) struct TrainArgs {
     /// controlled; the factor of the step under the other rules.
     #[arg(long, value_name = "LR", value_parser = number::float)]
     pub(crate) lr: Option<f64>,
+    /// Peak angle in radians by which a step turns scale-invariant weights: sets optimizer.lr, and optimizer.step_rule to
+    /// angular.
+    #[arg(long, value_name = "RADIANS", value_parser = number::float, conflicts_with = "lr")]
+    pub(crate) angle: Option<f64>,
     /// Seed of initialization, image order and augmentation.
     #[arg(long, value_name = "N", value_parser = number::seed)]
     pub(crate) seed: Option<u64>,

@@ -30,7 +30,8 @@ pub(crate) fn run(args: &InspectArgs, format: Format) -> anyhow::Result<ExitCode
 }
 
 fn text(found: &Inspection) -> anyhow::Result<()> {
-    let head = ["parameter", "shape", "role", "scope", "norm", "effective lr", "deviation"];
+    let head =
+        ["parameter", "shape", "role", "scope", "norm", "effective lr", "angle (rad)", "deviation"];
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     let number = |value: Option<f64>, digits: usize| {
         value.map_or_else(|| "-".to_owned(), |v| format!("{v:.digits$}"))
@@ -43,6 +44,7 @@ fn text(found: &Inspection) -> anyhow::Result<()> {
             row.scope.unwrap_or("-").to_owned(),
             number(row.norm, 6),
             number(row.effective_lr, 6),
+            number(row.angle, 6),
             row.deviation.map_or_else(|| "-".to_owned(), |d| format!("{d:.1e}")),
         ]);
     }

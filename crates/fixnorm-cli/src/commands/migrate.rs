@@ -24,8 +24,11 @@ pub(crate) fn run(args: &MigrateArgs, format: Format) -> anyhow::Result<ExitCode
             from_weights(&found, lr, &choices(args)?)?
         }
         (.., wd) => {
-            let (lr, wd) = (args.lr.unwrap_or_default(), wd.unwrap_or_default());
-            let recipe = decayed(choices(args)?, lr, wd, args.momentum);
+            let mut recipe = choices(args)?;
+            recipe.optimizer.lr = args.lr.or(recipe.optimizer.lr);
+            if let (Some(lr), Some(wd)) = (args.lr, wd) {
+                recipe = decayed(recipe, lr, wd, args.momentum);
+            }
             let (plan, data) = Plan::resolve(recipe, made_by(&args.device.device.clone().into()))?;
             from_recipe(&plan, &data)?
         }
@@ -44,25 +47,30 @@ fn choices(args: &MigrateArgs) -> Result<Recipe, TrainError> {
 }
 
 fn text(migration: &Migration) -> anyhow::Result<()> {
-    let head = ["weight", "lr", "effective lr", "radius"];
+    let head = ["weight", "angle (rad)", "lr", "effective lr", "radius"];
+    let number = |value: Option<f64>| value.map_or_else(|| "-".to_owned(), |v| format!("{v:.6}"));
     let mut rows = vec![head.map(str::to_owned).to_vec()];
     for layer in &migration.per_layer {
         rows.push(vec![
             layer.path.clone(),
-            format!("{:.6}", layer.lr),
-            format!("{:.6}", layer.effective_lr),
+            number(layer.angle),
+            number(layer.lr),
+            number(layer.effective_lr),
             format!("{:.4}", layer.radius),
         ]);
     }
     output::table(&rows)?;
-    output::line(&format!("lr {:.6}  alpha {:.6}", migration.lr, migration.alpha))?;
+    let (angle, lr) = (number(migration.angle), number(migration.lr));
+    output::line(&format!("angle {angle} rad, or lr {lr}  alpha {:.6}", migration.alpha))?;
     for assumed in &migration.assumed {
         output::line(&format!("assumed: {assumed}"))?;
     }
-    let settings = migration.settings();
-    let flags = settings.iter().map(|(key, value)| match value.as_str() {
-        Some(name) => format!("--set {key}={name}"),
-        None => format!("--set {key}={value}"),
-    });
-    output::line(&format!("fixnorm train {}", flags.collect::<Vec<_>>().join(" ")))
+    for settings in [migration.settings(), migration.angle_settings()].into_iter().flatten() {
+        let flags = settings.iter().map(|(key, value)| match value.as_str() {
+            Some(name) => format!("--set {key}={name}"),
+            None => format!("--set {key}={value}"),
+        });
+        output::line(&format!("fixnorm train {}", flags.collect::<Vec<_>>().join(" ")))?;
+    }
+    Ok(())
 }

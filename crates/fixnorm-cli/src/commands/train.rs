@@ -101,6 +101,9 @@ fn choices(args: &TrainArgs, builder: RecipeBuilder) -> Result<Recipe, TrainErro
         if let Some(lr) = args.lr {
             builder = builder.set("optimizer.lr", lr)?;
         }
+        if let Some(angle) = args.angle {
+            builder = builder.set("optimizer.lr", angle)?.set("optimizer.step_rule", "angular")?;
+        }
         Ok(builder)
     };
     recipe(builder, &args.recipe, flags)

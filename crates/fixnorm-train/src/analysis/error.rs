@@ -29,19 +29,14 @@ pub enum MigrateError {
     NoLr(PathBuf),
     /// A weight without a known equilibrium.
     #[error(
-        "no equilibrium is known for {0}: it needs decay on it, and SGD, or Adam with decoupled decay"
+        "no equilibrium is known for {0}: it needs decay on it, and SGD, or Adam or RMSProp with decoupled decay"
     )]
     NoEquilibrium(String),
-    /// A base update whose equilibrium does not determine the norm.
-    #[error(
-        "Adam's steps do not grow with the gradient, so its equilibrium does not determine the norm; give a run"
-    )]
-    NoEquilibriumNorm,
 }
 
 impl MigrateError {
     /// Whether other flags or another recipe fix it.
     pub(crate) fn is_usage(&self) -> bool {
-        matches!(self, Self::NoLr(_) | Self::NoEquilibrium(_) | Self::NoEquilibriumNorm)
+        matches!(self, Self::NoLr(_) | Self::NoEquilibrium(_))
     }
 }

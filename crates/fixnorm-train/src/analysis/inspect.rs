@@ -12,7 +12,7 @@ use serde::Serialize;
 use crate::evaluate::FeatureSet;
 use crate::evaluate::loader::{Order, loader};
 use crate::session::prepare::{PROBE_IMAGES, PROBE_SIDE};
-use crate::weights::bundle::View;
+use crate::weights::bundle::{About, View};
 use crate::{Bundle, DeviceName, TrainError, recipe};
 
 /// A model, parameter by parameter.
@@ -105,6 +105,8 @@ pub struct Row {
     pub norm: Option<f64>,
     /// lr/‖w‖² at the run's peak learning rate, where it is known.
     pub effective_lr: Option<f64>,
+    /// The angle in radians by which a step of the run is expected to turn it at the peak learning rate, where that is known.
+    pub angle: Option<f64>,
     /// Largest relative change of the loss when it was scaled.
     pub deviation: Option<f64>,
 }
@@ -159,7 +161,7 @@ pub fn inspect(subject: Subject<'_>, device: &DeviceName) -> Result<Inspection, 
     let roles =
         probe.run(&model, |model| cross_entropy(model.forward(x.clone()), labels.clone(), 0.0))?;
 
-    let norms = weight_norms(&model, &roles);
+    let (norms, recipe) = (weight_norms(&model, &roles), about.and_then(About::recipe));
     let norm_of = |path: &str| norms.iter().find(|(known, _)| known == path).map(|(_, norm)| *norm);
     let rows = roles.params.iter().map(|param| {
         let norm = norm_of(&param.path);
@@ -178,6 +180,7 @@ pub fn inspect(subject: Subject<'_>, device: &DeviceName) -> Result<Inspection, 
                 .and_then(|about| about.lr)
                 .zip(norm)
                 .map(|(lr, norm)| lr / (norm * norm)),
+            angle: recipe.as_ref().and_then(|run| run.expected_angle(param, run.optimizer.lr?)),
             deviation: param.deviation,
         }
     });

@@ -1,4 +1,4 @@
-//! Migration from a weight-decay recipe, weights or a run to the learning rate and α of a FixNorm run.
+//! Migration from a weight-decay recipe, weights or a run to the learning rate or angle and the α of a FixNorm run.
 //! Not here: the formulas (`fixnorm_analysis::migrate`, `fixnorm_analysis::theory`).
 
 use std::path::Path;
@@ -7,9 +7,9 @@ use burn::optim::GradientsParams;
 use burn::tensor::Tensor;
 use fixnorm::base::BaseName;
 use fixnorm::{Constraint, ParamRole, Role, Roles, ScheduleShape, StepRule};
-use fixnorm_analysis::Equilibrium;
 use fixnorm_analysis::measure::{gradient_norms, weight_norms};
 use fixnorm_analysis::migrate::{alpha_of, first_alpha, geometric_mean, radius_square};
+use fixnorm_analysis::{Equilibrium, LayerMeasure};
 use fixnorm_data::{DataSet, Loader};
 use serde::Serialize;
 
@@ -22,35 +22,45 @@ use crate::session::gradient::targets;
 use crate::session::prepare::{prepare, train_config};
 use crate::{Plan, TrainError};
 
-/// The settings of a FixNorm run that does the same.
+/// The settings of a FixNorm run that does the same: by learning rate, and by angle.
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Migration {
-    /// Peak learning rate.
-    pub lr: f64,
+    /// Peak learning rate under the step rule `raw`; none where no norm follows from the settings.
+    pub lr: Option<f64>,
+    /// Peak angle under the step rule `angular`, in radians; none where no angle was measured or follows from the settings.
+    pub angle: Option<f64>,
     /// Norm of the head, ‖W‖_F/√C.
     pub alpha: f64,
-    /// Shape of the schedule that comes nearest, where a run was there to compare with.
+    /// Shape of the learning rate's schedule that comes nearest, where a run was there to compare with.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shape: Option<ScheduleShape>,
     /// Standard deviation of the natural logarithm of the run's mean effective learning rate over the schedule's;
     /// 0 would be the same curve.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub shape_error: Option<f64>,
+    /// Shape of the angle's schedule that comes nearest.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub angle_shape: Option<ScheduleShape>,
     /// One entry a scale-invariant weight.
     pub per_layer: Vec<LayerMigration>,
     /// The assumptions made.
     pub assumed: Vec<String>,
+    /// Peak learning rate of the run with decay, which everything that is not held keeps beside an angle.
+    #[serde(skip)]
+    decay_lr: f64,
 }
 
 /// The settings for one weight.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize)]
 pub struct LayerMigration {
     /// Path of the weight.
     pub path: String,
     /// The peak learning rate that would suit this weight alone.
-    pub lr: f64,
+    pub lr: Option<f64>,
     /// The effective learning rate η/‖w‖² behind it.
-    pub effective_lr: f64,
+    pub effective_lr: Option<f64>,
+    /// The peak angle that would suit this weight alone, in radians: measured in a run, otherwise that of the equilibrium.
+    pub angle: Option<f64>,
     /// The norm at which the weight is held.
     pub radius: f64,
     /// The angular update at equilibrium, where the settings come from one.
@@ -59,30 +69,71 @@ pub struct LayerMigration {
 }
 
 impl Migration {
-    /// The recipe keys to set.
-    pub fn settings(&self) -> Vec<(String, toml::Value)> {
-        let mut settings: Vec<(&str, toml::Value)> = vec![
-            ("optimizer.constraint", "fixed".into()),
+    /// The recipe keys to set for the learning rate; none without one.
+    pub fn settings(&self) -> Option<Vec<(String, toml::Value)>> {
+        let rate = [
             ("optimizer.step_rule", "raw".into()),
+            ("optimizer.lr", self.lr?.into()),
             ("optimizer.free_lr_scale", 1.0.into()),
+            ("head.lr_scale", 1.0.into()),
+        ];
+        Some(self.held(rate.into(), self.shape))
+    }
+
+    /// The recipe keys to set for the angle; none without one. Gains, biases and the head keep the learning rate of the run
+    /// with decay.
+    pub fn angle_settings(&self) -> Option<Vec<(String, toml::Value)>> {
+        let angle = self.angle?;
+        let scale = self.decay_lr / angle;
+        let rate = [
+            ("optimizer.step_rule", "angular".into()),
+            ("optimizer.lr", angle.into()),
+            ("optimizer.free_lr_scale", scale.into()),
+            ("head.lr_scale", scale.into()),
+        ];
+        Some(self.held(rate.into(), self.angle_shape))
+    }
+
+    fn held(
+        &self,
+        rate: Vec<(&str, toml::Value)>,
+        shape: Option<ScheduleShape>,
+    ) -> Vec<(String, toml::Value)> {
+        let mut settings = rate;
+        settings.extend([
+            ("optimizer.free_step_rule", "raw".into()),
+            ("optimizer.constraint", "fixed".into()),
             ("optimizer.weight_decay", 0.0.into()),
-            ("optimizer.lr", self.lr.into()),
+            ("head.step_rule", "raw".into()),
             ("head.control", "fixed".into()),
             ("head.alpha", self.alpha.into()),
-        ];
-        if let Some(shape) = self.shape {
+        ]);
+        if let Some(shape) = shape {
             settings.push(("schedule.shape", shape.name().into()));
         }
         settings.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
     }
 
-    fn of_layers(per_layer: Vec<LayerMigration>, alpha: f64) -> Result<Self, TrainError> {
-        let lr = geometric_mean(per_layer.iter().map(|layer| layer.lr));
-        let lr = lr.ok_or(MigrateError::NoScaleInvariant)?;
-        let same = "one learning rate for all layers: the geometric mean of per_layer";
-        let others = "gains, biases and the head are trained with that learning rate, too";
-        let assumed = [same, others].map(str::to_owned).to_vec();
-        Ok(Self { lr, alpha, shape: None, shape_error: None, per_layer, assumed })
+    fn of_layers(
+        per_layer: Vec<LayerMigration>,
+        alpha: f64,
+        decay_lr: f64,
+    ) -> Result<Self, TrainError> {
+        if per_layer.is_empty() {
+            return Err(MigrateError::NoScaleInvariant.into());
+        }
+        let mean = |of: fn(&LayerMigration) -> Option<f64>| -> Option<f64> {
+            geometric_mean(per_layer.iter().map(of).collect::<Option<Vec<f64>>>()?)
+        };
+        let (lr, angle) = (mean(|layer| layer.lr), mean(|layer| layer.angle));
+        let assumed = [
+            "one learning rate, or one angle, for all layers: the geometric mean of per_layer",
+            "beside a learning rate, gains, biases and the head are trained with it, too; beside an angle they keep that of \
+             the run with decay",
+        ];
+        let assumed = assumed.map(str::to_owned).to_vec();
+        let (shape, shape_error, angle_shape) = (None, None, None);
+        Ok(Self { lr, angle, alpha, shape, shape_error, angle_shape, per_layer, assumed, decay_lr })
     }
 }
 
@@ -111,75 +162,106 @@ pub fn from_run(dir: &Path) -> Result<Migration, TrainError> {
     let head = last.layers.iter().find(|layer| layer.role == Role::Head);
     let head = head.ok_or_else(|| MigrateError::NoMeasuredHead(dir.to_owned()))?;
     let alpha = alpha_of(head.norm, history.plan.derived.classes.len());
-    let own = recipe.schedule.shape;
-    let shapes = match own {
-        ScheduleShape::Cosine | ScheduleShape::SqrtCosine => {
-            vec![ScheduleShape::SqrtCosine, ScheduleShape::Cosine]
-        }
-        other => vec![other],
-    };
-    let fits = shapes.into_iter().map(|shape| fit(&history, &roles, shape));
-    let fits: Vec<Fit> = fits.collect::<Result<_, _>>()?;
-    let best = fits.into_iter().min_by(|a, b| a.error.total_cmp(&b.error));
-    let best = best.expect("there is at least one shape");
-    let mut migration = Migration::of_layers(best.layers, alpha)?;
-    migration.shape = Some(best.shape);
-    migration.shape_error = Some(best.error);
+    let first = &history.measures[0];
+    let rates = best_fit(&history, &roles, |layer| layer.effective_lr)?;
+    // A run that diverged in the end, or whose weights did not move, has no angles.
+    let angles = best_fit(&history, &roles, |layer| layer.angular_update).ok();
+    let layers = rates.layers.iter().filter_map(|(path, effective_lr)| {
+        let layer = first.layers.iter().find(|layer| layer.path == *path)?;
+        let square = held(recipe, roles.get(path)?, layer.norm);
+        let angles = angles.iter().flat_map(|fit| &fit.layers);
+        Some(LayerMigration {
+            path: path.clone(),
+            lr: Some(effective_lr * square),
+            effective_lr: Some(*effective_lr),
+            angle: angles.clone().find(|(other, _)| other == path).map(|(_, angle)| *angle),
+            radius: square.sqrt(),
+            angular_update: None,
+        })
+    });
+    let mut migration = Migration::of_layers(layers.collect(), alpha, recipe.optimizer.lr())?;
+    migration.shape = Some(rates.shape);
+    migration.shape_error = Some(rates.error);
+    migration.angle_shape = angles.map(|fit| fit.shape);
     migration.assumed.push("the head is held at the norm it ended with".to_owned());
     migration.assumed.push(format!(
         "the peak learning rate fits the whole run under the schedule {} in the mean of logarithms",
-        best.shape.name()
+        rates.shape.name()
     ));
+    if let Some(shape) = migration.angle_shape {
+        migration.assumed.push(format!(
+            "so does the peak angle, under the schedule {}; angles were measured",
+            shape.name()
+        ));
+    }
     Ok(migration)
 }
 
-/// A schedule laid over the measured effective learning rates.
+/// A schedule laid over a measured value of every scale-invariant weight.
 struct Fit {
     shape: ScheduleShape,
     error: f64,
-    layers: Vec<LayerMigration>,
+    /// The peak for each weight.
+    layers: Vec<(String, f64)>,
 }
 
-fn fit(history: &History, roles: &Roles, shape: ScheduleShape) -> Result<Fit, TrainError> {
+/// The fit of the run's own schedule; of a cosine also that of its root, and the nearer one.
+fn best_fit(
+    history: &History,
+    roles: &Roles,
+    of: fn(&LayerMeasure) -> f64,
+) -> Result<Fit, TrainError> {
+    let shapes = match history.plan.recipe.schedule.shape {
+        ScheduleShape::Cosine | ScheduleShape::SqrtCosine => vec![ScheduleShape::SqrtCosine, ScheduleShape::Cosine],
+        other => vec![other],
+    };
+    let fits = shapes.into_iter().map(|shape| fit(history, roles, of, shape));
+    let fits: Vec<Fit> = fits.collect::<Result<_, _>>()?;
+    let best = fits.into_iter().min_by(|a, b| a.error.total_cmp(&b.error));
+    Ok(best.expect("there is at least one shape"))
+}
+
+fn fit(
+    history: &History,
+    roles: &Roles,
+    of: fn(&LayerMeasure) -> f64,
+    shape: ScheduleShape,
+) -> Result<Fit, TrainError> {
     let mut recipe = history.plan.recipe.clone();
     recipe.schedule.shape = shape;
     recipe.optimizer.lr = Some(1.0);
     let schedule = recipe.lr_schedule(history.plan.derived.steps_per_epoch);
+    let is_measured = |layer: &&LayerMeasure| {
+        layer.role == Role::ScaleInvariant && of(layer) > 0.0 && of(layer).is_finite()
+    };
     let measures: Vec<_> = history
         .measures
         .iter()
         .map(|measure| (schedule.at_step(measure.step), measure))
-        .filter(|(height, _)| *height >= 0.05)
+        .filter(|(height, measure)| {
+            *height >= 0.05 && measure.layers.iter().any(|l| is_measured(&l))
+        })
         .collect();
     if measures.is_empty() {
         return Err(MigrateError::OnlyLateMeasurements(history.root.clone()).into());
     }
-    let mut layers = vec![];
-    for param in roles.params.iter().filter(|param| param.role == Role::ScaleInvariant) {
+    let peak = |path: &str| {
         let found = measures.iter().filter_map(|(height, measure)| {
-            let layer = measure.layers.iter().find(|layer| layer.path == param.path)?;
-            Some((layer.effective_lr / height, layer.norm))
+            let mut layers = measure.layers.iter().filter(is_measured);
+            Some(of(layers.find(|layer| layer.path == path)?) / height)
         });
-        let found: Vec<_> = found.collect();
-        let Some(&(_, first_norm)) = found.first() else { continue };
-        let effective_lr = geometric_mean(found.iter().map(|(rate, _)| *rate)).unwrap_or(0.0);
-        let square = held(&recipe, param, first_norm);
-        layers.push(LayerMigration {
-            path: param.path.clone(),
-            lr: effective_lr * square,
-            effective_lr,
-            radius: square.sqrt(),
-            angular_update: None,
-        });
-    }
+        geometric_mean(found)
+    };
+    let weights = roles.params.iter().filter(|param| param.role == Role::ScaleInvariant);
+    let layers = weights.filter_map(|param| Some((param.path.clone(), peak(&param.path)?)));
     let curve = measures.iter().filter_map(|(height, measure)| {
-        let layers = measure.layers.iter().filter(|layer| layer.role == Role::ScaleInvariant);
-        Some(geometric_mean(layers.map(|layer| layer.effective_lr / height))?.ln())
+        let layers = measure.layers.iter().filter(is_measured);
+        Some(geometric_mean(layers.map(|layer| of(layer) / height))?.ln())
     });
     let curve: Vec<f64> = curve.collect();
     let mean = curve.iter().sum::<f64>() / curve.len() as f64;
     let squares: f64 = curve.iter().map(|value| (value - mean).powi(2)).sum();
-    Ok(Fit { shape, error: (squares / curve.len() as f64).sqrt(), layers })
+    Ok(Fit { shape, error: (squares / curve.len() as f64).sqrt(), layers: layers.collect() })
 }
 
 /// From weights as they were at the learning rate `lr`.
@@ -203,13 +285,13 @@ pub fn from_weights(found: &Inspection, lr: f64, recipe: &Recipe) -> Result<Migr
         let (effective_lr, square) = (lr / (norm * norm), held(recipe, &param, norm));
         Some(LayerMigration {
             path: row.path.clone(),
-            lr: effective_lr * square,
-            effective_lr,
+            lr: Some(effective_lr * square),
+            effective_lr: Some(effective_lr),
             radius: square.sqrt(),
-            angular_update: None,
+            ..LayerMigration::default()
         })
     });
-    let mut migration = Migration::of_layers(layers.collect(), alpha)?;
+    let mut migration = Migration::of_layers(layers.collect(), alpha, lr)?;
     migration.assumed.push(format!("the weights had these norms while the learning rate was {lr}"));
     Ok(migration)
 }
@@ -250,20 +332,31 @@ pub fn from_recipe(plan: &Plan, data: &DataSet) -> Result<Migration, TrainError>
         else {
             continue;
         };
-        let settled_norm = settled.norm(gradient * norm).ok_or(MigrateError::NoEquilibriumNorm)?;
-        let effective_lr = lr / (settled_norm * settled_norm);
+        let settled_norm = settled.norm(gradient * norm);
+        let effective_lr = settled_norm.map(|settled| lr / (settled * settled));
         let square = held(recipe, param, norm);
         layers.push(LayerMigration {
             path: param.path.clone(),
-            lr: effective_lr * square,
+            lr: effective_lr.map(|rate| rate * square),
             effective_lr,
+            angle: Some(settled.angular_update),
             radius: square.sqrt(),
             angular_update: Some(settled.angular_update),
         });
     }
     let classes = plan.derived.classes.len();
     let alpha = first_alpha(classes, recipe.train.label_smoothing, feature_norm);
-    let mut migration = Migration::of_layers(layers, alpha)?;
+    let mut migration = Migration::of_layers(layers, alpha, lr)?;
+    // Under decay angles follow the root of the learning rate.
+    migration.angle_shape = match recipe.schedule.shape {
+        ScheduleShape::Cosine => Some(ScheduleShape::SqrtCosine),
+        other => Some(other),
+    };
+    if migration.lr.is_none() {
+        let why = "no learning rate: the steps of this base update do not grow with the gradient, so its equilibrium does \
+                   not determine the norm";
+        migration.assumed.push(why.to_owned());
+    }
     migration.assumed.extend([
         format!("equilibrium of lr {lr} and weight decay {}", recipe.optimizer.weight_decay),
         "gradients as large as on one batch at initialization, and uncorrelated between steps".to_owned(),
@@ -298,6 +391,7 @@ mod tests {
             scope: None,
             norm: Some(2.0),
             effective_lr: None,
+            angle: None,
             deviation: None,
         };
         // A linear weight is [d_in, d_out]: 48 output channels, of norm √48 together.
@@ -310,6 +404,7 @@ mod tests {
         let migration = from_weights(&found, 0.1, &Recipe::default()).unwrap();
         let [layer] = &migration.per_layer[..] else { panic!("{migration:?}") };
         assert!((layer.radius - 48f64.sqrt()).abs() < 1e-12, "{layer:?}");
-        assert!((migration.lr - 0.1 * 48.0 / 4.0).abs() < 1e-12, "{migration:?}");
+        assert!((migration.lr.unwrap() - 0.1 * 48.0 / 4.0).abs() < 1e-12, "{migration:?}");
+        assert_eq!((migration.angle, migration.angle_settings()), (None, None));
     }
 }

@@ -171,11 +171,24 @@ impl Recipe {
     /// knows one.
     pub fn equilibrium(&self, param: &ParamRole, lr: f64) -> Option<Equilibrium> {
         let config = self.optimizer_config();
-        if param.role != Role::ScaleInvariant || config.rule(param).constraint != Constraint::Free {
+        let rule = config.rule(param);
+        let is_free = rule.constraint == Constraint::Free && rule.step == StepRule::Raw;
+        if param.role != Role::ScaleInvariant || !is_free {
             return None;
         }
         let decay = config.weight_decay.iter().rfind(|decay| decay.target.includes(param))?;
         Equilibrium::of(&config.base, decay.kind, lr, decay.rate)
+    }
+
+    /// The angle in radians by which a step is expected to turn a weight of this role at this learning rate: the rate itself,
+    /// times the role's factor, under the step rule `angular`; the equilibrium under weight decay; otherwise none.
+    pub fn expected_angle(&self, param: &ParamRole, lr: f64) -> Option<f64> {
+        let config = self.optimizer_config();
+        let rule = config.rule(param);
+        if rule.step == StepRule::Angular {
+            return Some((lr * rule.lr_scale).min(MAX_ANGLE));
+        }
+        self.equilibrium(param, lr).map(|settled| settled.angular_update)
     }
 
     /// The learning rate of every step.

@@ -1,7 +1,7 @@
 //! Quantities of a run over its epochs, as points of curves.
 //! Not here: quantities of single layers (`layers.rs`).
 
-use fixnorm::Role;
+use fixnorm::{Role, StepRule};
 use fixnorm_analysis::LayerMeasure;
 use fixnorm_analysis::migrate::geometric_mean;
 
@@ -34,6 +34,16 @@ pub(super) fn step_loss(run: &History) -> Points {
 pub(super) fn learning_rate(run: &History) -> Points {
     let steps = super::marks::thinned(&run.steps, BINS);
     steps.map(|s| (epochs(run, s.step), s.lr)).collect()
+}
+
+/// The angle that the schedule asks for, under the angular step rule alone.
+pub(super) fn scheduled_angle(run: &History) -> Points {
+    let angles = match run.plan.recipe.optimizer.step_rule() {
+        StepRule::Angular => learning_rate(run),
+        _ => vec![],
+    };
+    // The scale is logarithmic.
+    angles.into_iter().filter(|(_, angle)| *angle > 0.0).collect()
 }
 
 /// Geometric mean over scale-invariant weights at each measurement.

@@ -79,14 +79,17 @@ fn overlaid(page: &mut Page, runs: &[Named<'_>]) {
     for (colour, (name, run)) in runs.iter().enumerate() {
         let theory = curves::layer_mean(run, |layer| layer.equilibrium);
         angles.push(series(&format!("{name}, theory"), colour, Mark::Dashed, theory));
+        let schedule = curves::scheduled_angle(run);
+        angles.push(series(&format!("{name}, schedule"), colour, Mark::Dashed, schedule));
     }
     let caption = format!(
-        "The angle between a weight before and after a step. {GEOMETRIC_MEAN} Dashed, under weight decay: the \
-         equilibrium that theory expects."
+        "The angle between a weight before and after a step. {GEOMETRIC_MEAN} Dashed: under weight decay the \
+         equilibrium that theory expects, under the angular step rule the schedule."
     );
     page.figure(&plot("Angular update", &caption, axes("radians"), true, angles));
     let rates = all(&curves::learning_rate);
-    page.figure(&plot("Learning rate", "", axes("lr"), false, rates));
+    let caption = "Radians a step under the angular step rule.";
+    page.figure(&plot("Learning rate", caption, axes("lr"), false, rates));
     let gradients = all(&|run| curves::layer_mean(run, |layer| layer.gradient_norm));
     page.figure(&plot("Gradient norm", GEOMETRIC_MEAN, axes("‖∇L‖"), true, gradients));
 }

@@ -19,7 +19,7 @@ use crate::files::write_atomic;
 use crate::plan::pretrained;
 use crate::run_dir::RunFiles;
 use crate::weights::BundleError;
-use crate::{DeviceName, Evaluation, Plan, TrainError, recipe};
+use crate::{DeviceName, Evaluation, Plan, Recipe, TrainError, recipe};
 
 /// A weights file.
 #[derive(Clone, Debug)]
@@ -52,6 +52,9 @@ pub struct About {
     /// Peak learning rate of the run, where there was one.
     #[serde(default)]
     pub lr: Option<f64>,
+    /// The recipe's sections `optimizer` and `head`. Not parsed here: another version may have other keys.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub updates: Option<serde_json::Value>,
 }
 
 fn whole() -> f64 {
@@ -75,7 +78,19 @@ impl About {
             crop_ratio: derived.resize.map_or_else(whole, |resize| resize.crop_ratio),
             interpolation: derived.resize.map_or_else(bilinear, |resize| resize.interpolation),
             lr: plan.recipe.optimizer.lr,
+            updates: Some(serde_json::json!({
+                "optimizer": plan.recipe.optimizer,
+                "head": plan.recipe.head,
+            })),
         }
+    }
+
+    /// The default recipe with the update rules and the learning rate of the run, if they are known.
+    pub fn recipe(&self) -> Option<Recipe> {
+        let updates = self.updates.as_ref()?;
+        let optimizer = serde_json::from_value(updates.get("optimizer")?.clone()).ok()?;
+        let head = serde_json::from_value(updates.get("head")?.clone()).ok()?;
+        Some(Recipe { optimizer, head, ..Recipe::default() })
     }
 
     /// Metadata for weights for color images that others trained.
@@ -91,6 +106,7 @@ impl About {
             crop_ratio,
             interpolation,
             lr: None,
+            updates: None,
         }
     }
 

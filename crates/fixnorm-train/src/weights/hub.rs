@@ -120,6 +120,7 @@ mod tests {
             crop_ratio: 0.875,
             interpolation: Interpolation::Bicubic,
             lr: None,
+            updates: None,
         };
         let device = DeviceName::Cpu.open().unwrap();
         config(spec, &about, &spec.init(Input { channels, classes: 2 }, 0, &device))

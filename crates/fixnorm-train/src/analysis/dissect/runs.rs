@@ -175,7 +175,9 @@ impl Dissect {
                 builder = builder.set("replay.run", run.to_string_lossy().as_ref())?;
             }
             Some(Source::Migrate(source)) => {
-                for (key, value) in migrate::from_run(&self.dir(source, seed))?.settings() {
+                for (key, value) in
+                    migrate::from_run(&self.dir(source, seed))?.settings().into_iter().flatten()
+                {
                     builder = builder.set(&key, value)?;
                 }
             }
