@@ -1,13 +1,15 @@
 //! Judges all tuners on tables of real results, as docs/tuning.md says.
 //!
 //! `cargo run --release -p fixnorm-tune --example replay -- [--trials 20] [--replays 200] [--offset 2] [--seed 0]
-//! [--start LR,VALUE | --steps T --batch B] [--tuners NAME,…] TABLE.csv…` prints one line per table, tuner and number of
-//! trials. `--steps` and `--batch` start at the law's point, in tables with a column `angle`; it is not moved unless
-//! `--offset` says so. Optuna's samplers on the same tables: `benches/peers/tune_replay.py`, in the same columns.
+//! [--start LR,VALUE | --steps T --batch B] [--prior FILE.json] [--tuners NAME,…] TABLE.csv…` prints one line per table,
+//! tuner and number of trials. `--steps` and `--batch` start at the law's point, in tables with a column `angle`; it is not
+//! moved unless `--offset` says so. `--prior` is what `benches/tables/fit_prior.py` printed of other tables. Optuna's samplers
+//! on the same tables: `benches/peers/tune_replay.py`, in the same columns.
 
 use std::process::ExitCode;
 
 use fixnorm_tune::law;
+use fixnorm_tune::prior::Prior;
 use fixnorm_tune::replay::{Setting, TUNERS, judge};
 use fixnorm_tune::surface::Landscape;
 use fixnorm_tune::table::Table;
@@ -25,6 +27,7 @@ fn main() -> ExitCode {
 fn run(arguments: Vec<String>) -> Result<(), String> {
     let (mut trials, mut replays, mut offset, mut seed) = (20, 200, None, 0);
     let (mut start, mut steps, mut batch) = (None, None, None);
+    let mut prior: Option<Prior> = None;
     let (mut only, mut files): (Option<Vec<String>>, Vec<String>) = (None, vec![]);
     let mut rest = arguments.into_iter();
     while let Some(argument) = rest.next() {
@@ -35,6 +38,7 @@ fn run(arguments: Vec<String>) -> Result<(), String> {
             "--offset" => offset = Some(parse(&value()?)?),
             "--steps" => steps = Some(parse::<f64>(&value()?)?),
             "--batch" => batch = Some(parse::<f64>(&value()?)?),
+            "--prior" => prior = Some(read_prior(&value()?)?),
             "--tuners" => only = Some(value()?.split(',').map(str::to_owned).collect()),
             "--seed" => seed = parse(&value()?)?,
             "--start" => {
@@ -67,7 +71,10 @@ fn run(arguments: Vec<String>) -> Result<(), String> {
     );
     for file in files {
         let text = std::fs::read_to_string(&file).map_err(|error| format!("{file}: {error}"))?;
-        let table = Table::from_csv(&text).map_err(|error| format!("{file}: {error}"))?;
+        let mut table = Table::from_csv(&text).map_err(|error| format!("{file}: {error}"))?;
+        if let Some(prior) = &prior {
+            table = table.with_prior(prior.clone());
+        }
         if of_law.is_some() && table.space().axes[0].name != "angle" {
             return Err(format!(
                 "{file}: --steps needs a column `angle`; name the start with --start"
@@ -102,6 +109,11 @@ fn run(arguments: Vec<String>) -> Result<(), String> {
         }
     }
     Ok(())
+}
+
+fn read_prior(file: &str) -> Result<Prior, String> {
+    let text = std::fs::read_to_string(file).map_err(|error| format!("{file}: {error}"))?;
+    serde_json::from_str(&text).map_err(|error| format!("{file}: {error}"))
 }
 
 fn parse<T: std::str::FromStr>(text: &str) -> Result<T, String> {

@@ -5,7 +5,7 @@
 //! search    what to try next, from what is known     search/
 //!   two_knob (ours), random, halton, grid, tpe, gp
 //! model     the fit that `two_knob` and `choice` use: model.rs
-//!   ridge     by shapes that other tables had        ridge.rs
+//!   ridge     by shapes that other tables had        ridge.rs, prior.rs
 //!   quadratic where no shape is known                quadratic.rs, matrix.rs
 //!   fused     accuracy and loss as one score         fused.rs
 //! law       where to start, from length and batch    law.rs
@@ -27,6 +27,7 @@ mod fused;
 pub mod law;
 mod matrix;
 mod model;
+pub mod prior;
 pub mod prune;
 pub mod quadratic;
 pub mod replay;

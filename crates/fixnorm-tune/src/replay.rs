@@ -43,7 +43,8 @@ enum Kind {
 }
 
 /// The tuners that are compared: ours and its peers, each with the choice it usually makes; ours with the peers' choice and
-/// Halton with ours, which shows how much is due to the choice; and ours without its stopping rule, as the peers have none.
+/// Halton with ours, which shows how much is due to the choice; and ours without its stopping rule and the repetitions at
+/// the end, as the peers have none.
 pub const TUNERS: [Tuner; 12] = {
     const fn tuner(name: &'static str, kind: Kind, pick: Pick, budget: usize) -> Tuner {
         Tuner { name, kind, pick, budget }
@@ -68,7 +69,9 @@ impl Tuner {
     fn search(&self, space: &Space, start: Point, noise: f64, seed: u64) -> Search {
         let space = space.clone();
         match self.kind {
-            Kind::TwoKnob { stops: true } => Search::TwoKnob(TwoKnob::new(space, start, noise)),
+            Kind::TwoKnob { stops: true } => {
+                Search::TwoKnob(TwoKnob { repeats: 2, ..TwoKnob::new(space, start, noise) })
+            }
             Kind::TwoKnob { stops: false } => {
                 Search::TwoKnob(TwoKnob { stop_at: 0.0, ..TwoKnob::new(space, start, noise) })
             }

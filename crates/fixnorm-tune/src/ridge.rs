@@ -9,7 +9,7 @@
 //!
 //! x and y are the knobs in log2, (x₀, y₀) the best setting, s the slope of the ridge, w and w' the octaves over which a
 //! hundredth of accuracy is lost, different on both sides, and S where the loss saturates. Each of these eight numbers has
-//! a normal or log-normal prior ([`Prior`]), the top a flat one. A trial's score deviates by the noise between seeds and by a
+//! a normal or log-normal prior (`prior.rs`), the top a flat one. A trial's score deviates by the noise between seeds and by a
 //! quarter of its loss: far from the best setting no such shape is right.
 //!
 //! The posterior is a set of particles from the prior, weighted by their likelihood. The draws are fixed, so a posterior is a
@@ -20,6 +20,7 @@ use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::SeedableRng;
 use rand_distr::{Distribution, StandardNormal};
 
+use crate::prior::Prior;
 use crate::quadratic::Estimate;
 use crate::search::{Outcome, Told};
 use crate::space::{Point, Space};
@@ -39,44 +40,7 @@ const MISFIT: f64 = 0.25;
 /// Least number of effective particles: with fewer, the trials do not look like any surface of the family.
 const ENOUGH: f64 = 10.0;
 
-/// Mean and standard deviation of each number; of widths and saturation, the median and the standard deviation of ln.
-#[derive(Clone, Copy, Debug)]
-struct Prior {
-    /// x₀ and y₀, in octaves from the first trial.
-    place: [(f64, f64); 2],
-    slope: (f64, f64),
-    /// w below and above the ridge.
-    across: [(f64, f64); 2],
-    /// w' below and above the best second knob.
-    along: [(f64, f64); 2],
-    saturation: (f64, f64),
-}
-
 impl Prior {
-    /// The prior of a space; none for knobs whose surfaces are not known well enough.
-    ///
-    /// Fitted to single tables the numbers were, with (lr, α) of ResNet-8 and ResNet-20: slope −1.1 and −0.6, w 1.1 and 1.1
-    /// below, 2.0 and 0.7 above, w' 1.3 and 1.2 below, 1.6 and 1.2 above, S 1.9 and 0.16; with (angle, α): slope −0.2, w 1.1
-    /// and 2.1, w' 1.4 and 3.0, S 0.39. The start measured for (lr, α) lay 0.1 to 1.3 octaves above the best rate and 0.7
-    /// to 1.5 below the best α on four settings. Four tables are few: the spreads are wider than those of the fits.
-    fn of(space: &Space) -> Option<Self> {
-        let [first, second] = &space.axes;
-        let shape = Prior {
-            place: [(0.0, 1.7); 2],
-            slope: (0.0, 0.25),
-            across: [(1.3, 0.35), (1.0, 0.6)],
-            along: [(1.6, 0.4); 2],
-            saturation: (0.4, 1.0),
-        };
-        match [first.name.as_str(), second.name.as_str()] {
-            ["lr", "alpha"] => {
-                Some(Prior { place: [(-0.5, 1.7), (1.0, 1.7)], slope: (-0.8, 0.3), ..shape })
-            }
-            ["angle", "alpha"] => Some(shape),
-            _ => None,
-        }
-    }
-
     fn surface(&self, start: Point, z: &Unit) -> Surface {
         let at = |(mean, std): (f64, f64), z: f64| mean + std * z;
         let log_at = |(median, std): (f64, f64), z: f64| median * (std * z).exp();
@@ -157,7 +121,8 @@ impl Ridge {
     /// The posterior after the trials; `noise` is the standard deviation between seeds. None in a space without known
     /// shapes, without a score, and where the trials do not look like any of these surfaces.
     pub(crate) fn fit(space: &Space, history: &[Told], noise: f64) -> Option<Self> {
-        let prior = Prior::of(space)?;
+        let names = space.axes.each_ref().map(|axis| axis.name.as_str());
+        let prior = space.prior.clone().or_else(|| Prior::of(names))?;
         let start = history.first()?.point;
         let scores = history.iter().filter_map(|told| told.outcome.score());
         let worst = scores.fold(f64::INFINITY, f64::min);
@@ -259,6 +224,20 @@ mod tests {
         assert_eq!(fit.expected_gains(&[[-5.5, 2.5]], [-5.5, 2.5]), [0.0]);
         let few = Ridge::fit(&space("angle"), &history[..2], 0.002).unwrap();
         assert!(few.optimum_std()[0] > fit.optimum_std()[0]);
+    }
+
+    #[test]
+    fn a_space_may_bring_a_prior_of_its_own() {
+        let history = told(&POINTS[..1], |_| 0.84);
+        let std = |space: &Space| Ridge::fit(space, &history, 0.002).unwrap().optimum_std()[0];
+        let usual = space("angle");
+        let prior = Prior::of(["angle", "alpha"]).unwrap();
+        let sure =
+            Space { prior: Some(Prior { place: [(0.0, 0.3); 2], ..prior }), ..usual.clone() };
+        assert!(std(&sure) < 0.5 * std(&usual), "{} {}", std(&sure), std(&usual));
+        let text = serde_json::to_string(&sure).unwrap();
+        assert_eq!(serde_json::from_str::<Space>(&text).unwrap(), sure);
+        assert!(!serde_json::to_string(&usual).unwrap().contains("prior"));
     }
 
     #[test]

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::prior::Prior;
+
 /// A setting of both knobs, in log2.
 pub type Point = [f64; 2];
 
@@ -40,6 +42,9 @@ pub struct Space {
     /// Octaves by which the best value of the first knob is expected to move for each octave of the second.
     #[serde(default)]
     pub slope: f64,
+    /// What is expected of the surface, instead of what [`Prior::of`] says of knobs with these names.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub prior: Option<Prior>,
 }
 
 /// The slope between learning rate and α: as long as little is learned, everything before the head sees gradients in
@@ -177,7 +182,7 @@ impl Space {
     pub fn new(first: Axis, second: Axis) -> Result<Self, SpaceError> {
         first.check()?;
         second.check()?;
-        Ok(Self { axes: [first, second], slope: 0.0 })
+        Ok(Self { axes: [first, second], slope: 0.0, prior: None })
     }
 
     /// The same space with knobs that are expected to depend on one another.

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use rand_chacha::ChaCha8Rng;
 use rand_chacha::rand_core::Rng;
 
+use crate::prior::Prior;
 use crate::search::Outcome;
 use crate::space::{Axis, Point, Space, expected_slope};
 use crate::surface::Landscape;
@@ -185,6 +186,12 @@ impl Table {
         found.truncate(found.len().div_ceil(2));
         let sum: f64 = found.iter().map(|(_, square)| square).sum();
         (sum / found.len().max(1) as f64).sqrt()
+    }
+
+    /// The same table with what is expected of its surface.
+    pub fn with_prior(mut self, prior: Prior) -> Self {
+        self.space.prior = Some(prior);
+        self
     }
 
     fn runs(&self, point: Point) -> &[Run] {

@@ -212,7 +212,9 @@ fn best_fit(
     of: fn(&LayerMeasure) -> f64,
 ) -> Result<Fit, TrainError> {
     let shapes = match history.plan.recipe.schedule.shape {
-        ScheduleShape::Cosine | ScheduleShape::SqrtCosine => vec![ScheduleShape::SqrtCosine, ScheduleShape::Cosine],
+        ScheduleShape::Cosine | ScheduleShape::SqrtCosine => {
+            vec![ScheduleShape::SqrtCosine, ScheduleShape::Cosine]
+        }
         other => vec![other],
     };
     let fits = shapes.into_iter().map(|shape| fit(history, roles, of, shape));

@@ -82,19 +82,23 @@ impl TwoKnob {
         if point[0] < lowest { Ask::Try(point) } else { Ask::Done("every trial failed".to_owned()) }
     }
 
-    /// The setting that would be chosen, if it has had fewer runs than it should and there were not as many repetitions of
-    /// other settings that were chosen before.
-    fn unsure(&self, history: &[Told], noise: f64) -> Option<Point> {
+    /// The setting that would be chosen.
+    fn chosen(&self, history: &[Told], noise: f64) -> Option<Point> {
         let (model, fitted, noise) = Model::fit(&self.space, history, noise)?;
         let worths =
             fitted.iter().filter_map(|told| Some((told, worth(told, &model, noise)?.mean)));
-        let (chosen, _) = worths.max_by(|a, b| a.1.total_cmp(&b.1))?;
-        let runs = history.iter().filter(|told| told.point == chosen.point).count();
+        worths.max_by(|a, b| a.1.total_cmp(&b.1)).map(|(told, _)| told.point)
+    }
+
+    /// Returns true if a setting that would be chosen has had fewer runs than it should, unless there were as many
+    /// repetitions of others.
+    fn is_unsure(&self, history: &[Told], chosen: Point) -> bool {
+        let runs = history.iter().filter(|told| told.point == chosen).count();
         let is_repeated = |(i, told): &(usize, &Told)| {
             history[..*i].iter().any(|other| other.point == told.point)
         };
         let repeats = history.iter().enumerate().filter(is_repeated).count();
-        (runs <= self.repeats && repeats < 2 * self.repeats).then_some(chosen.point)
+        runs <= self.repeats && repeats < 2 * self.repeats
     }
 
     /// The point of the largest expected gain over the best known one, and that gain. Of equal ones it is the one
@@ -141,9 +145,9 @@ impl Searcher for TwoKnob {
             ),
             None => "nothing is left to try".to_owned(),
         };
-        match self.unsure(&believed, noise) {
-            Some(point) => Ask::Try(point),
-            None => Ask::Done(over),
+        match self.chosen(&believed, noise) {
+            Some(chosen) if self.is_unsure(&believed, chosen) => Ask::Try(chosen),
+            _ => Ask::Done(over),
         }
     }
 }
