@@ -213,7 +213,7 @@ fn angles_start_at_the_law_and_a_study_of_learning_rates_goes_on_as_one() {
     let result: Value = serde_json::from_str(&said.stdout).unwrap();
     for row in [&result["best"], &trials(&result)[0]] {
         assert_eq!(row["lr"], row["angle"], "{row}");
-        assert_eq!(row["alpha"], 4.0, "{row}");
+        assert_eq!(row["alpha"], fixnorm_tune::law::ALPHA, "{row}");
     }
     let plan = std::fs::read_to_string(dir.path().join("a.study.runs/trial-000-seed-0/plan.toml"))
         .unwrap();

@@ -32,6 +32,12 @@ impl Model {
         Some((model, history, noise))
     }
 
+    /// The quadratic, whatever the space and the trials look like.
+    pub(crate) fn fallback(space: &Space, history: &[Told], noise: f64) -> Option<Self> {
+        let (history, noise) = fused(&joined(history), noise);
+        Quadratic::fit(space, &history, noise).map(Model::Quadratic)
+    }
+
     /// The noiseless score at a point.
     pub(crate) fn at(&self, point: Point) -> Estimate {
         match self {

@@ -5,6 +5,7 @@
 //! 2. The model of all trials proposes the point of the largest expected gain over the best known one, not far from what
 //!    has a score, until that gain is below a share of the noise between seeds. After one trial the model is all prior:
 //!    the prior's widths decide how far the second trial is from it.
+//!    It goes on while the fallback, which knows no shapes, expects to gain as much as the noise.
 //! 3. Then the setting that would be chosen runs again with other seeds, which measures the noise between seeds. Where that is
 //!    less than was assumed, or another setting looks better then, the search goes on.
 //!
@@ -50,6 +51,10 @@ const LATTICE: f64 = 0.25;
 
 /// Largest distance of a proposal from the box around all scored trials, in octaves.
 const REACH: f64 = 1.0;
+
+/// The search is not over while the fallback expects a gain of this share of the noise: where the trials rise toward an edge,
+/// a ridge may be too sure that the best one is known.
+const DOUBT: f64 = 1.0;
 
 /// Reduction of the learning rate after a failure, in octaves, as long as no trial has a score.
 const RETREAT: f64 = 1.5;
@@ -103,8 +108,7 @@ impl TwoKnob {
 
     /// The point of the largest expected gain over the best known one, and that gain. Of equal ones it is the one
     /// nearest to the centre of the space, where there is most left to try on all sides.
-    fn proposal(&self, history: &[Told], noise: f64) -> Option<(Point, f64)> {
-        let (model, ..) = Model::fit(&self.space, history, noise)?;
+    fn proposal(&self, history: &[Told], model: &Model) -> Option<(Point, f64)> {
         let scored = history.iter().filter(|told| told.outcome.score().is_some());
         let incumbent = scored
             .map(|told| told.point)
@@ -137,7 +141,9 @@ impl Searcher for TwoKnob {
         }
         let (noise, _) = model::noise(known, self.noise);
         let believed = self.believed(known, round, noise);
-        let over = match self.proposal(&believed, noise) {
+        let propose = |model: Option<Model>| self.proposal(&believed, &model?);
+        let fit = Model::fit(&self.space, &believed, noise).map(|(model, ..)| model);
+        let over = match propose(fit) {
             Some((point, gain)) if gain >= self.stop_at * noise => return Ask::Try(point),
             Some((_, gain)) => format!(
                 "another trial is expected to gain {gain:.5}, below {} of the noise between seeds, {noise:.5}",
@@ -145,6 +151,10 @@ impl Searcher for TwoKnob {
             ),
             None => "nothing is left to try".to_owned(),
         };
+        let second = propose(Model::fallback(&self.space, &believed, noise));
+        if let Some((point, _)) = second.filter(|(_, gain)| *gain >= DOUBT * noise) {
+            return Ask::Try(point);
+        }
         match self.chosen(&believed, noise) {
             Some(chosen) if self.is_unsure(&believed, chosen) => Ask::Try(chosen),
             _ => Ask::Done(over),
@@ -275,6 +285,20 @@ mod tests {
             }
         }
         assert_eq!(history, alone);
+    }
+
+    #[test]
+    fn a_best_setting_at_the_edge_or_in_a_corner_is_found() {
+        let axes = (Axis::new("angle", -10.0, -2.0), Axis::new("alpha", -2.0, 5.0));
+        let space = Space::new(axes.0, axes.1).unwrap();
+        for top in [[-2.0, 5.0], [-10.0, 2.0], [-6.0, -2.0], [-9.5, 5.0]] {
+            // No surface of the family: it falls alike on all sides, and never flattens.
+            let slope = |p: Point| Some(0.9 - 0.006 * (p[0] - top[0]).hypot(p[1] - top[1]));
+            let search = TwoKnob::new(space.clone(), [-6.0, 2.0], 0.004);
+            let history = carry_out(&search, 20, slope);
+            let (best, score) = best_of(&history).unwrap();
+            assert!(score > 0.892, "{best:?} {score} for {top:?} in {}", history.len());
+        }
     }
 
     #[test]
