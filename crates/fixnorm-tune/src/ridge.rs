@@ -122,7 +122,7 @@ impl Ridge {
     /// shapes, without a score, and where the trials do not look like any of these surfaces.
     pub(crate) fn fit(space: &Space, history: &[Told], noise: f64) -> Option<Self> {
         let names = space.axes.each_ref().map(|axis| axis.name.as_str());
-        let prior = space.prior.clone().or_else(|| Prior::of(names))?;
+        let prior = space.prior.as_deref().cloned().or_else(|| Prior::of(names))?;
         let start = history.first()?.point;
         let scores = history.iter().filter_map(|told| told.outcome.score());
         let worst = scores.fold(f64::INFINITY, f64::min);
@@ -232,8 +232,10 @@ mod tests {
         let std = |space: &Space| Ridge::fit(space, &history, 0.002).unwrap().optimum_std()[0];
         let usual = space("angle");
         let prior = Prior::of(["angle", "alpha"]).unwrap();
-        let sure =
-            Space { prior: Some(Prior { place: [(0.0, 0.3); 2], ..prior }), ..usual.clone() };
+        let sure = Space {
+            prior: Some(Box::new(Prior { place: [(0.0, 0.3); 2], ..prior })),
+            ..usual.clone()
+        };
         assert!(std(&sure) < 0.5 * std(&usual), "{} {}", std(&sure), std(&usual));
         let text = serde_json::to_string(&sure).unwrap();
         assert_eq!(serde_json::from_str::<Space>(&text).unwrap(), sure);

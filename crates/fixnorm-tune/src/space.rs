@@ -44,7 +44,7 @@ pub struct Space {
     pub slope: f64,
     /// What is expected of the surface, instead of what [`Prior::of`] says of knobs with these names.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub prior: Option<Prior>,
+    pub prior: Option<Box<Prior>>,
 }
 
 /// The slope between learning rate and α: as long as little is learned, everything before the head sees gradients in

@@ -190,7 +190,7 @@ impl Table {
 
     /// The same table with what is expected of its surface.
     pub fn with_prior(mut self, prior: Prior) -> Self {
-        self.space.prior = Some(prior);
+        self.space.prior = Some(Box::new(prior));
         self
     }
 
