@@ -7,9 +7,8 @@ mod server;
 use std::fs::File;
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::time::{Duration, Instant};
 
-use common::{fixnorm, json, run};
+use common::{fixnorm, json, run, trials, wait_until};
 use serde_json::Value;
 
 /// Four epochs of a tenth of a second; goes on where an earlier attempt was killed, and records each epoch it has run.
@@ -41,18 +40,6 @@ const RUN_SCRIPT: &str = "sh script.sh {lr} {alpha} {out}";
 fn worker(dir: &Path, arguments: &[&str], name: &str) -> Child {
     let log = File::create(dir.join(format!("{name}.log"))).unwrap();
     fixnorm(dir, arguments).stdout(Stdio::null()).stderr(log).spawn().unwrap()
-}
-
-fn trials(result: &Value) -> &Vec<Value> {
-    result["trials"].as_array().unwrap()
-}
-
-fn wait_until(what: &str, done: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(120);
-    while !done() {
-        assert!(Instant::now() < deadline, "{what} never came");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 /// Twelve trials by four workers, two of which are killed. What runs under `runs` began before the study is read.

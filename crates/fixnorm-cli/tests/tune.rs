@@ -5,9 +5,8 @@ mod common;
 use std::fs::File;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
-use common::{data, fixnorm, json, run};
+use common::{data, fixnorm, json, run, trials, wait_until};
 use serde_json::Value;
 
 /// A search over runs of a second.
@@ -47,18 +46,6 @@ fn worker(dir: &Path, study: &str, name: &str) -> Child {
     let log = File::create(dir.join(format!("{name}.log"))).unwrap();
     command.env("RAYON_NUM_THREADS", "1").stdout(Stdio::null()).stderr(log);
     command.spawn().unwrap()
-}
-
-fn trials(result: &Value) -> &Vec<Value> {
-    result["trials"].as_array().unwrap()
-}
-
-fn wait_until(what: &str, done: impl Fn() -> bool) {
-    let deadline = Instant::now() + Duration::from_secs(120);
-    while !done() {
-        assert!(Instant::now() < deadline, "{what} never came");
-        std::thread::sleep(Duration::from_millis(10));
-    }
 }
 
 /// Runs that have begun.

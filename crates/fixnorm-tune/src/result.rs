@@ -2,7 +2,7 @@
 //! Not here: how the two-knob search chooses (`choice.rs`).
 
 use crate::choice::{Choice, choose};
-use crate::search::{Outcome, Told};
+use crate::search::Told;
 use crate::store::{Store, StoreError, Study, TrialRow};
 use serde_json::{Map, Value, json};
 
@@ -61,12 +61,7 @@ impl StudyResult {
         });
         let trials = self.trials.iter().map(|trial| {
             let mut row = self.knobs(trial);
-            let (state, std) = match trial.outcome() {
-                Outcome::Pending => ("running", None),
-                Outcome::Failed => ("failed", None),
-                Outcome::Bound { .. } => ("pruned", None),
-                Outcome::Scored { std, .. } => ("complete", std),
-            };
+            let (state, std) = trial.outcome().state();
             row.insert("trial".to_owned(), json!(trial.number));
             row.insert("state".to_owned(), json!(state));
             row.insert(metric.name.clone(), json!(self.value(trial)));

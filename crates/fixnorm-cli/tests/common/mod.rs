@@ -129,6 +129,20 @@ pub(crate) fn events(run: &Path, kind: &str) -> Vec<Value> {
     lines.filter(|event| event["event"] == kind).collect()
 }
 
+/// The trials of a study's result.
+pub(crate) fn trials(result: &Value) -> &Vec<Value> {
+    result["trials"].as_array().unwrap()
+}
+
+/// Waits until it is done, and fails after two minutes.
+pub(crate) fn wait_until(what: &str, done: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(120);
+    while !done() {
+        assert!(Instant::now() < deadline, "{what} never came");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
 /// Waits until the run has logged this step, and fails if it ends before.
 pub(crate) fn wait_for_step(child: &mut Child, run: &Path, step: u64) {
     let deadline = Instant::now() + Duration::from_secs(120);

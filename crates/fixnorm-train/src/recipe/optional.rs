@@ -109,14 +109,8 @@ pub(super) mod auto {
 
 /// An optional value whose absence is written `auto`, and for which 0 is a value like others.
 pub(super) mod derived {
+    pub(in super::super) use super::auto::serialize;
     use super::*;
-
-    pub(in super::super) fn serialize<S: Serializer, T: Value>(
-        value: &Option<T>,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        write(value, "auto", serializer)
-    }
 
     pub(in super::super) fn deserialize<'de, D: Deserializer<'de>, T: Value>(
         deserializer: D,

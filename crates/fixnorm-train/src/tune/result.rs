@@ -86,12 +86,7 @@ impl Tuned {
         let trials = self.trials.iter().map(|trial| {
             let mut row = knobs(trial.told().point.map(f64::exp2));
             let told = trial.told().outcome;
-            let (state, std) = match told {
-                Outcome::Pending => ("running", None),
-                Outcome::Failed => ("failed", None),
-                Outcome::Bound { .. } => ("pruned", None),
-                Outcome::Scored { std, .. } => ("complete", std),
-            };
+            let (state, std) = told.state();
             row.insert("trial".to_owned(), json!(trial.number));
             row.insert("state".to_owned(), json!(state));
             row.insert("val_top1".to_owned(), json!(told.score()));

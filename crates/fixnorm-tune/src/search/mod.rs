@@ -61,6 +61,16 @@ pub enum Outcome {
 }
 
 impl Outcome {
+    /// The name of the state in results, and the standard deviation between seeds, where it is known.
+    pub fn state(&self) -> (&'static str, Option<f64>) {
+        match *self {
+            Outcome::Pending => ("running", None),
+            Outcome::Failed => ("failed", None),
+            Outcome::Bound { .. } => ("pruned", None),
+            Outcome::Scored { std, .. } => ("complete", std),
+        }
+    }
+
     /// The result of one seed. One that is not finite is a failure.
     pub fn of(score: f64) -> Self {
         Self::of_seeds(&[score])
