@@ -96,7 +96,11 @@ impl Sqlite {
         let mut beside = path.as_os_str().to_owned();
         beside.push(format!(".probe-{}-{}", std::process::id(), now_ms()));
         std::fs::write(&beside, []).map_err(|error| open(&error))?;
-        std::fs::remove_file(&beside).map_err(|error| open(&error))
+        match std::fs::remove_file(&beside) {
+            // Another probe of this millisecond, from a thread or from a host with the same process number, had it first.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+            removed => removed.map_err(|error| open(&error)),
+        }
     }
 }
 
