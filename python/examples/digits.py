@@ -1,19 +1,13 @@
 """Trains a small network on made-up images: ten random patterns with noise. Takes a few seconds on a CPU."""
 
 import torch
+from patterns import images
 from torch import nn
 from torch.nn import functional as F
 
 from fixnorm.torch import FixNorm, probe
 
-
-def images(patterns: torch.Tensor, n: int) -> tuple[torch.Tensor, torch.Tensor]:
-    labels = torch.randint(10, (n,))
-    return patterns[labels] + 2.0 * torch.randn(n, 1, 12, 12), labels
-
-
 torch.manual_seed(0)
-patterns = torch.randn(10, 1, 12, 12)
 model = nn.Sequential(
     nn.Conv2d(1, 16, 3, padding=1, bias=False),
     nn.BatchNorm2d(16),
@@ -24,17 +18,17 @@ model = nn.Sequential(
     nn.Flatten(),
     nn.Linear(32 * 36, 10),
 )
-x, y = images(patterns, 64)
+x, y = images(64, seed=0)
 roles = probe(model, lambda m: F.cross_entropy(m(x), y))
 print(roles)
 optimizer = FixNorm(torch.optim.SGD, roles, lr=0.1, alpha=1.0, momentum=0.9)
 schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=100)
-for _ in range(100):
-    x, y = images(patterns, 64)
+for step in range(100):
+    x, y = images(64, seed=1 + step)
     optimizer.zero_grad()
     F.cross_entropy(model(x), y).backward()
     optimizer.step()
     schedule.step()
 model.eval()
-x, y = images(patterns, 1000)
+x, y = images(1000, seed=1000)
 print(f"accuracy {(model(x).argmax(1) == y).float().mean():.3f}, head norm {model[7].weight.norm():.4f}")
