@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+from gpt import Gpt, gpt_loss
 from small import Net, loss, net, norm_error, roles, train
 from torch import nn
 from torch.nn import functional as F
@@ -313,6 +314,55 @@ def test_head_modes(mode: str) -> None:
     if mode == "capped":
         made(model, head=mode, alpha=1e-3)
         assert model.fc.weight.norm().item() == pytest.approx(1e-3 * math.sqrt(3))
+
+
+@pytest.mark.parametrize(("base", "options"), [b for b in BASES if b[0] is not getattr(torch.optim, "Muon", None)])
+@pytest.mark.parametrize("step_rule", STEP_RULES)
+def test_a_joint_group_has_one_norm(base: object, options: dict, step_rule: str) -> None:
+    torch.manual_seed(0)
+    model = Gpt()
+    found = probe(model, gpt_loss, hold="joint")
+    before = copy.deepcopy(model.state_dict())
+    optimizer = FixNorm(base, found, 0.01, head="free", step_rule=step_rule, **options)
+    members = [p for name, p in model.named_parameters() if found.get(name).joint]
+    radii = {optimizer.state[p]["radius"].item() for p in members}
+
+    def norm(of: list[torch.Tensor]) -> float:
+        return torch.cat([p.detach().double().flatten() for p in of]).norm().item()
+
+    assert len(radii) == 1 and norm(members) == pytest.approx(*radii, rel=1e-6)
+    assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+    start = gpt_loss(model).item()
+    for _ in range(5):
+        optimizer.zero_grad()
+        gpt_loss(model).backward()
+        # A member without a gradient is part of the norm.
+        model.positions.weight.grad = None
+        earlier = [p.detach().clone() for p in members]
+        optimizer.step()
+        assert norm(members) == pytest.approx(*radii, rel=1e-6)
+        if step_rule == "angular":
+            chord = norm([p - q for p, q in zip(members, earlier, strict=True)]) / norm(members)
+            assert 2 * math.asin(chord / 2) == pytest.approx(0.01, rel=1e-3)
+    assert gpt_loss(model).item() < start
+    optimizer.load_state_dict(copy.deepcopy(optimizer.state_dict()))
+
+
+def test_joint_groups_and_muon_are_refused_together() -> None:
+    if hasattr(torch.optim, "Muon"):
+        found = probe(Gpt(), gpt_loss, hold="joint")
+        with pytest.raises(ValueError, match="joint groups have vectors"):
+            FixNorm(torch.optim.Muon, found, head="free")
+
+
+def test_parameters_added_later_are_stepped_by_the_base() -> None:
+    model, extra = net(), nn.Parameter(torch.ones(3))
+    optimizer = made(model, momentum=0.9, lr=0.1)
+    optimizer.add_param_group({"params": [("extra", extra)]})
+    for _ in range(2):
+        extra.grad = torch.ones(3)
+        optimizer.step()
+    torch.testing.assert_close(extra.detach(), torch.full((3,), 1 - 0.1 - 0.19))
 
 
 @pytest.mark.parametrize("step_rule", ["raw", "angular"])

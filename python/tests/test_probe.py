@@ -5,6 +5,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
+from gpt import Gpt, gpt_loss
 from small import batch, loss, net
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -242,16 +243,76 @@ def test_what_is_tied_frozen_or_zero_is_named() -> None:
             return self.out(h + self.zero(h) + self.frozen(h))
 
     roles = probe(Tied(), loss, head="table.weight")
-    assert "tied with out.weight" in str(roles) and "zero at the start" in str(roles)
+    assert "tied with out.weight" in str(roles) and "about zero at the start" in str(roles)
     assert [row.name for row in roles] == ["table.weight", "zero.weight", "zero.bias"]
 
 
 def test_matrices_can_be_held_without_being_invariant() -> None:
     model, value = zoo(1)
     roles = probe(model, value, hold="matrices")
-    assert {row.name for row in roles if row.held} == {name for name, role, _ in ZOO if role == FREE}
+    together = {"bare.weight", "linear_biased.weight"}
+    assert {row.name for row in roles if row.held} == {name for name, role, _ in ZOO if role == FREE} - together
     assert "held without being invariant" in str(roles)
     assert [r.name for r in probe(model, value, hold="exc*") if r.held] == ["excite.weight"]
+
+
+def groups(roles: Roles) -> list[set[str]]:
+    numbers = {row.joint for row in roles if row.joint is not None}
+    return [{row.name for row in roles if row.joint == number} for number in sorted(numbers)]
+
+
+def test_a_weight_is_invariant_together_with_its_bias() -> None:
+    model, value = zoo(1)
+    roles = probe(model, value, hold="joint")
+    # The scale of the first passes a ReLU on its way to batch norm.
+    assert groups(roles) == [{f"{name}.weight", f"{name}.bias"} for name in ("bare", "linear_biased")], f"\n{roles}"
+    assert not any(row.held for row in roles) and "scale-invariant together with group 1" in str(roles)
+    assert weights(roles) == ZOO
+    assert groups(probe(model, value)) == []
+    assert groups(probe(model, value, hold="joint", roles={"bare.weight": FREE})) == [
+        {"linear_biased.weight", "linear_biased.bias"}
+    ]
+
+
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("activation", [F.gelu, F.relu])
+def test_what_writes_to_the_residual_stream_is_one_group(bias: bool, activation: Callable[[Tensor], Tensor]) -> None:
+    for seed in SEEDS:
+        torch.manual_seed(seed)
+        model = Gpt(bias=bias, activation=activation)
+        before = copy.deepcopy(model.state_dict())
+        roles = probe(model, gpt_loss, hold="joint", seed=seed)
+        writers = {n for n, _ in model.named_parameters() if n.split(".")[-2] in ("tokens", "positions", "proj", "fc2")}
+        assert groups(roles) == [writers], f"\n{roles}"
+        assert all(row.role == FREE for row in roles if row.name != "head.weight")
+        assert model.norm.eps == 1e-5 and all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+        held = {row.name for row in probe(model, gpt_loss, hold="matrices") if row.held}
+        assert held == {f"blocks.{i}.{name}.weight" for i in range(2) for name in ("qkv", "fc1")}
+
+
+def test_a_tied_embedding_leaves_no_group() -> None:
+    torch.manual_seed(0)
+    model = Gpt()
+    model.head.weight = model.tokens.weight
+    assert groups(probe(model, gpt_loss, hold="joint", head="tokens.weight")) == []
+
+
+def test_a_token_too_small_to_matter_is_not_taken_for_unused() -> None:
+    class Token(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.token, self.table, self.head = (
+                nn.Parameter(torch.full((1, 9), 1e-6)),
+                nn.Linear(64, 9),
+                nn.Linear(9, 3),
+            )
+
+        def forward(self, x: Tensor) -> Tensor:
+            return self.head(torch.tanh(self.table(x.flatten(1)) + self.token))
+
+    roles = probe(Token(), loss)
+    assert roles.get("token").role == FREE and "does not depend" not in str(roles)
+    assert "about zero at the start" in roles.get("token").notes
 
 
 def test_losses_that_say_nothing_are_refused() -> None:

@@ -26,6 +26,21 @@ class Base:
     decoupled = False
     """Whether weight decay shrinks the weight beside the step, or is added to the gradient."""
 
+    def checked(self, options: dict[str, Any]) -> dict[str, Any]:
+        """All options, those given among them, or an error."""
+        if options.pop("weight_decay", 0.0):
+            raise ValueError(
+                "weight_decay must be 0: FixNorm holds norms instead; to decay the head alone, say head='decayed' and "
+                "head_weight_decay="
+            )
+        options = {key: value for key, value in options.items() if key not in ("foreach", "fused")}
+        unknown = sorted(set(options) - set(self.options))
+        if unknown:
+            raise ValueError(f"{self.name} has no option {', '.join(unknown)} here; it has {', '.join(self.options)}")
+        found = {**self.options, **options}
+        self.check(found)
+        return found
+
     def check(self, group: Group) -> None:
         """Raises where an option is out of range."""
 

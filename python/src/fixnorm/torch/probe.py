@@ -1,6 +1,6 @@
 """Finds each weight's role by scaling it and watching the loss. Not here: the use of the roles (``optimizer.py``).
 
-1. Gains and biases that hardly differ within their vector get random offsets, an all-zero weight random values: at
+1. Gains and biases that hardly differ within their vector get random offsets, a weight of about zero random values: at
    initialization biases are zero, and a convolution that merely feeds a ReLU would pass for scale-invariant until its
    bias starts to move. Everything is put back at the end.
 2. Each weight is scaled by 1/2 and 2. It is scale-invariant when the losses agree within the tolerance and a random
@@ -18,16 +18,20 @@ from contextlib import contextmanager
 import torch
 from torch import Tensor, nn
 
-from fixnorm.torch.roles import ROLES, ParamRole, Roles
+from fixnorm.torch.joint import joint_groups
+from fixnorm.torch.roles import ParamRole, Roles, checked
 from fixnorm.torch.sharding import is_sharded
 
 Loss = Callable[[nn.Module], Tensor]
+HOLDS = ("invariant", "joint", "matrices")
 
 TOLERANCE = 2e-5
 """Largest relative change of the loss that counts as rounding."""
 ENLARGED = (8.0, 64.0)
 SHRINKAGE = 22.0
 OFFSET = 0.5
+TINY = 1e-4
+"""Weights of no larger element may be lost beside others (a class token at 1e-6): they count as zero."""
 SPREAD = 0.1
 CONTRAST = 10.0
 BY_EPSILON = "but for epsilon"
@@ -56,9 +60,10 @@ def probe(
     Args:
         head: name of the head's weight, instead of the last ``nn.Linear``.
         roles: roles set by the user, by name or pattern (``*`` stands for any text), whose weights are not probed.
-        hold: which norms to hold. ``invariant``: those of scale-invariant weights; ``matrices``: those of all
-            weights but embeddings, for networks of which few weights are scale-invariant alone; or a pattern of names
-            to hold besides the scale-invariant ones.
+        hold: which norms to hold. ``invariant``: those of scale-invariant weights. For networks of which few weights
+            are so alone, ``joint``: also those of groups that are scale-invariant together (``joint.py``), which costs
+            a backward pass and a quarter for each parameter; ``matrices``: also those of all other weights but
+            embeddings, each at the size it starts with; or a pattern of the names of such weights.
         tolerance: largest relative change of the loss that counts as rounding; less exact arithmetic needs more.
 
     Raises:
@@ -66,57 +71,69 @@ def probe(
         ValueError: a loss that is not finite or not repeatable, a head that is scale-invariant.
         KeyError: a head, role or pattern that matches no parameter.
     """
-    overrides = dict(roles or {})
-    layers, notes = _layers(model), _ties(model)
-    rows = [
-        ParamRole(name, tuple(p.shape), "free", _channel_axis(layers[name], p), notes=list(notes.get(name, [])))
-        for name, p in model.named_parameters()
-        if p.requires_grad
-    ]
-    found = Roles(model, rows)
-    if not rows:
-        raise ValueError("the model has no trainable parameter: every one has requires_grad=False")
-    by_hand = {row.name for pattern in overrides for row in found.matching(pattern)}
-    for role in overrides.values():
-        if role not in ROLES:
-            raise ValueError(f"role must be one of {', '.join(ROLES)}; got {role!r}")
-    if hold not in ("invariant", "matrices"):
-        found.matching(hold)
+    overrides, layers = dict(roles or {}), _layers(model)
+    found = Roles(model, _rows(model, layers))
+    params = {row.name: model.get_parameter(row.name) for row in found}
+    by_hand = {row.name for pattern, role in overrides.items() if checked(role) for row in found.matching(pattern)}
+    alone = [] if hold in HOLDS else found.matching(hold)
     if head is not None and not found.get(head).is_weight:
         raise ValueError(f"{head} cannot be the head: it has one dimension")
-    params = dict(model.named_parameters())
-    for row in rows:
-        _check(row.name, params[row.name])
-        if row.is_weight and not params[row.name].detach().any():
-            row.notes.append("zero at the start")
     with _unchanged(model):
         run = _Run(loss, model, seed, tolerance)
         run.check_repeatable()
-        start = {row.name: params[row.name].detach().clone() for row in rows}
-        probed = [row for row in rows if row.is_weight and row.name not in by_hand]
+        start = {name: param.detach().clone() for name, param in params.items()}
+        probed = [row for row in found if row.is_weight and row.name not in by_hand]
         for _ in range(POINTS):
-            for name, value in start.items():
-                params[name].copy_(value)
-            _to_generic_point(params, rows, run.generator)
+            torch._foreach_copy_(list(params.values()), list(start.values()))
+            _to_generic_point(params, run.generator)
             run.baseline = run.loss()
             probed = [row for row in probed if _is_doubtful(row, params[row.name], run)]
-    if head is not None or "head" not in overrides.values():
-        _assign_head(found, head, layers)
-    for pattern, role in overrides.items():
-        found.set(pattern, role)
-    _hold(found, hold, layers)
+        if head is not None or "head" not in overrides.values():
+            _assign_head(found, head, layers)
+        for pattern, role in overrides.items():
+            found.set(pattern, role)
+        if hold in ("joint", "matrices"):
+            free = {row.name: params[row.name] for row in found if row.role == "free" and not row.overridden}
+            for number, group in enumerate(joint_groups(model, run.value, free, run.generator, tolerance), 1):
+                for name in group.members:
+                    found.get(name).joint = number
+                    found.get(name).notes.append(
+                        f"scale-invariant together with group {number} ({group.deviation:.1e})"
+                    )
+    if hold == "matrices":
+        alone = [row for row in found if not isinstance(layers[row.name], nn.Embedding | nn.EmbeddingBag)]
+    for row in alone:
+        row.held = row.is_weight and row.role == "free" and not row.overridden and row.joint is None
     return found
 
 
-def _hold(found: Roles, hold: str, layers: dict[str, nn.Module]) -> None:
-    if hold == "invariant":
-        return
-    if hold == "matrices":
-        chosen = [row for row in found.rows if not isinstance(layers[row.name], nn.Embedding | nn.EmbeddingBag)]
-    else:
-        chosen = found.matching(hold)
-    for row in chosen:
-        row.held = row.is_weight and row.role == "free" and not row.overridden
+def _rows(model: nn.Module, layers: dict[str, nn.Module]) -> list[ParamRole]:
+    """The trainable parameters, all free."""
+    names: dict[int, list[str]] = {}
+    for name, param in model.named_parameters(remove_duplicate=False):
+        names.setdefault(id(param), []).append(name)
+    rows = []
+    for name, param in model.named_parameters():
+        if not param.requires_grad:
+            continue
+        if is_sharded(param):
+            raise TypeError(f"parameter {name} is sharded: probe before fully_shard, make the optimizer after it")
+        if param.is_complex() or not param.is_floating_point():
+            raise TypeError(
+                f"parameter {name} is of type {param.dtype}; roles are defined for real floating-point weights"
+            )
+        if param.is_meta:
+            raise TypeError(f"parameter {name} is on the meta device: give the model values before it is probed")
+        known = isinstance(layers[name], nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) and param.ndim >= 2
+        row = ParamRole(name, tuple(param.shape), "free", 0 if known else None)
+        if len(names[id(param)]) > 1:
+            row.notes.append(f"tied with {', '.join(names[id(param)][1:])}")
+        if row.is_weight and param.detach().abs().max() <= TINY:
+            row.notes.append("about zero at the start")
+        rows.append(row)
+    if not rows:
+        raise ValueError("the model has no trainable parameter: every one has requires_grad=False")
+    return rows
 
 
 def _layers(model: nn.Module) -> dict[str, nn.Module]:
@@ -126,30 +143,6 @@ def _layers(model: nn.Module) -> dict[str, nn.Module]:
         for prefix, module in model.named_modules()
         for name, _ in module.named_parameters(recurse=False)
     }
-
-
-def _ties(model: nn.Module) -> dict[str, list[str]]:
-    """By the first name of a parameter with several, a note with the others."""
-    names: dict[int, list[str]] = {}
-    for name, param in model.named_parameters(remove_duplicate=False):
-        names.setdefault(id(param), []).append(name)
-    return {first: [f"tied with {', '.join(rest)}"] for first, *rest in names.values() if rest}
-
-
-def _channel_axis(layer: nn.Module, param: Tensor) -> int | None:
-    known = isinstance(layer, nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d)
-    return 0 if known and param.ndim >= 2 else None
-
-
-def _check(name: str, param: Tensor) -> None:
-    if is_sharded(param):
-        raise TypeError(
-            f"parameter {name} is sharded: probe the model before fully_shard, and make the optimizer after"
-        )
-    if param.is_complex() or not param.is_floating_point():
-        raise TypeError(f"parameter {name} is of type {param.dtype}; roles are defined for real floating-point weights")
-    if param.is_meta:
-        raise TypeError(f"parameter {name} is on the meta device: give the model values before it is probed")
 
 
 @contextmanager
@@ -180,15 +173,19 @@ class _Run:
         self.generator = torch.Generator().manual_seed(seed)
         self.baseline = math.nan
 
-    def loss(self) -> float:
+    def value(self) -> Tensor:
         torch.manual_seed(self.seed)
-        for buffer, value in self.buffers:
-            buffer.copy_(value)
+        with torch.no_grad():
+            for buffer, kept in self.buffers:
+                buffer.copy_(kept)
         value = self._loss(self._model)
         if not isinstance(value, Tensor) or value.numel() != 1 or value.is_complex():
             found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise TypeError(f"loss(model) must return a scalar tensor, got {found}; take the mean over the batch")
-        return float(value)
+        return value
+
+    def loss(self) -> float:
+        return float(self.value())
 
     def check_repeatable(self) -> None:
         first, second = self.loss(), self.loss()
@@ -231,14 +228,13 @@ class _Run:
         return values.to(param.device, param.dtype)
 
 
-def _to_generic_point(params: Mapping[str, Tensor], rows: list[ParamRole], generator: torch.Generator) -> None:
-    for row in rows:
-        param = params[row.name]
-        random = torch.randn(param.shape, generator=generator).to(param.device, param.dtype)
+def _to_generic_point(params: Mapping[str, Tensor], generator: torch.Generator) -> None:
+    for param in params.values():
+        random = torch.randn(param.shape, generator=generator).to(param)
         if param.ndim < 2:
             if param.numel() and (param.max() - param.min()) <= SPREAD:
                 param.add_(random.clamp(-1.0, 1.0) * OFFSET)
-        elif not param.any():
+        elif param.abs().max() <= TINY:
             param.copy_(random * OFFSET)
 
 

@@ -31,6 +31,8 @@ class ParamRole:
     """Whether the user set the role."""
     held: bool = False
     """Whether its norm is to be held although it is not scale-invariant."""
+    joint: int | None = None
+    """The number of the group that it is scale-invariant with, where that was sought; it is then held with it."""
     notes: list[str] = field(default_factory=list)
     """Why the role is what it is, where there is something to say."""
 
@@ -47,9 +49,11 @@ class ParamRole:
     @property
     def kind(self) -> str:
         """The group of parameters that share a rule."""
-        if self.role == "free" and self.is_weight:
-            return "held" if self.held else "free"
-        return "gains_and_biases" if self.role == "free" else self.role
+        if self.role != "free":
+            return self.role
+        if self.joint is not None:
+            return f"joint_{self.joint}"
+        return "gains_and_biases" if not self.is_weight else "held" if self.held else "free"
 
 
 class Roles:
@@ -98,10 +102,8 @@ class Roles:
             KeyError: no parameter matches.
             ValueError: an unknown role, or a second head.
         """
-        if role not in ROLES:
-            raise ValueError(f"role must be one of {', '.join(ROLES)}; got {role!r}")
         found = self.matching(pattern)
-        if role != "free":
+        if checked(role) != "free":
             thin = found[0].name
             found = [row for row in found if row.is_weight]
             if not found:
@@ -110,7 +112,7 @@ class Roles:
         if role == "head" and len(found) > 1:
             raise ValueError(f"one weight can be the head; {pattern!r} matches {', '.join(r.name for r in found)}")
         for row in found:
-            row.role, row.overridden, row.held = role, True, False
+            row.role, row.overridden, row.held, row.joint = role, True, False, None
         if role == "head":
             for name in heads:
                 self.get(name).role = "free"
@@ -126,8 +128,9 @@ class Roles:
         return max(found, key=lambda pair: pair[1], default=None)
 
     def param_groups(self) -> list[dict[str, Any]]:
-        """Parameter groups for any optimizer: one for each kind, ``scale_invariant``, ``head``, ``held``, ``free``,
-        ``gains_and_biases``, as far as there are such parameters. Each has ``params``, ``names`` and ``kind``."""
+        """Parameter groups for any optimizer: one for each kind that occurs: ``scale_invariant``, ``head``, ``joint_1``
+        and on, ``held``, ``free``, ``gains_and_biases``. Each has ``params``, ``names`` and ``kind``.
+        """
         params = dict(self.model.named_parameters())
         groups: dict[str, dict[str, Any]] = {}
         for row in self.rows:
@@ -146,11 +149,23 @@ class Roles:
     __repr__ = __str__
 
 
+def checked(role: str) -> str:
+    """``role``, or an error that names the roles."""
+    if role not in ROLES:
+        raise ValueError(f"role must be one of {', '.join(ROLES)}; got {role!r}")
+    return role
+
+
 def _why(row: ParamRole) -> str:
     if row.overridden:
         why = "set by the user"
     elif row.deviation is None:
-        why = "not probed"
+        why = "a weight that is not probed" if row.is_weight else "gains and biases are not held"
     else:
-        why = f"deviation {row.deviation:.1e}"
+        changes = "leaves" if row.role == "scale_invariant" else "changes"
+        why = f"scaling it {changes} the loss ({row.deviation:.1e})"
+    if row.channel_invariant:
+        why += ", each channel too"
+    if row.role == "head":
+        why += "; the last linear layer, or named"
     return "; ".join([why, *(["held without being invariant"] if row.held else []), *row.notes])

@@ -4,6 +4,7 @@ Not here: the direction d (``direction.py``), which weight has which rule (``opt
 """
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 STEP_RULES = ("raw", "angular", "rms_normalized", "trust_ratio")
 CONSTRAINTS = ("free", "fixed", "capped")
+# What optimizer.py gives a joint group is a third scope, "group".
 SCOPES = ("tensor", "output_channel")
 RADII = ("unit", "init", "sqrt_c_out")
 HEAD_MODES = ("fixed", "capped", "free", "decayed")
@@ -72,31 +74,22 @@ def radius(name: str, value: str | float) -> str | float:
     return number(name, value, 0.0)
 
 
-@dataclass(frozen=True)
-class Moments:
-    """Inner products of each group of elements: w.w, w.d and d.d."""
-
-    ww: Tensor
-    wd: Tensor
-    dd: Tensor
-
-
 def coefficients(
     step_rule: str,
     constraint: str,
     lr: float,
     decay: float,
     size: int,
-    moments: Moments,
+    moments: Sequence[Tensor],
     radii: Tensor | None,
     noise: float,
 ) -> tuple[Tensor, Tensor]:
     """The factors a and b of ``w <- a*w + b*d``.
 
-    ``decay`` is decoupled weight decay, ``size`` the number of elements of a group, ``noise`` the relative error of an
-    inner product. A NaN passes through.
+    ``moments`` are w.w, w.d and d.d of each group of elements, ``decay`` is decoupled weight decay, ``size`` the number
+    of elements of a group, ``noise`` the relative error of an inner product. A NaN passes through.
     """
-    ww, wd, dd = moments.ww, moments.wd, moments.dd
+    ww, wd, dd = moments
     kept = 1.0 - lr * decay
     a, b = torch.full_like(ww, kept), torch.full_like(ww, -lr)
     if step_rule == "angular":

@@ -52,14 +52,14 @@ def sum_over_processes(values: Tensor, like: Any, own_axis: int | None = None) -
     return values
 
 
-def sharded_like(values: Tensor, like: Any, axis: int) -> Tensor:
-    """One value for each index of ``axis`` of ``like``, sharded as that axis is."""
+def sharded_like(values: Tensor, like: Any) -> Tensor:
+    """One value for each index of the first dimension of ``like``, sharded as that is."""
     if not is_sharded(like):
         return values
     from torch.distributed.tensor import Replicate, Shard
 
-    placements = [Shard(0) if p.is_shard(axis) else Replicate() for p in like.placements]
+    placements = [Shard(0) if p.is_shard(0) else Replicate() for p in like.placements]
     made: Tensor = _dtensor().from_local(
-        values, like.device_mesh, placements, run_check=False, shape=torch.Size([like.shape[axis]]), stride=(1,)
+        values, like.device_mesh, placements, run_check=False, shape=torch.Size([like.shape[0]]), stride=(1,)
     )
     return made
