@@ -228,6 +228,38 @@ fn divergence_names_step_and_norms() {
     assert!(said.code == Some(1) && said.stderr.contains("out diverged"), "{said:?}");
 }
 
+/// Sets every number of a tensor in a safetensors file.
+fn fill(path: &Path, tensor: &str, value: f32) {
+    let mut bytes = fs::read(path).unwrap();
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let parsed: serde_json::Value = serde_json::from_slice(&bytes[8..header]).unwrap();
+    let offset = |end: usize| parsed[tensor]["data_offsets"][end].as_u64().unwrap() as usize;
+    for number in bytes[header + offset(0)..header + offset(1)].chunks_exact_mut(4) {
+        number.copy_from_slice(&value.to_le_bytes());
+    }
+    fs::write(path, bytes).unwrap();
+}
+
+#[test]
+fn weights_with_a_loss_that_is_not_finite_are_a_diverged_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir, "data");
+    let said = run(dir, &small_run("good", &[]));
+    assert_eq!(said.code, Some(0), "{said:?}");
+    fs::copy(dir.join("good/model.safetensors"), dir.join("huge.safetensors")).unwrap();
+    fill(&dir.join("huge.safetensors"), "fc.weight", 3e38);
+    let more = ["--init", "huge.safetensors", "--set", "head.control=free"];
+    let said = run(dir, &small_run("out", &more));
+    assert!(said.code == Some(1) && said.stderr.contains("before the first step"), "{said:?}");
+    let failure = fs::read_to_string(dir.join("out/failure.json")).unwrap();
+    assert!(failure.contains("\"kind\": \"diverged\""), "{failure}");
+    let said = run(dir, &["report", "good", "out", "-o", "page.html"]);
+    assert_eq!(said.code, Some(0), "{said:?}");
+    let page = fs::read_to_string(dir.join("page.html")).unwrap();
+    assert!(page.contains("before the first step"), "{page}");
+}
+
 #[test]
 fn files_that_are_neither_images_nor_weights() {
     let dir = tempfile::tempdir().unwrap();

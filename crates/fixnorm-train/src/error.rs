@@ -217,12 +217,17 @@ pub enum TrainError {
 }
 
 impl TrainError {
+    /// Whether the loss or a weight is not finite, at the start or later.
+    pub fn is_divergence(&self) -> bool {
+        matches!(self, TrainError::Diverged { .. } | TrainError::Setup(SetupError::NotFinite(_)))
+    }
+
     /// Whether the user can fix it on the command line or in the recipe.
     pub fn is_usage(&self) -> bool {
         match self {
+            TrainError::Setup(_) => !self.is_divergence(),
             TrainError::Recipe(_)
             | TrainError::Model(_)
-            | TrainError::Setup(_)
             | TrainError::Replay(_)
             | TrainError::NoDevice { .. }
             | TrainError::Unsupported { .. }

@@ -59,7 +59,9 @@ pub enum SetupError {
         second: f64,
     },
     /// The loss is NaN or infinite before anything was scaled.
-    #[error("the probe's loss is {0}; check the batch and the initialization")]
+    #[error(
+        "the loss is {0} before the first step; check the images and the weights that training starts from"
+    )]
     NotFinite(f64),
     /// One parameter at two places of the module tree.
     #[error(

@@ -72,7 +72,7 @@ impl Failure {
     /// The failure that `error` is.
     pub fn of(error: &TrainError) -> Self {
         let kind = match error {
-            TrainError::Diverged { .. } => FailureKind::Diverged,
+            error if error.is_divergence() => FailureKind::Diverged,
             error if error.is_usage() => FailureKind::Usage,
             _ => FailureKind::Other,
         };

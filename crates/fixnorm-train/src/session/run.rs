@@ -25,8 +25,7 @@ pub fn start(
     observer: &mut dyn Observer,
     stop: &Stop,
 ) -> Result<Outcome, TrainError> {
-    // First what can fail without leaving a directory behind.
-    let prepared = prepare(plan, data)?;
+    let prepared = prepare_or_diverge(plan, data)?;
     start_in(RunDir::create(out, plan)?, plan, data, prepared, observer, stop)
 }
 
@@ -41,20 +40,33 @@ pub fn start_numbered(
     observer: &mut dyn Observer,
     stop: &Stop,
 ) -> Result<Outcome, TrainError> {
-    let prepared = prepare(plan, data)?;
+    let prepared = prepare_or_diverge(plan, data)?;
     start_in(RunDir::create_numbered(prefix, plan)?, plan, data, prepared, observer, stop)
+}
+
+/// First what can fail without leaving a directory behind. A start whose loss is not finite is a run that diverged: the inner
+/// error is recorded in its directory.
+fn prepare_or_diverge(
+    plan: &Plan,
+    data: &DataSet,
+) -> Result<Result<Prepared, TrainError>, TrainError> {
+    match prepare(plan, data) {
+        Err(error) if !error.is_divergence() => Err(error),
+        prepared => Ok(prepared),
+    }
 }
 
 fn start_in(
     dir: RunDir,
     plan: &Plan,
     data: &DataSet,
-    prepared: Prepared,
+    prepared: Result<Prepared, TrainError>,
     observer: &mut dyn Observer,
     stop: &Stop,
 ) -> Result<Outcome, TrainError> {
     let out = dir.root().to_owned();
     recording_failure(&out, || {
+        let prepared = prepared?;
         dir.save_roles(&prepared.roles)?;
         Session::new(plan, data, dir, prepared, None)?.train(observer, stop)
     })

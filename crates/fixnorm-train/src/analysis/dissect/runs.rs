@@ -145,7 +145,8 @@ impl Dissect {
         };
         match outcome {
             // The run's directory says that it diverged.
-            Ok(Outcome::Finished(_)) | Err(TrainError::Diverged { .. }) => Ok(Ended::All),
+            Ok(Outcome::Finished(_)) => Ok(Ended::All),
+            Err(error) if error.is_divergence() => Ok(Ended::All),
             Ok(Outcome::Interrupted { .. }) => Ok(Ended::Interrupted),
             // Another process came first.
             Err(TrainError::RunExists(dir)) => Err(TrainError::RunLocked(dir)),

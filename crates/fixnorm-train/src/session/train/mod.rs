@@ -252,7 +252,7 @@ impl<'a> Session<'a> {
             None => self.write_checkpoint(observer)?,
         };
         if let Err(error) = self.validate(speed, observer) {
-            if is_new && matches!(error, TrainError::Diverged { .. }) {
+            if is_new && error.is_divergence() {
                 self.checkpoints.remove(&path)?;
             }
             return Err(error);
