@@ -15,7 +15,7 @@ use image::{DynamicImage, ImageFormat, ImageReader, Limits};
 
 use crate::channels::recoloured;
 use crate::format::{FileKind, Format, NAMES};
-use crate::image::{MAX_PIXELS, Part, Window, check_size};
+use crate::image::{MAX_PIXELS, Part, Wanted, check_size};
 use crate::{DataError, Encoded, Image, jpeg};
 
 /// The most bytes that an image file may have.
@@ -67,18 +67,18 @@ pub(crate) fn read_within(path: &Path, offset: u64, size: u64) -> io::Result<Vec
 /// # Errors
 /// [`DataError::NotAnImage`]: a file in no format that is read, a torn one, or more than [`MAX_PIXELS`] pixels.
 pub fn decode(encoded: &Encoded) -> Result<Image, DataError> {
-    decode_window(encoded, |[height, width]| [0..height, 0..width]).map(|part| part.image)
+    decode_window(encoded, Wanted::all).map(|part| part.image)
 }
 
 /// The pixels of a window, and maybe some around it. `choose` is given height and width of the whole and returns
-/// the window, which must have pixels. Of what is outside of it as little is decoded as the format allows, and
-/// errors there may go unnoticed.
+/// the window, which must have pixels, and how much it may be reduced. Of what is outside of it as little is decoded
+/// as the format allows, and errors there may go unnoticed.
 ///
 /// # Errors
 /// As [`decode`].
 pub(crate) fn decode_window(
     encoded: &Encoded,
-    choose: impl FnOnce([usize; 2]) -> Window,
+    choose: impl FnOnce([usize; 2]) -> Wanted,
 ) -> Result<Part, DataError> {
     let wrong = |message: String| DataError::NotAnImage { path: encoded.name.clone(), message };
     let bytes = &encoded.bytes[..];

@@ -23,18 +23,36 @@ pub const MAX_PIXELS: usize = 89_478_485;
 /// Rows and columns of an image.
 pub(crate) type Window = [Range<usize>; 2];
 
+/// What is wanted of an image.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Wanted {
+    /// Its rows and columns.
+    pub(crate) window: Window,
+    /// 1, 2, 4 or 8: how many times its height and width may be reduced.
+    pub(crate) reduction: usize,
+}
+
+impl Wanted {
+    /// All pixels.
+    pub(crate) fn all([height, width]: [usize; 2]) -> Self {
+        Self { window: [0..height, 0..width], reduction: 1 }
+    }
+}
+
 /// A part of a larger image.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Part {
     /// Its pixels.
     pub(crate) image: Image,
-    /// Row and column of its first pixel in the whole.
+    /// Row and column of its first pixel in the whole, which is as much reduced.
     pub(crate) origin: [usize; 2],
+    /// 1, 2, 4 or 8: how many times height and width are reduced.
+    pub(crate) reduction: usize,
 }
 
 impl From<Image> for Part {
     fn from(image: Image) -> Self {
-        Self { image, origin: [0, 0] }
+        Self { image, origin: [0, 0], reduction: 1 }
     }
 }
 

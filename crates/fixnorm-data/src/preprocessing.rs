@@ -4,8 +4,8 @@
 use std::ops::Range;
 
 use crate::channels::recoloured;
-use crate::image::{Part, Window};
-use crate::resize::{Interpolation, needed, resize, resize_part};
+use crate::image::{Part, Wanted, Window};
+use crate::resize::{Interpolation, needed, reduction, resize, resize_part};
 use serde::{Deserialize, Serialize};
 
 use crate::{Crop, Image, Normalization, Transform};
@@ -35,7 +35,14 @@ pub struct Resize {
 
 impl From<Resize> for Transform {
     fn from(Resize { crop_ratio, interpolation }: Resize) -> Self {
-        Transform { crop: Crop::Center, crop_ratio, interpolation, ..Transform::default() }
+        Transform {
+            crop: Crop::Center,
+            crop_ratio,
+            interpolation,
+            // As prediction sees an image, which decodes all of it.
+            exact_decode: true,
+            ..Transform::default()
+        }
     }
 }
 
@@ -79,11 +86,13 @@ impl Placement {
         Self { resized, window: [centre(resized[0], to[0]), centre(resized[1], to[1])] }
     }
 
-    /// The part of an image of `size` that matters.
-    pub(crate) fn needed(&self, [height, width]: [usize; 2], by: Interpolation) -> Window {
-        let [rows, columns] = self.window.clone();
-        let [to_height, to_width] = self.resized;
-        [needed(height, to_height, rows, by), needed(width, to_width, columns, by)]
+    /// The part of an image of `size` that matters; `exact` if it may not be reduced.
+    pub(crate) fn wanted(&self, size: [usize; 2], by: Interpolation, exact: bool) -> Wanted {
+        let reduction = if exact { 1 } else { reduction(size, self.resized) };
+        let window = std::array::from_fn(|side| {
+            needed(size[side], self.resized[side], self.window[side].clone(), by, reduction)
+        });
+        Wanted { window, reduction }
     }
 
     /// The model's view of an image of `size`, of which `part` is decoded.

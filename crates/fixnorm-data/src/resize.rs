@@ -49,11 +49,12 @@ pub fn resize_window(
 ) -> Image {
     let source = [0..image.height, 0..image.width];
     let Image { height, width, channels, ref pixels } = *image;
-    resize_view(View { height, width, channels, pixels, origin: [0, 0] }, source, to, window, by)
+    let view = View { height, width, channels, pixels, origin: [0, 0], reduction: 1 };
+    resize_view(view, source, to, window, by)
 }
 
 /// The same of `source` alone, a window of an image of which `part` is known: what the filter would see
-/// outside of `source` does not count.
+/// outside of `source` does not count. Of a reduced part, pixels that `source` has a share of count.
 ///
 /// # Panics
 /// As [`resize_window`], and where a pixel that is needed is not in the part.
@@ -65,21 +66,44 @@ pub(crate) fn resize_part(
     by: Interpolation,
 ) -> Image {
     let Image { height, width, channels, ref pixels } = part.image;
-    let view = View { height, width, channels, pixels, origin: part.origin };
+    let (origin, reduction) = (part.origin, part.reduction);
+    let view = View { height, width, channels, pixels, origin, reduction };
     resize_view(view, source, to, window, by)
 }
 
-/// The range of the `from` pixels of a line that the pixels `wanted` of `to` depend on.
+/// The range of the `from` pixels of a line that the pixels `wanted` of `to` depend on, where the line may be
+/// reduced.
 pub(crate) fn needed(
     from: usize,
     to: usize,
     wanted: Range<usize>,
     by: Interpolation,
+    reduction: usize,
 ) -> Range<usize> {
     let ends = [wanted.start..wanted.start + 1, wanted.end - 1..wanted.end];
-    let [first, last] = ends.map(|end| taps(from, to, end, by));
-    first[0].first..last[0].first + last[0].weights.len()
+    let range = |reduction: usize| {
+        let source = Line::of(0..from, reduction);
+        let [first, last] = ends.clone().map(|end| taps(source, to, end, by));
+        let (start, end) = (first[0].first, last[0].first + last[0].weights.len());
+        start * reduction..(end * reduction).min(from)
+    };
+    // Whether or not it is.
+    let (whole, reduced) = (range(1), range(reduction));
+    whole.start.min(reduced.start)..whole.end.max(reduced.end)
 }
+
+/// How often an image of the size `from` may be halved, as a factor, before it is resized to `to`: 1, 2, 4 or 8.
+/// At least [`MARGIN`] times as many pixels a side remain as it is resized to.
+pub(crate) fn reduction(from: [usize; 2], to: [usize; 2]) -> usize {
+    let fits = |factor: &usize| {
+        let least = |side: usize| from[side] >= to[side].saturating_mul(MARGIN * factor);
+        least(0) && least(1)
+    };
+    [8, 4, 2].into_iter().find(fits).unwrap_or(1)
+}
+
+/// As Pillow recommends for `reducing_gap`.
+const MARGIN: usize = 2;
 
 /// Pixels of a part of an image.
 #[derive(Clone, Copy)]
@@ -90,6 +114,8 @@ struct View<'a> {
     pixels: &'a [u8],
     /// Row and column of the first in the whole.
     origin: [usize; 2],
+    /// How many times the whole is reduced.
+    reduction: usize,
 }
 
 fn resize_view(
@@ -105,10 +131,12 @@ fn resize_view(
         columns.start < columns.end && columns.end <= width,
         "columns {columns:?} of an image of {width}"
     );
-    let mut across = taps(from_columns.len(), width, columns, by);
-    let mut down = taps(from_rows.len(), height, rows, by);
-    across.iter_mut().for_each(|tap| tap.first += from_columns.start - view.origin[1]);
-    down.iter_mut().for_each(|tap| tap.first += from_rows.start - view.origin[0]);
+    let [down, across] = [from_rows, from_columns].map(|source| Line::of(source, view.reduction));
+    let first = [down.first - view.origin[0], across.first - view.origin[1]];
+    let mut across = taps(across, width, columns, by);
+    let mut down = taps(down, height, rows, by);
+    across.iter_mut().for_each(|tap| tap.first += first[1]);
+    down.iter_mut().for_each(|tap| tap.first += first[0]);
     // Only rows that the columns' pass reads are computed.
     let first = down.iter().map(|tap| tap.first).min().unwrap_or_default();
     let end = down.iter().map(|tap| tap.first + tap.weights.len()).max().unwrap_or_default();
@@ -123,16 +151,40 @@ struct Taps {
     weights: Vec<i32>,
 }
 
-/// The taps of the pixels `wanted`, where `from` pixels become `to`. Where the size stays, each pixel keeps its
-/// value.
-fn taps(from: usize, to: usize, wanted: Range<usize>, by: Interpolation) -> Vec<Taps> {
-    let scale = from as f64 / to as f64;
+/// A line of pixels, of a whole that may be reduced.
+#[derive(Clone, Copy)]
+struct Line {
+    /// The first pixel that it has a share of.
+    first: usize,
+    /// Pixels that it has a share of.
+    count: usize,
+    /// Where it starts behind the start of the first, and its length, in reduced pixels.
+    start: f64,
+    length: f64,
+}
+
+impl Line {
+    fn of(source: Range<usize>, reduction: usize) -> Self {
+        let first = source.start / reduction;
+        Self {
+            first,
+            count: source.end.div_ceil(reduction) - first,
+            start: (source.start % reduction) as f64 / reduction as f64,
+            length: source.len() as f64 / reduction as f64,
+        }
+    }
+}
+
+/// The taps of the pixels `wanted`, where a line becomes `to` pixels; `first` of the line's first pixel is 0. Where the
+/// size stays, each pixel keeps its value.
+fn taps(line: Line, to: usize, wanted: Range<usize>, by: Interpolation) -> Vec<Taps> {
+    let scale = line.length / to as f64;
     let widened = scale.max(1.0);
     let support = by.support() * widened;
     let made = wanted.map(|index| {
-        let centre = (index as f64 + 0.5) * scale;
+        let centre = line.start + (index as f64 + 0.5) * scale;
         let first = (centre - support + 0.5).max(0.0) as usize;
-        let end = ((centre + support + 0.5) as usize).min(from);
+        let end = ((centre + support + 0.5) as usize).min(line.count);
         let weights: Vec<f64> =
             (first..end).map(|pixel| by.weight((pixel as f64 - centre + 0.5) / widened)).collect();
         let sum: f64 = weights.iter().sum();
@@ -299,6 +351,39 @@ mod tests {
             }
             assert_eq!(resize(&image, 23, 31, by), image);
         }
+    }
+
+    #[test]
+    fn reduced_parts_are_resized_to_where_the_whole_would_be() {
+        // Brightness grows along columns and rows alike: averages of pixels lie on the same plane.
+        let plane = |factor: usize| {
+            let (height, width) = (96 / factor, 128 / factor);
+            let value = |i: usize| ((i / width + i % width) * factor + factor - 1) as u8;
+            Image { height, width, channels: 1, pixels: (0..height * width).map(value).collect() }
+        };
+        let all = [0..6, 0..9];
+        for source in [[0..96, 0..128], [8..90, 16..121], [13..77, 5..101]] {
+            for by in [Interpolation::Bilinear, Interpolation::Bicubic] {
+                let resized =
+                    |part: &Part| resize_part(part, source.clone(), [6, 9], all.clone(), by).pixels;
+                let whole = resized(&Part::from(plane(1)));
+                for reduction in [2, 4] {
+                    let part = Part { reduction, ..Part::from(plane(reduction)) };
+                    let pairs = resized(&part).into_iter().zip(&whole);
+                    let worst = pairs.map(|(a, b)| a.abs_diff(*b)).max();
+                    assert!(worst <= Some(2), "{source:?} 1/{reduction}: {worst:?}");
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn reductions_leave_twice_the_pixels() {
+        assert_eq!(reduction([3584, 4000], [224, 224]), 8);
+        assert_eq!(reduction([3583, 4000], [224, 224]), 4);
+        assert_eq!(reduction([896, 900], [224, 224]), 2);
+        assert_eq!(reduction([895, 9000], [224, 224]), 1);
+        assert_eq!(reduction([1, 9000], [224, usize::MAX]), 1);
     }
 
     #[test]

@@ -10,9 +10,9 @@ use crate::augment::jitter;
 use crate::augment::policy::Policy;
 use crate::channels::recoloured;
 use crate::decode::{decode, decode_window};
-use crate::image::{Part, Window};
+use crate::image::{Part, Wanted};
 use crate::preprocessing::Placement;
-use crate::resize::{Interpolation, resize_part};
+use crate::resize::{Interpolation, reduction, resize_part};
 use crate::rng::{below, uniform};
 use crate::{DataError, Image, Normalization, Pixels, Sample};
 
@@ -45,6 +45,8 @@ pub struct Transform {
     pub ratio: [f64; 2],
     /// The filter for resizing and for moving pixels.
     pub interpolation: Interpolation,
+    /// Decode every image at its own scale, though a reduced one would do for what it is resized to.
+    pub exact_decode: bool,
     /// Share of the images that are mirrored.
     pub hflip: f64,
     /// Brightness, contrast and saturation: how far a factor may be from 1; hue: how far it may turn.
@@ -73,6 +75,7 @@ impl Default for Transform {
             scale: [0.08, 1.0],
             ratio: [3.0 / 4.0, 4.0 / 3.0],
             interpolation: Interpolation::Bilinear,
+            exact_decode: false,
             hflip: 0.0,
             color_jitter: [0.0; 4],
             auto_augment: Policy::default(),
@@ -175,7 +178,9 @@ impl Transform {
         let mut window = [0..0, 0..0];
         let part = open(sample, channels, |size| {
             window = random_resized(size, self.scale, self.ratio, random);
-            window.clone()
+            let crop = window.clone().map(|side| side.len());
+            let reduction = if self.exact_decode { 1 } else { reduction(crop, [height, width]) };
+            Wanted { window: window.clone(), reduction }
         })?;
         let all = [0..height, 0..width];
         Ok(resize_part(&part, window, [height, width], all, self.interpolation))
@@ -190,7 +195,7 @@ impl Transform {
         let placement = |size| Placement::of(size, [height, width], self.crop_ratio);
         let part = open(sample, channels, |whole| {
             size = whole;
-            placement(size).needed(size, self.interpolation)
+            placement(size).wanted(size, self.interpolation, self.exact_decode)
         })?;
         Ok(placement(size).resize(&part, size, self.interpolation))
     }
@@ -246,7 +251,7 @@ impl Transform {
 fn open(
     sample: Sample,
     channels: usize,
-    choose: impl FnOnce([usize; 2]) -> Window,
+    choose: impl FnOnce([usize; 2]) -> Wanted,
 ) -> Result<Part, DataError> {
     let part = match sample {
         Sample::Encoded(encoded) => decode_window(&encoded, choose)?,
@@ -260,4 +265,68 @@ fn open(
 
 fn with_channels(image: Image, channels: usize) -> Image {
     if image.channels == channels { image } else { recoloured(&image, channels) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rng::{Stream, stream};
+
+    /// A JPEG file with coarse and fine structure.
+    fn photograph(width: u32, height: u32) -> Vec<u8> {
+        let image = image::RgbImage::from_fn(width, height, |x, y| {
+            let (across, down) =
+                (f64::from(x) / f64::from(width), f64::from(y) / f64::from(height));
+            let noise = f64::from((x * 7919 + y * 104_729) % 23);
+            let wave =
+                |a: f64, b: f64| (110.0 + 90.0 * (a * across + b * down).sin() + noise) as u8;
+            image::Rgb([wave(31.0, 9.0), wave(-14.0, 60.0), wave(80.0, 45.0)])
+        });
+        let mut bytes = vec![];
+        let encoder = image::codecs::jpeg::JpegEncoder::new_with_quality(&mut bytes, 90);
+        image.write_with_encoder(encoder).unwrap();
+        bytes
+    }
+
+    fn applied(transform: &Transform, bytes: &[u8], side: usize, index: u64) -> Vec<u8> {
+        let encoded = crate::Encoded { bytes: bytes.to_vec(), name: "x.jpg".into() };
+        let normalization = Normalization { mean: vec![0.5; 3], std: vec![0.5; 3] };
+        let mut out = Pixels::Bytes(vec![], normalization.clone().into());
+        let mut random = stream(1, Stream::Augment, 0, index);
+        let shape = [side, side, 3];
+        transform
+            .apply(Sample::Encoded(encoded), shape, &normalization, &mut random, &mut out)
+            .unwrap();
+        let Pixels::Bytes(bytes, _) = out else { panic!("numbers") };
+        bytes
+    }
+
+    #[test]
+    fn reduced_decoding_differs_little_and_only_where_there_are_pixels_to_spare() {
+        let bytes = photograph(803, 618);
+        for (crop, interpolation) in [
+            (Crop::RandomResized, Interpolation::Bilinear),
+            (Crop::RandomResized, Interpolation::Bicubic),
+            (Crop::Center, Interpolation::Bilinear),
+            (Crop::Center, Interpolation::Bicubic),
+        ] {
+            let reduced = Transform { crop, interpolation, ..Transform::default() };
+            let exact = Transform { exact_decode: true, ..reduced.clone() };
+            let mut changed = 0;
+            for index in 0..8 {
+                let pair = [&reduced, &exact].map(|how| applied(how, &bytes, 32, index));
+                let away = || pair[0].iter().zip(&pair[1]).map(|(a, b)| a.abs_diff(*b));
+                let mean = away().map(f64::from).sum::<f64>() / pair[0].len() as f64;
+                println!("{crop:?} {interpolation:?}: {mean:.3}, {:?}", away().max());
+                assert!(
+                    mean < 0.6 && away().max() <= Some(12),
+                    "{crop:?} {interpolation:?}: {mean}"
+                );
+                changed += usize::from(mean > 0.0);
+                let [few, all] = [&reduced, &exact].map(|how| applied(how, &bytes, 310, index));
+                assert!(few == all, "{crop:?} {interpolation:?}");
+            }
+            assert!(changed > 0, "{crop:?} {interpolation:?}");
+        }
+    }
 }

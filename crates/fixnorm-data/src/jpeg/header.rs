@@ -41,7 +41,7 @@ pub(super) struct Header {
 }
 
 /// The marker of a scan.
-const SCAN: u8 = 0xda;
+pub(super) const SCAN: u8 = 0xda;
 
 impl Header {
     /// Reads the segments of a file up to its first scan.
@@ -129,6 +129,11 @@ impl Header {
         usual && interleaved && self.plain_colours
     }
 
+    /// Whether `sequential.rs` decodes this one of the usual kinds.
+    pub(super) fn is_sequential(&self) -> bool {
+        !self.progressive && matches!(self.colours, Colours::Grey | Colours::YCbCr)
+    }
+
     /// Checks that one of the decoders gets this file right.
     ///
     /// # Errors
@@ -181,7 +186,8 @@ pub(super) fn ends_early(bytes: &[u8]) -> bool {
     let mut at = 2;
     while let Some(marker) = next_marker(bytes, &mut at) {
         if marker == SCAN {
-            return !bytes[at..].windows(2).any(|pair| pair == [0xff, 0xd9]);
+            // Nearly always it is at the end.
+            return !bytes[at..].windows(2).rev().any(|pair| pair == [0xff, 0xd9]);
         }
         at += number(bytes, at).unwrap_or(0);
     }
@@ -262,7 +268,7 @@ fn colours(components: &[Component], jfif: bool, adobe: Option<u8>) -> Result<Co
 }
 
 /// The next marker from `at` on, and `at` moved behind it. Like libjpeg, passes over bytes that are none.
-fn next_marker(bytes: &[u8], at: &mut usize) -> Option<u8> {
+pub(super) fn next_marker(bytes: &[u8], at: &mut usize) -> Option<u8> {
     loop {
         match bytes.get(*at..*at + 2)? {
             [0xff, marker] if !matches!(marker, 0 | 0xff) => {
@@ -274,7 +280,7 @@ fn next_marker(bytes: &[u8], at: &mut usize) -> Option<u8> {
     }
 }
 
-fn number(bytes: &[u8], at: usize) -> Option<usize> {
+pub(super) fn number(bytes: &[u8], at: usize) -> Option<usize> {
     let two = bytes.get(at..at + 2)?;
     Some(usize::from(u16::from_be_bytes([two[0], two[1]])))
 }

@@ -22,6 +22,9 @@ pub struct Augment {
     /// Filter of resizing and geometric augmentation: `bilinear` or `bicubic`; `auto` is the model's own.
     #[serde(with = "optional::auto")]
     pub interpolation: Option<Interpolation>,
+    /// Decode photographs at their own scale, even where a half, a quarter or an eighth of it has at least twice the
+    /// pixels of the model's image. Validation and prediction always do.
+    pub exact_decode: bool,
     /// Share of the images that are mirrored.
     pub hflip: f64,
     /// Brightness, contrast, saturation: largest distance of the factor from 1; hue: largest rotation.
@@ -79,6 +82,7 @@ impl Default for Augment {
             scale,
             ratio,
             interpolation: None,
+            exact_decode: false,
             hflip: 0.5,
             color_jitter,
             auto_augment: None,

@@ -123,6 +123,7 @@ impl Recipe {
             scale: augment.scale,
             ratio: augment.ratio,
             interpolation: augment.interpolation.unwrap_or(Interpolation::Bilinear),
+            exact_decode: augment.exact_decode,
             hflip: augment.hflip,
             color_jitter: augment.color_jitter,
             auto_augment: augment.auto_augment.clone().unwrap_or_default(),
