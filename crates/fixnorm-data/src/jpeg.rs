@@ -218,7 +218,6 @@ mod tests {
                         (count + 1, sum + away, worst.max(away))
                     });
                 let mean = sum / f64::from(count);
-                println!("{name} 1/{reduction}: mean {mean:.3}, worst {worst:.2}");
                 assert!(mean < 2.0 && worst < most, "{name} 1/{reduction}: {mean}, {worst}");
             }
         }

@@ -106,7 +106,12 @@ fn validation_crops_are_torchvisions() {
 
 #[test]
 fn training_crops_of_a_file_are_those_of_its_pixels() {
-    let transform = Transform { crop: Crop::RandomResized, hflip: 0.5, ..Transform::default() };
+    let transform = Transform {
+        crop: Crop::RandomResized,
+        hflip: 0.5,
+        exact_decode: true,
+        ..Transform::default()
+    };
     for entry in std::fs::read_dir(fixtures().join("images")).unwrap() {
         let file = entry.unwrap().path();
         let image = read_image(&file).unwrap();
