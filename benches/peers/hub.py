@@ -4,7 +4,7 @@
     cargo build --release
     python benches/peers/hub.py [MODEL...]
 
-For each model: `fixnorm train` takes 2 steps of noise (for the grey one, of grey noise), `fixnorm export -o DIR/` writes the
+For each model: `fixnorm train` takes 4 steps on noise (grey for one of them), `fixnorm export -o DIR/` writes the
 directory, `timm.create_model("local-dir:DIR", pretrained=True)` loads it, and images go through timm's own transform of
 that configuration. Prints the largest deviation of a logit from `fixnorm predict --logits`,
 relative to the largest logit, and exits with 1 if one is above 1e-4 or the configuration disagrees with timm's model.
@@ -27,7 +27,7 @@ from PIL import Image
 ROOT = Path(__file__).resolve().parents[2]
 # Model and channels of its images.
 MODELS = [("efficientnet_b0", 3), ("mobilenetv2_100", 3), ("resnet50", 3), ("resnet18", 1), ("mobilenetv3_large_100", 3)]
-SIDE = 64
+SIDE = 32
 TOLERANCE = 1e-4
 
 
@@ -49,7 +49,7 @@ def images(folder: Path, channels: int) -> list[Path]:
 def check(model: str, channels: int, binary: Path, folder: Path) -> float:
     fixnorm(
         binary, "train", "--model", model, "--out", folder / "run", "--epochs", 1,
-        "--data", f"synthetic:{channels}x{SIDE}x{SIDE}", "--set", "train.batch_size=1024",
+        "--data", f"synthetic:{channels}x{SIDE}x{SIDE}", "--set", "train.batch_size=512",
         "--set", "optimizer.lr=0.01", "--set", "schedule.warmup_epochs=0",
     )  # fmt: skip
     fixnorm(binary, "export", "--weights", folder / "run", "-o", f"{folder}/hub/")

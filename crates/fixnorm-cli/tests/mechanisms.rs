@@ -420,3 +420,39 @@ fn risk_of_any_model_is_measured_from_a_file() {
     assert_eq!(said.code, Some(2), "{said:?}");
     assert!(said.stderr.contains("expected a number above 0"), "{said:?}");
 }
+
+#[test]
+fn the_gap_preset_sweeps_the_heads_norm_on_subsets_and_says_what_it_found() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir, "data");
+    let mut arguments = vec!["dissect", "--preset", "gap", "--per-class", "8,20", "--seeds", "2"];
+    arguments.extend(["--arms", "n8_alpha0.5,n8_alpha8,n20_alpha2", "--set", "data=idx:data"]);
+    arguments.extend(["--set", "train.epochs=3", "--set", "train.batch_size=8", "--out", "gap"]);
+    let found = json(dir, &arguments);
+    let plan = fs::read_to_string(dir.join("gap/n8_alpha8/seed-1/plan.toml")).unwrap();
+    for line in [
+        "data = \"idx:data?per_class=8\"",
+        "train_pictures = 32",
+        "label_smoothing = 0.0",
+        "alpha = 8.0",
+    ] {
+        assert!(plan.contains(line), "{line}: {plan}");
+    }
+    let sizes = found["gap"]["sizes"].as_array().unwrap();
+    assert_eq!(sizes.len(), 2);
+    assert_eq!(sizes[0]["per_class"], 8);
+    assert_eq!(sizes[0]["gaps"].as_array().unwrap().len(), 2);
+    let gap = |arm: usize, seed: usize| found["arms"][arm]["runs"][seed]["gap"].as_f64().unwrap();
+    let effect = (gap(1, 0) - gap(0, 0) + gap(1, 1) - gap(0, 1)) / 2.0;
+    assert!((sizes[0]["effect"]["estimate"].as_f64().unwrap() - effect).abs() < 1e-9, "{found}");
+    let finding = found["gap"]["finding"].as_str().unwrap();
+    assert!(finding.starts_with("With 8 images a class the gap changes by"), "{finding}");
+    json(dir, &["report", "gap", "-o", "gap.html"]);
+    let page = fs::read_to_string(dir.join("gap.html")).unwrap();
+    for part in ["Gap against the head", "Gap against risk", "With 8 images a class"] {
+        assert!(page.contains(part), "{part}");
+    }
+    let said = run(dir, &["dissect", "--per-class", "8"]);
+    assert_eq!(said.code, Some(2), "{said:?}");
+}

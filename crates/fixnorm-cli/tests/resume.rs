@@ -5,7 +5,9 @@ mod common;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use common::{data, events, fixnorm, image_run, image_tree, run, sha256, small_run, wait_for_step};
+use common::{
+    data, events, fixnorm, image_run, image_tree, json, run, sha256, small_run, wait_for_step,
+};
 
 /// The whole run without interruption: the SHA-256 of its weights, and its steps' losses.
 fn uninterrupted(dir: &Path) -> (String, Vec<(u64, f64)>) {
@@ -361,4 +363,35 @@ fn a_finished_or_stopped_run_is_extended() {
         "{said:?}"
     );
     assert_eq!(events(&dir.join("stopped"), "epoch").len(), 5);
+}
+
+#[test]
+fn another_subset_of_the_data_is_another_run() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir, "data");
+    let on = |data: &str, more: &[&str]| {
+        let data = format!("data={data}");
+        run(dir, &small_run("out", &[&["--set", data.as_str()][..], more].concat()))
+    };
+    let subset = "idx:data?per_class=20&wrong_labels=0.25";
+    assert_eq!(on(subset, &[]).code, Some(0));
+    let summary = std::fs::read_to_string(dir.join("out/summary.csv")).unwrap();
+    let epochs: Vec<&str> = summary.lines().map(|line| line.split(',').next().unwrap()).collect();
+    assert_eq!(epochs, ["epoch", "0", "1", "2", "3"]);
+    assert!(on(subset, &["--resume"]).code == Some(0));
+    for other in [
+        "idx:data?per_class=19&wrong_labels=0.25",
+        "idx:data?per_class=20",
+        "idx:data?per_class=20&wrong_labels=0.25&wrong_labels_seed=1",
+        "idx:data?per_class=20&wrong_labels=0.25&subset_seed=1",
+        "idx:data",
+    ] {
+        let said = on(other, &["--resume"]);
+        assert_eq!(said.code, Some(2), "{said:?}");
+        assert!(said.stderr.contains("data was"), "{said:?}");
+    }
+    // The images that were trained on, with the labels that they were trained with.
+    let found = json(dir, &["eval", "--weights", "out", "--data", subset, "--split", "train"]);
+    assert_eq!(found["count"], 80);
 }

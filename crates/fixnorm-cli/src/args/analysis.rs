@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 
 use crate::args::{DeviceArg, DevicesArg, RecipeArgs, number};
 
@@ -23,10 +23,24 @@ pub(crate) struct RiskArgs {
     pub(crate) seed: u64,
 }
 
+/// A question to train arms for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub(crate) enum DissectPreset {
+    /// Does the head's norm change the gap?
+    Gap,
+}
+
 #[derive(Debug, Args)]
 pub(crate) struct DissectArgs {
     #[command(flatten)]
     pub(crate) recipe: RecipeArgs,
+    /// Another question than weight decay: `gap` sweeps the head's norm on small training sets, and asks whether it changes
+    /// the gap between validation and training error.
+    #[arg(long, value_enum)]
+    pub(crate) preset: Option<DissectPreset>,
+    /// For the preset gap: training images of each class, one sweep for each.
+    #[arg(long, value_name = "N,…", value_delimiter = ',', default_value = "50,100", requires = "preset", value_parser = number::count)]
+    pub(crate) per_class: Vec<usize>,
     /// Arms, separated by commas; all of them if left out. Arms that they depend on are added.
     #[arg(long, value_name = "ARM,…", value_delimiter = ',')]
     pub(crate) arms: Vec<String>,

@@ -2,12 +2,12 @@
 
 use std::process::ExitCode;
 
-use fixnorm_train::RecipeBuilder;
 use fixnorm_train::analysis::dissect::stats::{Interval, Stat};
 use fixnorm_train::analysis::dissect::{
-    Dissect, Dissection, Ended, Settings, arms, chosen, collect,
+    Dissect, Dissection, Ended, Settings, arms, chosen, collect, gap,
 };
 use fixnorm_train::files::check_dir;
+use fixnorm_train::{RecipeBuilder, TrainError};
 use serde_json::json;
 
 use crate::args::{DissectArgs, Format};
@@ -16,9 +16,19 @@ use crate::progress::Progress;
 use crate::run::{interrupted, made_by, recipe, stop_on_signals};
 
 pub(crate) fn run(args: &DissectArgs, format: Format) -> anyhow::Result<ExitCode> {
-    let recipe = recipe(RecipeBuilder::new(), &args.recipe, Ok)?;
     let settings = Settings { lr: args.wd_lr, weight_decay: args.wd };
-    let arms = chosen(arms(&recipe, settings), &args.arms)?;
+    let mut builder = RecipeBuilder::new();
+    if args.preset.is_some() {
+        for (key, value) in gap::DEFAULTS {
+            builder = builder.set(key, value).map_err(TrainError::from)?;
+        }
+    }
+    let recipe = recipe(builder, &args.recipe, Ok)?;
+    let all = match args.preset {
+        Some(_) => gap::gap_arms(&recipe.data, &args.per_class),
+        None => arms(&recipe, settings),
+    };
+    let arms = chosen(all, &args.arms)?;
     if args.list {
         let rows = arms.iter().map(|arm| vec![arm.name.clone(), arm.what.clone()]);
         match format {
@@ -99,6 +109,9 @@ fn text(found: &Dissection) -> anyhow::Result<()> {
             interval(Some(correlation.rho)),
             correlation.rho.n
         ))?;
+    }
+    if let Some(gap) = &found.gap {
+        output::line(&gap.finding)?;
     }
     output::line(&format!("runs  {}", found.out.display()))
 }

@@ -9,6 +9,7 @@ use super::page::Page;
 use super::plot::plot;
 use super::runs::runs;
 use crate::TrainError;
+use crate::analysis::dissect::gap::{GapSize, GapSweep, risk};
 use crate::analysis::dissect::stats::{Interval, Stat};
 use crate::analysis::dissect::{ArmResult, Dissection, RunResult, TauStat};
 use crate::run_dir::History;
@@ -29,7 +30,10 @@ pub(super) fn dissection(
         found.reference
     ));
     page.prose_table(&accuracies(found));
-    differences(page, found);
+    match &found.gap {
+        Some(gap) => gap_sweep(page, found, gap),
+        None => differences(page, found),
+    }
     page.table(&risks(found));
     risk_against_gap(page, found);
     if !found.correlations.is_empty() {
@@ -111,6 +115,65 @@ fn differences(page: &mut Page, found: &Dissection) {
             caption: "Differences over shared seeds with 95 % bootstrap intervals, which few seeds make too narrow."
                 .to_owned(),
             x: format!("top-1 minus that of {}", found.reference),
+            rows: rows.collect(),
+        });
+    }
+}
+
+/// The sweep over α on small training sets: what it found, and the gap against α and against the risk.
+fn gap_sweep(page: &mut Page, found: &Dissection, gap: &GapSweep) {
+    page.text(&gap.finding);
+    let name = |per_class: usize| format!("{per_class} a class");
+    let ends = |size: &GapSize, of: fn(&Interval) -> Option<f64>| -> Vec<(f64, f64)> {
+        size.gaps.iter().filter_map(|(alpha, gap)| Some((alpha.log2(), of(gap)?))).collect()
+    };
+    let curves = gap.sizes.iter().enumerate().flat_map(|(colour, size)| {
+        let name = name(size.per_class);
+        let end = |what: &str, of| {
+            series(&format!("{name}, {what}"), colour, Mark::Dashed, ends(size, of))
+        };
+        [
+            series(&name, colour, Mark::Line, ends(size, |gap| Some(gap.estimate))),
+            end("lower end", |gap| gap.low),
+            end("upper end", |gap| gap.high),
+        ]
+    });
+    page.figure(&plot(
+        "Gap against the head's norm",
+        "Validation error minus training error, mean over seeds with a 95 % t-interval; weights turn by the same angles at \
+         every α.",
+        ["log2 α", "val − train error"],
+        false,
+        curves.collect(),
+    ));
+    let clouds = gap.sizes.iter().enumerate().map(|(colour, size)| {
+        let own = |arm: &&ArmResult| arm.name.starts_with(&format!("n{}_", size.per_class));
+        let runs = found.arms.iter().filter(own).flat_map(|arm| &arm.runs);
+        let points = runs.filter_map(|run| Some((risk(run)?, run.gap?)));
+        series(&name(size.per_class), colour, Mark::Points, points.collect())
+    });
+    page.figure(&plot(
+        "Gap against risk",
+        "A point for each run: cross-boundary risk at τ = 1 on validation images.",
+        ["CBR(1), validation", "val − train error"],
+        false,
+        clouds.collect(),
+    ));
+    for (title, x, of) in [
+        (
+            "Change of the gap with the head's norm",
+            "gap at the largest α minus gap at the smallest",
+            (|size| size.effect) as fn(&GapSize) -> Option<Interval>,
+        ),
+        ("Rank correlation of risk and gap", "rank correlation of CBR(1) with the gap", |size| {
+            size.correlation
+        }),
+    ] {
+        let rows = gap.sizes.iter().filter_map(|size| Some((name(size.per_class), of(size)?)));
+        page.figure(&Forest {
+            title: title.to_owned(),
+            caption: "With 95 % intervals over seeds, or over runs.".to_owned(),
+            x: x.to_owned(),
             rows: rows.collect(),
         });
     }

@@ -4,6 +4,7 @@
 use toml::Value;
 
 use crate::TrainError;
+use crate::analysis::dissect::gap::Place;
 use crate::recipe::Recipe;
 
 /// Learning rate and decay of the arms with decay.
@@ -46,6 +47,8 @@ pub struct Arm {
     pub source: Option<Source>,
     /// The head's norm as a multiple of the recipe's, in the sweep over it.
     pub alpha_factor: Option<f64>,
+    /// Its place in the sweep of the preset `gap`.
+    pub place: Option<Place>,
 }
 
 /// Factors on α in the head-norm sweep; 1 is the arm `fixnorm`.
@@ -144,6 +147,7 @@ fn arm(name: &str, what: &str, changes: Vec<(&str, Value)>) -> Arm {
         changes: changes.collect(),
         source: None,
         alpha_factor: None,
+        place: None,
     }
 }
 

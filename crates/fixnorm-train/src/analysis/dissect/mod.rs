@@ -2,12 +2,14 @@
 //!
 //! ```text
 //! what each arm changes and controls for   arms.rs
+//! the arms of the preset gap, its finding  gap.rs
 //! every arm with every seed, resumable     runs.rs
 //! means, paired intervals, correlations    stats.rs
 //! one table of all runs                    result.rs
 //! ```
 
 mod arms;
+pub mod gap;
 mod result;
 mod runs;
 pub mod stats;

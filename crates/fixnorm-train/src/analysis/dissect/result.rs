@@ -10,6 +10,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
 use crate::analysis::dissect::arms::{Arm, Source};
+use crate::analysis::dissect::gap::{GapSweep, sweep};
 use crate::analysis::dissect::runs::{Dissect, final_failure};
 use crate::analysis::dissect::stats::{Interval, Stat, paired_difference, rank_correlation};
 use crate::files::{read_json, write_json};
@@ -26,6 +27,9 @@ pub struct Dissection {
     pub correlations: Vec<Correlation>,
     /// Distances between arms and the arms that they follow.
     pub follow: Vec<FollowResult>,
+    /// What the sweep of the preset `gap` found.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gap: Option<GapSweep>,
     /// Where the runs lie.
     #[serde(serialize_with = "crate::files::serialize_path")]
     pub out: PathBuf,
@@ -177,6 +181,10 @@ pub fn collect(dissect: &Dissect, reference: &str) -> Result<Dissection, TrainEr
     Ok(Dissection {
         correlations: correlations(dissect, &arms),
         follow: follow(dissect, &arms),
+        gap: {
+            let places = dissect.arms.iter().zip(&arms);
+            sweep(&places.filter_map(|(arm, found)| Some((arm.place?, found))).collect::<Vec<_>>())
+        },
         reference: reference.name,
         arms,
         out: dissect.out.clone(),

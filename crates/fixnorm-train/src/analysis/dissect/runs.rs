@@ -75,7 +75,7 @@ impl Dissect {
         stop: &Stop,
     ) -> Result<Ended, TrainError> {
         std::fs::create_dir_all(&self.out).map_err(TrainError::io("create", &self.out))?;
-        let mut data: Option<DataSet> = None;
+        let mut data: Option<(String, DataSet)> = None;
         let of = self.arms.len() * self.seeds as usize;
         let mut waiting: Vec<(u64, &Arm)> =
             (0..self.seeds).flat_map(|seed| self.arms.iter().map(move |arm| (seed, arm))).collect();
@@ -111,7 +111,7 @@ impl Dissect {
     fn one<O: Observer>(
         &self,
         task: &Task<'_>,
-        data: &mut Option<DataSet>,
+        data: &mut Option<(String, DataSet)>,
         observer: &mut impl FnMut(&Task<'_>) -> O,
         stop: &Stop,
     ) -> Result<Ended, TrainError> {
@@ -133,10 +133,13 @@ impl Dissect {
         }
         let recipe = self.recipe_of(task.arm, task.seed)?;
         let (plan, loaded) = match data.take() {
-            Some(data) => (Plan::of(recipe, self.made_by.clone(), &data)?, data),
-            None => Plan::resolve(recipe, self.made_by.clone())?,
+            // Arms may have data of their own.
+            Some((name, data)) if name == recipe.data => {
+                (Plan::of(recipe, self.made_by.clone(), &data)?, data)
+            }
+            _ => Plan::resolve(recipe, self.made_by.clone())?,
         };
-        let data = data.insert(loaded);
+        let (_, data) = data.insert((plan.recipe.data.clone(), loaded));
         let mut observer = observer(task);
         let outcome = if RunFiles::new(&dir).has_plan() {
             resume(&plan, data, &dir, &mut observer, stop)

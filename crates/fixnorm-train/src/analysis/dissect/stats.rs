@@ -79,6 +79,26 @@ pub fn paired_difference(pairs: &[(f64, f64)]) -> Option<Interval> {
     Some(Interval { estimate, low: ends.map(|e| e.0), high: ends.map(|e| e.1), n })
 }
 
+/// The mean of values, with a t-interval.
+pub fn t_interval(values: &[f64]) -> Option<Interval> {
+    let Stat { mean, std, n } = Stat::of(values)?;
+    let half = std.map(|std| t_quantile(n - 1) * std / (n as f64).sqrt());
+    let end = |sign: f64| half.map(|half| mean + sign * half);
+    Some(Interval { estimate: mean, low: end(-1.0), high: end(1.0), n })
+}
+
+/// The 97.5 % quantile of Student's t; `freedom` is at least 1.
+fn t_quantile(freedom: usize) -> f64 {
+    const SMALL: [f64; 10] =
+        [12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228];
+    // Cornish–Fisher about the normal quantile, right to 0.001 from here on.
+    let (z, n) = (1.959_964_f64, freedom as f64);
+    let series = z
+        + (z.powi(3) + z) / (4.0 * n)
+        + (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / (96.0 * n * n);
+    SMALL.get(freedom - 1).copied().unwrap_or(series)
+}
+
 /// Spearman's rank correlation; none where one of the two is constant.
 pub fn rank_correlation(pairs: &[(f64, f64)]) -> Option<Interval> {
     let rho = spearman(pairs)?;
@@ -158,6 +178,19 @@ mod tests {
         let half = (found.high.unwrap() - found.low.unwrap()) / 2.0;
         let expected = 1.96 * (1.0f64 / 12.0).sqrt() / 200f64.sqrt();
         assert!((half / expected - 1.0).abs() < 0.05, "{half} {expected}");
+    }
+
+    #[test]
+    fn t_intervals_are_those_of_tables() {
+        let found = t_interval(&[1.0, 2.0, 3.0]).unwrap();
+        // 4.303/√3.
+        assert!((found.high.unwrap() - 2.0 - 2.4843).abs() < 1e-3, "{found:?}");
+        for (freedom, expected) in [(1, 12.706), (9, 2.262), (11, 2.201), (20, 2.086), (60, 2.000)]
+        {
+            assert!((t_quantile(freedom) - expected).abs() < 1.5e-3, "{freedom}");
+        }
+        assert_eq!(t_interval(&[2.0]).unwrap().low, None);
+        assert_eq!(t_interval(&[]), None);
     }
 
     #[test]
