@@ -35,8 +35,11 @@ impl Plane {
         }
         let blended = if self.spread[0] == 2 {
             // The plane reaches a pixel further than the window, except at the image's edges.
-            let far =
-                if y % 2 == 0 { own.saturating_sub(1) } else { (own + 1).min(self.height - 1) };
+            let far = if y.is_multiple_of(2) {
+                own.saturating_sub(1)
+            } else {
+                (own + 1).min(self.height - 1)
+            };
             let pairs = near.iter().zip(line(far));
             for (out, (&near, &far)) in scratch.down.iter_mut().zip(pairs) {
                 *out = nearer(near, far);
