@@ -95,7 +95,8 @@ fn t_quantile(freedom: usize) -> f64 {
     let (z, n) = (1.959_964_f64, freedom as f64);
     let series = z
         + (z.powi(3) + z) / (4.0 * n)
-        + (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / (96.0 * n * n);
+        + (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / (96.0 * n * n)
+        + (3.0 * z.powi(7) + 19.0 * z.powi(5) + 17.0 * z.powi(3) - 15.0 * z) / (384.0 * n * n * n);
     SMALL.get(freedom - 1).copied().unwrap_or(series)
 }
 
