@@ -1,6 +1,6 @@
-"""Fits the law of the start to tables: log2 angle = a + b*log2(steps) + c*log2(batch), and a constant alpha.
+"""Fits the law of the start to tables: log2 angle = a + b*log2(steps) + c*log2(batch), and alpha = A/sqrt(features).
 
-    python benches/tables/fit_law.py TABLE.csv:STEPS:BATCH...
+    python benches/tables/fit_law.py TABLE.csv:STEPS:BATCH:FEATURES...
 
 Each table (columns angle, alpha, seed, val_top1) gives its best setting: the top of a quadratic in log2 angle and log2 alpha
 through the cells that are within 0.03 of the best one, weighted by their number of seeds; the best cell itself where the
@@ -59,15 +59,16 @@ def main(arguments):
     settings = []
     for argument in arguments:
         try:
-            path, steps, batch = argument.rsplit(":", 2)
-            settings.append((path, float(steps), float(batch)))
+            path, *counts = argument.rsplit(":", 3)
+            settings.append((path, *map(float, counts)))
         except ValueError:
-            sys.exit(f"expected TABLE.csv:STEPS:BATCH, found {argument}")
+            sys.exit(f"expected TABLE.csv:STEPS:BATCH:FEATURES, found {argument}")
     if len(settings) < 2:
         sys.exit(__doc__)
-    found = [best(path) for path, _, _ in settings]
+    found = [best(path) for path, *_ in settings]
     angle = np.array([point[0] for point, _ in found])
     alpha = np.array([point[1] for point, _ in found])
+    product = alpha + 0.5 * np.log2([features for *_, features in settings])
     columns, names = [np.ones(len(settings))], ["ANGLE_AT_ONE"]
     for name, index in (("ANGLE_PER_STEPS", 1), ("ANGLE_PER_BATCH", 2)):
         column = np.log2([setting[index] for setting in settings])
@@ -79,14 +80,15 @@ def main(arguments):
     rows = np.stack(columns, axis=1)
     for name, value, error in zip(names, *regress(rows, angle)):
         print(f"{name} = {value:.3f} +- {error:.3f}")
-    print(f"ALPHA = 2^{alpha.mean():.3f} +- {alpha.std(ddof=1) / math.sqrt(len(alpha)):.3f}")
-    print("\ntable,steps,batch,best_angle,best_alpha,by,angle_error_octaves,alpha_error_octaves")
+    spread = product.std(ddof=1) / math.sqrt(len(product))
+    print(f"ALPHA_BY_ROOT_FEATURES = 2^{product.mean():.3f} +- {spread:.3f} octaves")
+    print("\ntable,steps,batch,features,best_angle,best_alpha,by,angle_error_octaves,alpha_error_octaves")
     errors = []
-    for i, ((path, steps, batch), (_, by)) in enumerate(zip(settings, found)):
+    for i, ((path, steps, batch, features), (_, by)) in enumerate(zip(settings, found)):
         others = np.arange(len(settings)) != i
         c, _ = regress(rows[others], angle[others])
-        errors.append([angle[i] - rows[i] @ c, alpha[i] - alpha[others].mean()])
-        print(f"{path},{steps:g},{batch:g},{2 ** angle[i]:.5f},{2 ** alpha[i]:.2f},{by},{errors[-1][0]:.2f},{errors[-1][1]:.2f}")
+        errors.append([angle[i] - rows[i] @ c, product[i] - product[others].mean()])
+        print(f"{path},{steps:g},{batch:g},{features:g},{2 ** angle[i]:.5f},{2 ** alpha[i]:.2f},{by},{errors[-1][0]:.2f},{errors[-1][1]:.2f}")
     rms = np.sqrt(np.mean(np.square(errors), axis=0))
     print(f"\nleave one out, root mean square in octaves: UNCERTAINTY = [{rms[0]:.2f}, {rms[1]:.2f}]")
 

@@ -114,6 +114,7 @@ impl Observer for Progress {
                 params,
                 scale_invariant,
                 weights,
+                knobs,
                 epochs,
                 steps_per_epoch,
                 step,
@@ -127,7 +128,7 @@ impl Observer for Progress {
                     step => format!(", from step {step}"),
                 };
                 self.line(&format!(
-                    "{model} ({params} parameters, {scale_invariant} of {weights} weights scale-invariant) on {data}, {epochs} epochs of {steps_per_epoch} steps{from}, into {}",
+                    "{model} ({params} parameters, {scale_invariant} of {weights} weights scale-invariant) on {data}, {knobs}, {epochs} epochs of {steps_per_epoch} steps{from}, into {}",
                     out.display()
                 ));
                 self.begin(*epochs, *steps_per_epoch, *step);

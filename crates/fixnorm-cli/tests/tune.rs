@@ -200,13 +200,13 @@ fn angles_start_at_the_law_and_a_study_of_learning_rates_goes_on_as_one() {
     let result: Value = serde_json::from_str(&said.stdout).unwrap();
     for row in [&result["best"], &trials(&result)[0]] {
         assert_eq!(row["lr"], row["angle"], "{row}");
-        assert_eq!(row["alpha"], fixnorm_tune::law::ALPHA, "{row}");
+        assert_eq!(row["alpha"], fixnorm_tune::law::alpha(64), "{row}");
     }
     let plan = std::fs::read_to_string(dir.path().join("a.study.runs/trial-000-seed-0/plan.toml"))
         .unwrap();
     let steps: f64 =
         plan.lines().find_map(|line| line.strip_prefix("steps = ")).unwrap().parse().unwrap();
-    let [angle, _] = fixnorm_tune::law::start(steps, 40.0).map(f64::exp2);
+    let angle = fixnorm_tune::law::angle(steps, 40.0);
     assert!((result["best"]["angle"].as_f64().unwrap() / angle - 1.0).abs() < 1e-9, "{result}");
 
     // A name for both kinds of learning rates, and the other kind's study.

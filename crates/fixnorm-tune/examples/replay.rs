@@ -1,7 +1,7 @@
 //! Judges all tuners on tables of real results, as docs/tuning.md says.
 //!
 //! `cargo run --release -p fixnorm-tune --example replay -- [--trials 20] [--replays 200] [--offset 2] [--seed 0]
-//! [--start LR,VALUE | --steps T --batch B] [--prior FILE.json] [--tuners NAME,…] TABLE.csv…` prints one line per table,
+//! [--start LR,VALUE | --steps T --batch B [--features F]] [--prior FILE.json] [--tuners NAME,…] TABLE.csv…` prints one line per table,
 //! tuner and number of trials. `--steps` and `--batch` start at the law's point, in tables with a column `angle`; it is not
 //! moved unless `--offset` says so. `--prior` is what `benches/tables/fit_prior.py` printed of other tables. Optuna's samplers
 //! on the same tables: `benches/peers/tune_replay.py`, in the same columns.
@@ -26,7 +26,7 @@ fn main() -> ExitCode {
 
 fn run(arguments: Vec<String>) -> Result<(), String> {
     let (mut trials, mut replays, mut offset, mut seed) = (20, 200, None, 0);
-    let (mut start, mut steps, mut batch) = (None, None, None);
+    let (mut start, mut steps, mut batch, mut features) = (None, None, None, law::FEATURES);
     let mut prior: Option<Prior> = None;
     let (mut only, mut files): (Option<Vec<String>>, Vec<String>) = (None, vec![]);
     let mut rest = arguments.into_iter();
@@ -38,6 +38,7 @@ fn run(arguments: Vec<String>) -> Result<(), String> {
             "--offset" => offset = Some(parse(&value()?)?),
             "--steps" => steps = Some(parse::<f64>(&value()?)?),
             "--batch" => batch = Some(parse::<f64>(&value()?)?),
+            "--features" => features = parse(&value()?)?,
             "--prior" => prior = Some(read_prior(&value()?)?),
             "--tuners" => only = Some(value()?.split(',').map(str::to_owned).collect()),
             "--seed" => seed = parse(&value()?)?,
@@ -51,7 +52,7 @@ fn run(arguments: Vec<String>) -> Result<(), String> {
     }
     let of_law = match (steps, batch, start) {
         (None, None, _) => None,
-        (Some(steps), Some(batch), None) => Some(law::start(steps, batch)),
+        (Some(steps), Some(batch), None) => Some(law::start(steps, batch, features)),
         (_, _, Some(_)) => return Err("either --start or --steps with --batch".to_owned()),
         _ => return Err("--steps and --batch belong together".to_owned()),
     };

@@ -1,12 +1,15 @@
 //! The law of the start: where angle and head norm are expected to be best, from the length of a run and its batch size.
 //! Not here: the fit of its coefficients (`benches/tables/fit_law.py`), the search that begins there.
 //!
-//! log2 angle₀ = a + b·log2(steps) + c·log2(batch), and a constant α₀.
+//! log2 angle₀ = a + b·log2(steps) + c·log2(batch), and α₀ = 32/√F for a final layer of F inputs.
 //!
 //! # Source
 //! A hypothesis so far, not a fit: 1/64 rad was near the best of 372 to 1,718 steps, and the equilibria of common weight
 //! decay recipes (0.0073 rad at 60,000 steps, 0.0032 rad at 450,000) fall by about 0.2 octaves per octave of steps. Nothing
 //! is known about the batch size. To replace it, print the coefficients with `benches/tables/fit_law.py` and set them here.
+//!
+//! α₀: logits are α·‖h‖·cos, and the features' norm ‖h‖ grows as √F. With 64 inputs α between 4 and 8 was best, with 1,024
+//! between 0.5 and 2 (`docs/angle.md`).
 
 use crate::space::Point;
 
@@ -19,19 +22,38 @@ pub const ANGLE_PER_STEPS: f64 = -0.2;
 /// Octaves of angle per octave of batch size.
 pub const ANGLE_PER_BATCH: f64 = 0.0;
 
-/// The head's norm α₀.
-pub const ALPHA: f64 = 4.0;
+/// The product α₀·√F of the head's norm and the root of its number of inputs.
+pub const ALPHA_BY_ROOT_FEATURES: f64 = 32.0;
+
+/// Inputs of the final layer where a caller does not know them: those of ResNet-20.
+pub const FEATURES: usize = 64;
 
 /// Standard deviation of the best point from the law's, per axis in octaves. Assumed.
 pub const UNCERTAINTY: [f64; 2] = [1.0, 1.0];
 
-/// log2 of (angle₀ in radians, α₀) of a run of this many optimizer steps with this many images per step.
+/// angle₀ in radians for a run of this many optimizer steps with this many images per step.
 ///
 /// # Panics
-/// Never; steps and batch count as at least 1.
-pub fn start(steps: f64, batch: f64) -> Point {
+/// Never; both count as at least 1.
+pub fn angle(steps: f64, batch: f64) -> f64 {
     let [steps, batch] = [steps, batch].map(|count| count.max(1.0).log2());
-    [ANGLE_AT_ONE + ANGLE_PER_STEPS * steps + ANGLE_PER_BATCH * batch, ALPHA.log2()]
+    (ANGLE_AT_ONE + ANGLE_PER_STEPS * steps + ANGLE_PER_BATCH * batch).exp2()
+}
+
+/// The head's norm α₀ for a final layer with this many inputs.
+///
+/// # Panics
+/// Never; inputs count as at least 1.
+pub fn alpha(features: usize) -> f64 {
+    ALPHA_BY_ROOT_FEATURES / (features.max(1) as f64).sqrt()
+}
+
+/// log2 of both: the start of a search.
+///
+/// # Panics
+/// Never.
+pub fn start(steps: f64, batch: f64, features: usize) -> Point {
+    [angle(steps, batch).log2(), alpha(features).log2()]
 }
 
 #[cfg(test)]
@@ -43,10 +65,11 @@ mod tests {
         for (steps, angle) in
             [(372.0, 1.0 / 64.0), (1718.0, 1.0 / 64.0), (6e4, 0.0073), (4.5e5, 0.0032)]
         {
-            let [found, alpha] = start(steps, 128.0);
+            let [found, alpha] = start(steps, 128.0, FEATURES);
             assert!((found - f64::log2(angle)).abs() < 1.0, "{steps}: {}", found.exp2());
             assert_eq!(alpha, 2.0);
         }
-        assert!(start(0.0, 0.0)[0].is_finite());
+        assert!(start(0.0, 0.0, 0).iter().all(|knob| knob.is_finite()));
+        assert_eq!(alpha(1024), 1.0);
     }
 }

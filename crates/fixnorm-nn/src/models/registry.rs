@@ -20,11 +20,20 @@ const TENSORFLOW: ConvStyle = ConvStyle { padding: Padding::Same, epsilon: 1e-3,
 /// A row for ImageNet at 224 pixels in PyTorch's style.
 const fn imagenet(
     name: &'static str,
+    num_features: usize,
     build: fn(&ModelConfig, &Device) -> Classifier,
     timm_name: fn(&str) -> String,
 ) -> ModelSpec {
-    let library = Library::Timm;
-    ModelSpec { name, resolution: 224, input: IMAGENET, style: PYTORCH, library, build, timm_name }
+    ModelSpec {
+        name,
+        resolution: 224,
+        input: IMAGENET,
+        num_features,
+        style: PYTORCH,
+        library: Library::Timm,
+        build,
+        timm_name,
+    }
 }
 
 const fn cifar(
@@ -32,7 +41,7 @@ const fn cifar(
     build: fn(&ModelConfig, &Device) -> Classifier,
     timm_name: fn(&str) -> String,
 ) -> ModelSpec {
-    ModelSpec { resolution: 32, input: CIFAR, ..own(imagenet(name, build, timm_name)) }
+    ModelSpec { resolution: 32, input: CIFAR, ..own(imagenet(name, 64, build, timm_name)) }
 }
 
 /// A row that no other library has.
@@ -43,23 +52,33 @@ const fn own(row: ModelSpec) -> ModelSpec {
 static MODELS: [ModelSpec; 14] = [
     cifar("resnet8", |config, device| resnet::cifar(1, config, device), resnet::timm_name),
     cifar("resnet20", |config, device| resnet::cifar(3, config, device), resnet::timm_name),
-    imagenet("resnet18", resnet::resnet18, resnet::timm_name),
-    imagenet("resnet50", resnet::resnet50, resnet::timm_name),
-    imagenet("mobilenetv2_100", mobilenet::mobilenet_v2_100, mobilenet::timm_name),
-    imagenet("mobilenetv2_140", mobilenet::mobilenet_v2_140, mobilenet::timm_name),
-    own(imagenet("mobilenetv2_b0", mobilenet::mobilenet_v2_b0, mobilenet::timm_name)),
-    own(imagenet("mobilenetv2_b0_plain", mobilenet::mobilenet_v2_b0_plain, mobilenet::timm_name)),
-    imagenet("efficientnet_b0", mobilenet::efficientnet_b0, mobilenet::timm_name),
-    imagenet("efficientnet_lite0", mobilenet::efficientnet_lite0, mobilenet::timm_name),
+    imagenet("resnet18", 512, resnet::resnet18, resnet::timm_name),
+    imagenet("resnet50", 2048, resnet::resnet50, resnet::timm_name),
+    imagenet("mobilenetv2_100", 1280, mobilenet::mobilenet_v2_100, mobilenet::timm_name),
+    imagenet("mobilenetv2_140", 1792, mobilenet::mobilenet_v2_140, mobilenet::timm_name),
+    own(imagenet("mobilenetv2_b0", 1280, mobilenet::mobilenet_v2_b0, mobilenet::timm_name)),
+    own(imagenet(
+        "mobilenetv2_b0_plain",
+        1280,
+        mobilenet::mobilenet_v2_b0_plain,
+        mobilenet::timm_name,
+    )),
+    imagenet("efficientnet_b0", 1280, mobilenet::efficientnet_b0, mobilenet::timm_name),
+    imagenet("efficientnet_lite0", 1280, mobilenet::efficientnet_lite0, mobilenet::timm_name),
     ModelSpec {
         style: TENSORFLOW,
-        ..imagenet("tf_efficientnet_lite0", mobilenet::efficientnet_lite0, mobilenet::timm_name)
+        ..imagenet(
+            "tf_efficientnet_lite0",
+            1280,
+            mobilenet::efficientnet_lite0,
+            mobilenet::timm_name,
+        )
     },
-    imagenet("semnasnet_100", mobilenet::mnasnet_a1, mobilenet::timm_name),
-    imagenet("mobilenetv3_large_100", mobilenet_v3::large, mobilenet_v3::timm_name),
+    imagenet("semnasnet_100", 1280, mobilenet::mnasnet_a1, mobilenet::timm_name),
+    imagenet("mobilenetv3_large_100", 1280, mobilenet_v3::large, mobilenet_v3::timm_name),
     ModelSpec {
         library: Library::Torchvision,
-        ..imagenet("shufflenet_v2_x1_0", shufflenet::x1_0, shufflenet::torchvision_name)
+        ..imagenet("shufflenet_v2_x1_0", 1024, shufflenet::x1_0, shufflenet::torchvision_name)
     },
 ];
 
@@ -114,6 +133,21 @@ mod tests {
         let resnet8 = ModelSpec::find("resnet8").unwrap().init(grey, 0, &device);
         // 9·(16 + 2·16² + 16·32 + 32² + 32·64 + 64²) + 2·(3·16 + 2·32 + 2·64) + 65·10.
         assert_eq!(resnet8.params(), 75_002);
+    }
+
+    #[test]
+    fn features_are_those_of_the_built_models() {
+        let device = Device::flex().autodiff();
+        for spec in models() {
+            let model = (spec.build)(&spec.config(spec.input), &device);
+            let [features, classes] = model.final_layer().weight.dims();
+            assert_eq!(
+                (features, classes),
+                (spec.num_features, spec.input.classes),
+                "{}",
+                spec.name
+            );
+        }
     }
 
     #[test]

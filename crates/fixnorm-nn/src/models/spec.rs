@@ -27,6 +27,8 @@ pub struct ModelSpec {
     pub resolution: usize,
     /// Channels and classes in the reference.
     pub input: Input,
+    /// Inputs of the final layer.
+    pub num_features: usize,
     /// Padding and normalization in the reference.
     pub style: ConvStyle,
     /// The library that the weights travel to.

@@ -53,8 +53,8 @@ impl<'de> Deserialize<'de> for HeadControl {
 pub struct Head {
     /// `fixed`, `capped`, `free` or `decayed`.
     pub control: HeadControl,
-    /// RMS norm of a class's row, for `fixed` and `capped`; `auto` is 4 under `optimizer.step_rule = "angular"` and 1 under
-    /// the other rules.
+    /// RMS norm of a class's row, for `fixed` and `capped`; `auto` is 32/√F for a layer of F inputs under
+    /// `optimizer.step_rule = "angular"`, and 1 under the other rules.
     #[serde(with = "optional::derived")]
     pub alpha: Option<f64>,
     /// For `decayed`.

@@ -8,7 +8,7 @@ use fixnorm::{
 };
 use fixnorm_analysis::Equilibrium;
 use fixnorm_data::{Crop, Interpolation, Resize, Transform};
-use fixnorm_nn::Criterion;
+use fixnorm_nn::{Criterion, ModelSpec};
 use fixnorm_tune::law;
 
 use crate::recipe::{Follow, Head, HeadControl, Optimizer, Recipe, Train};
@@ -77,7 +77,9 @@ impl Recipe {
         let is_sgd = matches!(self.optimizer.base, BaseName::Sgd | BaseName::Nesterov);
         let free_lr_scale = if is_angular && is_sgd { 4.0 } else { 1.0 };
         self.optimizer.free_lr_scale.get_or_insert(free_lr_scale);
-        self.head.alpha.get_or_insert(if is_angular { law::ALPHA } else { 1.0 });
+        // A model that does not exist is an error of the plan.
+        let features = ModelSpec::find(&self.model).map_or(law::FEATURES, |spec| spec.num_features);
+        self.head.alpha.get_or_insert(if is_angular { law::alpha(features) } else { 1.0 });
         if !is_angular {
             self.optimizer.lr.get_or_insert(RAW_LR);
         }
@@ -86,8 +88,8 @@ impl Recipe {
 
     /// Fills in the learning rate that follows from the number of steps.
     pub(crate) fn with_steps(mut self, steps: usize) -> Self {
-        let law = law::start(steps as f64, self.train.step_size() as f64);
-        self.optimizer.lr.get_or_insert(law[0].exp2());
+        let angle = law::angle(steps as f64, self.train.step_size() as f64);
+        self.optimizer.lr.get_or_insert(angle);
         self
     }
 
@@ -166,6 +168,21 @@ impl Recipe {
             .with_free(free.with_step(free_step))
             .with_gains_and_biases(free.with_step(optimizer.free_step_rule))
             .with_weight_decay(weight_decay)
+    }
+
+    /// The highest learning rate with its unit, and the head's norm if it is held.
+    pub(crate) fn knobs(&self) -> String {
+        let lr = self.optimizer.lr();
+        let rate = if self.optimizer.step_rule() == StepRule::Angular {
+            format!("angle {} rad", significant(lr))
+        } else {
+            format!("lr {}", significant(lr))
+        };
+        match self.head.control.constraint() {
+            Constraint::Free => rate,
+            Constraint::Capped => format!("{rate}, α at most {}", significant(self.head.alpha())),
+            Constraint::Fixed => format!("{rate}, α {}", significant(self.head.alpha())),
+        }
     }
 
     /// The equilibrium that weight decay brings a weight of this role to at this learning rate, if it decays and theory
@@ -307,6 +324,11 @@ fn check(
     if fine { Ok(()) } else { Err(SetupError::OutOfRange { name, expected, value }) }
 }
 
+/// `value` with three significant digits.
+fn significant(value: f64) -> f64 {
+    format!("{value:.2e}").parse().unwrap_or(value)
+}
+
 #[cfg(test)]
 mod tests {
     use fixnorm::{Scope, StepRule};
@@ -327,6 +349,7 @@ mod tests {
         };
         let (rule, angle, scale, alpha) = keys(&[]);
         assert_eq!((rule, scale, alpha), (StepRule::Angular, Some(4.0), 4.0));
+        assert_eq!(resolved(&["model=shufflenet_v2_x1_0"]).head.alpha(), 1.0);
         assert_eq!(resolved(&[]).optimizer.scope(), Scope::OutputChannel);
         assert_eq!(resolved(&["optimizer.step_rule=raw"]).optimizer.scope(), Scope::Tensor);
         assert!((angle * 64.0 - 1.0).abs() < 0.01, "{angle}");
@@ -335,6 +358,10 @@ mod tests {
         let raw = (StepRule::Raw, 0.2, Some(1.0), 1.0);
         assert_eq!(keys(&["optimizer.step_rule=raw"]), raw);
         assert_eq!(keys(&["optimizer.constraint=free"]), raw);
+        assert_eq!(resolved(&[]).knobs(), "angle 0.0156 rad, α 4");
+        assert_eq!(resolved(&["optimizer.step_rule=raw"]).knobs(), "lr 0.2, α 1");
+        let free = ["optimizer.constraint=free", "head.control=free"];
+        assert_eq!(resolved(&free).knobs(), "lr 0.2");
     }
 
     #[test]

@@ -73,6 +73,9 @@ pub struct Start {
     /// Number of weights: parameters of two dimensions or more.
     #[serde(default)]
     pub weights: usize,
+    /// The highest learning rate with its unit and the head's norm, for people: `angle 0.0138 rad, α 4`.
+    #[serde(default)]
+    pub knobs: String,
     /// Epochs of the whole run.
     pub epochs: usize,
     /// Steps of an epoch.

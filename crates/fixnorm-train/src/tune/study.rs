@@ -172,7 +172,8 @@ impl OpenStudy {
             None if !is_used => None,
             None if knobs == Knobs::AngleAlpha => {
                 let (steps, batch) = (plan.derived.steps, plan.recipe.train.step_size());
-                let start = law::start(steps as f64, batch as f64).map(f64::exp2);
+                let features = plan.spec()?.num_features;
+                let start = law::start(steps as f64, batch as f64, features).map(f64::exp2);
                 progress(Setup::Law { start, steps, batch });
                 Some(start)
             }

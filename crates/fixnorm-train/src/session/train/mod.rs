@@ -161,6 +161,7 @@ impl<'a> Session<'a> {
             params: derived.params,
             scale_invariant: weights().filter(|w| w.role == Role::ScaleInvariant).count(),
             weights: weights().count(),
+            knobs: self.plan.recipe.knobs(),
             epochs: self.plan.recipe.train.epochs,
             steps_per_epoch: derived.steps_per_epoch,
             step: self.progress.step,
