@@ -41,6 +41,10 @@ def command(*arguments: object) -> str:
     return done.stdout
 
 
+def _plain(table: Roles) -> list[dict]:
+    return [{"params": group["params"], "kind": group["kind"]} for group in table.param_groups()]
+
+
 def test_measures_are_those_of_the_step(tmp_path: Path) -> None:
     model = net()
     optimizer = FixNorm("sgd", roles(model), lr=0.1, step_rule="angular", head_lr_scale=0.5, head_step_rule="angular")
@@ -82,13 +86,22 @@ def test_the_command_reads_it(kind: str, tmp_path: Path) -> None:
     table = roles(model)
     optimizer = {
         "fixnorm": lambda: FixNorm("nesterov", table, lr=0.1, step_rule="angular", momentum=0.9, radius=2.0),
-        "sgd": lambda: torch.optim.SGD(model.parameters(), lr=0.1, weight_decay=0.01, momentum=0.9),
+        "sgd": lambda: torch.optim.SGD(_plain(table), lr=0.1, weight_decay=0.01, momentum=0.9),
         "adamw": lambda: torch.optim.AdamW(model.parameters(), lr=0.01),
     }[kind]()
     events = recorded(run, optimizer, table, tensorboard=False)
     command("report", run, "-o", tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text()
     assert "finished, 2 epochs" in page and "Angular update of" in page and "conv2.weight" in page
+    plan = (run / "plan.toml").read_text().splitlines()
+    expected = {
+        "fixnorm": ['base = "nesterov"', "lr = 0.1", 'constraint = "fixed"', "radius = 2.0", 'step_rule = "angular"'],
+        "sgd": ['base = "sgd"', "lr = 0.1", 'constraint = "free"', "weight_decay = 0.01", "momentum = 0.9"],
+        "adamw": ['base = "adamw"', "lr = 0.01", 'decay_kind = "decoupled"', "weight_decay = 0.01", "beta2 = 0.999"],
+    }[kind]
+    head = 'head.control = "fixed"' if kind == "fixnorm" else 'head.control = "free"'
+    wanted = [head, 'schedule.shape = "cosine"', "train.batch_size = 8", *(f"optimizer.{line}" for line in expected)]
+    assert set(wanted) <= set(plan), plan
     found = json.loads(command("migrate", "--run", run, "--format", "json"))
     last = [event for event in events if event["event"] == "measure"][-1]["layers"]
     assert found["alpha"] == pytest.approx(last[2]["norm"] / math.sqrt(3))

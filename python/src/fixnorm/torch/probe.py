@@ -118,10 +118,8 @@ def _rows(model: nn.Module, layers: dict[str, nn.Module]) -> list[ParamRole]:
             continue
         if is_sharded(param):
             raise TypeError(f"parameter {name} is sharded: probe before fully_shard, make the optimizer after it")
-        if param.is_complex() or not param.is_floating_point():
-            raise TypeError(
-                f"parameter {name} is of type {param.dtype}; roles are defined for real floating-point weights"
-            )
+        if not param.is_floating_point() or param.layout != torch.strided:
+            raise TypeError(f"parameter {name} is {param.dtype}, {param.layout}: only real, dense weights have roles")
         if param.is_meta:
             raise TypeError(f"parameter {name} is on the meta device: give the model values before it is probed")
         known = isinstance(layers[name], nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) and param.ndim >= 2

@@ -264,25 +264,26 @@ class Recorder:
 def _settings(optimizer: Optimizer) -> dict[str, Any]:
     """The optimizer's settings as keys of a recipe."""
     groups = {group.get("kind", ""): group for group in reversed(optimizer.param_groups)}
-    first = next((groups[kind] for kind in ("scale_invariant", "held") if kind in groups), optimizer.param_groups[0])
-    base = first.get("base", type(optimizer).__name__)
+    kinds = [kind for kind in ("scale_invariant", "joint_1", "held") if kind in groups]
+    first = groups[kinds[0]] if kinds else optimizer.param_groups[0]
+    base, plain = first.get("base", type(optimizer).__name__), "constraint" not in first
     base = "nesterov" if BASES.get(base) == "sgd" and first.get("nesterov") else BASES.get(base)
-    found = {"base": base, "lr": float(first.get("initial_lr", first["lr"]))}
-    holds = "constraint" in first
-    names = {"momentum": "momentum", "rms_decay" if holds else "alpha": "rms_decay", "eps": "epsilon"}
-    found |= {key: first[name] for name, key in names.items() if name in first}
-    if "betas" in first:
-        found["beta1"], found["beta2"] = first["betas"]
-    if not holds:
-        decay = {
-            "weight_decay": float(first["weight_decay"]),
-            "decay_kind": "decoupled" if type(optimizer) is torch.optim.AdamW else "l2",
-        }
-        found |= {"constraint": "free", "step_rule": "raw", **decay}
+    names = ("momentum", "weight_decay", "constraint", "radius", "scope", "step_rule")
+    found = {
+        "base": base,
+        "lr": float(first.get("initial_lr", first["lr"])),
+        **{n: first[n] for n in names if n in first},
+    }
+    renamed = {"alpha" if plain else "rms_decay": "rms_decay", "eps": "epsilon"}
+    found |= {key: first[name] for name, key in renamed.items() if name in first}
+    found |= zip(("beta1", "beta2"), first.get("betas", ()), strict=False)
+    if plain:
+        decay = "decoupled" if type(optimizer) is torch.optim.AdamW else "l2"
+        found |= {"constraint": "free", "step_rule": "raw", "decay_kind": decay}
         return {f"optimizer.{key}": value for key, value in found.items()} | {"head.control": "free"}
-    found |= {key: first[key] for key in ("constraint", "radius", "scope", "step_rule")}
-    for group in (groups[kind] for kind in ("gains_and_biases", "free") if kind in groups):
-        found |= {"free_step_rule": group["step_rule"], "free_lr_scale": group["lr_factor"]}
+    found["scope"] = "tensor" if found["scope"] == "group" else found["scope"]
+    if free := groups.get("free", groups.get("gains_and_biases")):
+        found |= {"free_step_rule": free["step_rule"], "free_lr_scale": free["lr_factor"]}
     keys = {f"optimizer.{key}": value for key, value in found.items()}
     if head := groups.get("head"):
         decay = head["weight_decay"]
