@@ -17,21 +17,19 @@ def read(name: str, header: int, *shape: int) -> torch.Tensor:
 
 x, y = read("train-images-idx3", 16, 1, 28, 28) / 128 - 1, read("train-labels-idx1", 8).long()
 model = timm.create_model("resnet18", in_chans=1, num_classes=10)
-print(roles := probe(model, lambda model: cross_entropy(model(x[:16]), y[:16])))
+roles = probe(model, lambda model: cross_entropy(model(x[:16]), y[:16]))
 optimizer = FixNorm(torch.optim.SGD, roles, lr=0.1, alpha=1.0, momentum=0.9)
 schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, T_max=300)
-sizes = {"epochs": 3, "steps_per_epoch": 100, "batch_size": 64}
-with Recorder(sys.argv[2], optimizer, roles, data="fashion-mnist", schedule="cosine", **sizes) as recorder:
-    for step in range(300):
-        rows = torch.randint(0, 50_000, (64,))
+run = {"epochs": 1, "steps_per_epoch": 300, "batch_size": 64, "schedule": "cosine"}
+with Recorder(sys.argv[2], optimizer, roles, **run) as recorder:
+    for _ in range(300):
+        rows = torch.randint(50_000, (64,))
         loss = cross_entropy(model(x[rows]), y[rows])
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         recorder.step(loss)
         schedule.step()
-        if step % 100 == 99:
-            with torch.no_grad():
-                logits = model.eval()(x[-1000:])
-            model.train()
-            recorder.epoch(cross_entropy(logits, y[-1000:]), (logits.argmax(1) == y[-1000:]).float().mean())
+    logits = model.eval()(x[-1000:]).detach()
+    recorder.epoch(cross_entropy(logits, y[-1000:]), (logits.argmax(1) == y[-1000:]).float().mean())
+print(roles)
