@@ -1,4 +1,4 @@
-"""Every base update, step rule, constraint and scope, beside the plain reference of the Rust library's test.
+"""A small network under every base update, step rule, constraint and scope: the reference of the Rust library's test.
 
 `benches/peers/steps_fixture.py` makes the numbers and states the formulas.
 """
@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 import torch
+from small import norm_error
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from fixnorm.torch import FixNorm, ParamRole, Roles
 
@@ -74,23 +76,31 @@ def optimizer(weights: Weights, case: dict[str, Any]) -> FixNorm:
     )
 
 
-def gradients(weights: Weights, step: int) -> None:
-    for k, param in enumerate(weights.parameters()):
-        param.grad = values(100 + 10 * step + k, list(param.shape), param.dtype)
+def loss_of(w: Weights, step: int) -> Tensor:
+    x, labels = values(100 + step, [6, 2, 4, 4], w.gain.dtype), (torch.arange(6) + step) % 3
+    z = F.conv2d(F.conv2d(x, w.conv), w.depthwise, groups=4).flatten(1)
+    z = (z - z.mean(0)) / (z.var(0, correction=0) + 1e-5).sqrt()
+    return F.cross_entropy(torch.tanh(w.gain * z) @ w.head.T, labels)
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-8), (torch.float32, 3e-6)])
+@pytest.mark.parametrize(("dtype", "of_loss", "of_weights"), [(torch.float64, 1e-7, 1e-7), (torch.float32, 1e-5, 1e-4)])
 @pytest.mark.parametrize("case", CASES, ids=lambda c: "-".join(str(c[k]) for k in list(c)[:5]))
-def test_steps_are_the_references(case: dict[str, Any], dtype: torch.dtype, tolerance: float) -> None:
+def test_losses_and_weights_are_the_references(
+    case: dict[str, Any], dtype: torch.dtype, of_loss: float, of_weights: float
+) -> None:
     weights = Weights(dtype)
     made = optimizer(weights, case)
     for step in range(FIXTURE["steps"]):
-        gradients(weights, step)
+        made.zero_grad()
+        loss = loss_of(weights, step)
+        loss.backward()
+        assert loss.item() == pytest.approx(case["losses"][step], rel=of_loss), step
         made.step()
+        assert case["constraint"] != "fixed" or norm_error(made) < 1e-6
     for name, param in weights.named_parameters():
         expected = torch.tensor(case["weights"][name], dtype=torch.float64).view(param.shape)
         apart = (param.detach().double() - expected).abs().max() / expected.abs().max()
-        assert apart <= tolerance, f"{name}: {apart}"
+        assert apart <= of_weights, f"{name}: {apart}"
 
 
 def test_fixture_has_every_combination() -> None:

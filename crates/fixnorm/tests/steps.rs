@@ -1,17 +1,25 @@
-//! Every base update, step rule, constraint and scope, beside the plain reference that the Python package is held to as well.
+//! A small network trained under every base update, step rule, constraint and scope, beside the plain reference that the Python
+//! package is held to as well.
 //! `benches/peers/steps_fixture.py` makes the numbers and states the formulas.
 
 use burn::module::{Module, Param};
 use burn::optim::GradientsParams;
-use burn::tensor::{Device, Tensor, TensorData};
+use burn::tensor::activation::{log_softmax, tanh};
+use burn::tensor::module::conv2d;
+use burn::tensor::ops::ConvOptions;
+use burn::tensor::{Device, Int, Tensor, TensorData};
 use fixnorm::base::{BaseName, Coefficients};
 use fixnorm::{
     Constraint, FixNormConfig, ParamRole, Radius, Role, Roles, Scope, StepRule, UpdateRule,
 };
 use serde::Deserialize;
 
-/// Tolerance of a weight's elements, relative to its largest. Rounding is good for 1e-6.
-const TOLERANCE: f64 = 5e-6;
+/// Relative difference of a loss.
+const LOSS: f64 = 1e-5;
+/// Relative difference of a held norm.
+const NORM: f64 = 1e-6;
+/// Difference of an element after the last step, relative to its weight's largest.
+const ELEMENT: f64 = 1e-4;
 
 #[derive(Deserialize)]
 struct Fixture {
@@ -36,6 +44,7 @@ struct Case {
     scope: Scope,
     radius: Radius,
     free_step_rule: StepRule,
+    losses: Vec<f64>,
     weights: Expected,
 }
 
@@ -73,9 +82,9 @@ impl Weights {
     fn new(device: &Device) -> Self {
         Self {
             conv: Param::from_tensor(values(0, [4, 2, 3, 3], device)),
-            depthwise: Param::from_tensor(values(1, [6, 1, 2, 2], device)),
-            head: Param::from_tensor(values(2, [3, 5], device).transpose()),
-            gain: Param::from_tensor(values(3, [5], device)),
+            depthwise: Param::from_tensor(values(1, [8, 1, 2, 2], device)),
+            head: Param::from_tensor(values(2, [3, 8], device).transpose()),
+            gain: Param::from_tensor(values(3, [8], device)),
         }
     }
 
@@ -91,20 +100,25 @@ impl Weights {
         };
         let params = vec![
             param("conv", &[4, 2, 3, 3], Role::ScaleInvariant, Some(0)),
-            param("depthwise", &[6, 1, 2, 2], Role::ScaleInvariant, Some(0)),
-            param("head", &[5, 3], Role::Head, Some(1)),
-            param("gain", &[5], Role::Free, None),
+            param("depthwise", &[8, 1, 2, 2], Role::ScaleInvariant, Some(0)),
+            param("head", &[8, 3], Role::Head, Some(1)),
+            param("gain", &[8], Role::Free, None),
         ];
         Roles { params }
     }
 
-    /// A loss whose gradients are the fixture's.
     fn loss(&self, step: u64, device: &Device) -> Tensor<1> {
-        let stream = 100 + 10 * step;
-        (self.conv.val() * values(stream, [4, 2, 3, 3], device)).sum()
-            + (self.depthwise.val() * values(stream + 1, [6, 1, 2, 2], device)).sum()
-            + (self.head.val() * values(stream + 2, [3, 5], device).transpose()).sum()
-            + (self.gain.val() * values(stream + 3, [5], device)).sum()
+        let x = values(100 + step, [6, 2, 4, 4], device);
+        let options = |groups| ConvOptions::new([1; 2], [0; 2], [1; 2], groups);
+        let z = conv2d(x, self.conv.val(), None, options(1));
+        let z = conv2d(z, self.depthwise.val(), None, options(4)).reshape([6, 8]);
+        let centered = z.clone() - z.mean_dim(0);
+        let variance = centered.clone().square().mean_dim(0);
+        let z = centered / (variance + 1e-5).sqrt();
+        let logits = tanh(z * self.gain.val().unsqueeze()).matmul(self.head.val());
+        let labels: Vec<i64> = (0..6).map(|n| (n + step as i64) % 3).collect();
+        let labels = Tensor::<2, Int>::from_data(TensorData::new(labels, [6, 1]), device);
+        log_softmax(logits, 1).gather(1, labels).mean().neg()
     }
 }
 
@@ -129,39 +143,70 @@ impl Fixture {
     }
 }
 
+/// Compares a weight's elements, and the norms of `rows` equal parts of it where they are held.
+fn compare(name: &str, found: &TensorData, expected: &[f64], held: Option<usize>) -> f64 {
+    let found: Vec<f64> = found.iter().collect();
+    assert_eq!(found.len(), expected.len());
+    let size = expected.iter().fold(0.0f64, |size, x| size.max(x.abs()));
+    let mut worst = 0.0f64;
+    for (found, expected) in found.iter().zip(expected) {
+        let apart = (found - expected).abs() / size;
+        // This way round, a NaN fails.
+        assert!(apart <= ELEMENT, "{name}: {found}, expected {expected}");
+        worst = worst.max(apart);
+    }
+    if let Some(rows) = held {
+        let norm = |part: &[f64]| part.iter().map(|x| x * x).sum::<f64>().sqrt();
+        let length = found.len() / rows;
+        for (found, expected) in found.chunks(length).zip(expected.chunks(length)) {
+            let apart = (norm(found) / norm(expected) - 1.0).abs();
+            assert!(apart <= NORM, "{name}: norm {}, expected {}", norm(found), norm(expected));
+        }
+    }
+    worst
+}
+
 #[test]
-fn steps_are_the_references() {
+fn losses_and_weights_are_the_references() {
     let fixture: Fixture = serde_json::from_str(include_str!("fixtures/steps.json")).unwrap();
     assert_eq!(fixture.cases.len(), 4 * 4 * 3 * 2);
     let device = Device::flex().autodiff();
-    let mut worst = 0.0f64;
+    let (mut worst_loss, mut worst) = (0.0f64, 0.0f64);
     for case in &fixture.cases {
-        let Case { base, step_rule, constraint, scope, radius, .. } = case;
+        let Case { base, step_rule, constraint, scope, radius, weights: expected, .. } = case;
         let name = format!("{base:?} {step_rule:?} {constraint:?} {scope:?} {radius:?}");
         let (mut weights, mut optimizer) =
             fixture.config(case).init(Weights::new(&device), &Weights::roles()).unwrap();
-        for step in 0..fixture.steps {
-            let grads =
-                GradientsParams::from_grads(weights.loss(step, &device).backward(), &weights);
+        assert_eq!(case.losses.len() as u64, fixture.steps);
+        for (step, expected) in (0..).zip(&case.losses) {
+            let loss = weights.loss(step, &device);
+            let found = f64::from(loss.clone().into_scalar::<f32>());
+            let apart = (found / expected - 1.0).abs();
+            assert!(apart <= LOSS, "{name}, step {step}: loss {found}, expected {expected}");
+            worst_loss = worst_loss.max(apart);
+            let grads = GradientsParams::from_grads(loss.backward(), &weights);
             weights = optimizer.step(fixture.lr, weights, grads);
         }
-        let found = [
-            ("conv", weights.conv.val().into_data(), &case.weights.conv),
-            ("depthwise", weights.depthwise.val().into_data(), &case.weights.depthwise),
-            ("head", weights.head.val().transpose().into_data(), &case.weights.head),
-            ("gain", weights.gain.val().into_data(), &case.weights.gain),
-        ];
-        for (weight, found, expected) in found {
-            let found: Vec<f64> = found.iter().collect();
-            assert_eq!(found.len(), expected.len());
-            let size = expected.iter().fold(0.0f64, |size, x| size.max(x.abs()));
-            for (found, expected) in found.iter().zip(expected) {
-                let apart = (found - expected).abs() / size;
-                // This way round, a NaN fails.
-                assert!(apart <= TOLERANCE, "{name}, {weight}: {found}, expected {expected}");
-                worst = worst.max(apart);
-            }
+        let rows = |c_out| if *scope == Scope::OutputChannel { c_out } else { 1 };
+        let fixed = *constraint == Constraint::Fixed;
+        for (weight, found, expected, held) in [
+            ("conv", weights.conv.val().into_data(), &expected.conv, fixed.then(|| rows(4))),
+            (
+                "depthwise",
+                weights.depthwise.val().into_data(),
+                &expected.depthwise,
+                fixed.then(|| rows(8)),
+            ),
+            (
+                "head",
+                weights.head.val().transpose().into_data(),
+                &expected.head,
+                fixed.then_some(1),
+            ),
+            ("gain", weights.gain.val().into_data(), &expected.gain, None),
+        ] {
+            worst = worst.max(compare(&format!("{name}, {weight}"), &found, expected, held));
         }
     }
-    println!("largest difference {worst:.1e}");
+    println!("largest relative difference of a loss {worst_loss:.1e}, of an element {worst:.1e}");
 }
