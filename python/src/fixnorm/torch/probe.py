@@ -71,8 +71,7 @@ def probe(
         ValueError: a loss that is not finite or not repeatable, a head that is scale-invariant.
         KeyError: a head, role or pattern that matches no parameter.
     """
-    overrides, layers = dict(roles or {}), _layers(model)
-    found = Roles(model, _rows(model, layers))
+    overrides, found = dict(roles or {}), Roles(model, _rows(model))
     params = {row.name: model.get_parameter(row.name) for row in found}
     by_hand = {row.name for pattern, role in overrides.items() if checked(role) for row in found.matching(pattern)}
     alone = [] if hold in HOLDS else found.matching(hold)
@@ -89,7 +88,7 @@ def probe(
             run.baseline = run.loss()
             probed = [row for row in probed if _is_doubtful(row, params[row.name], run)]
         if head is not None or "head" not in overrides.values():
-            _assign_head(found, head, layers)
+            _assign_head(found, head)
         for pattern, role in overrides.items():
             found.set(pattern, role)
         if hold in ("joint", "matrices"):
@@ -101,13 +100,13 @@ def probe(
                         f"scale-invariant together with group {number} ({group.deviation:.1e})"
                     )
     if hold == "matrices":
-        alone = [row for row in found if not isinstance(layers[row.name], nn.Embedding | nn.EmbeddingBag)]
+        alone = [row for row in found if not isinstance(_layer(model, row.name), nn.Embedding | nn.EmbeddingBag)]
     for row in alone:
         row.held = row.is_weight and row.role == "free" and not row.overridden and row.joint is None
     return found
 
 
-def _rows(model: nn.Module, layers: dict[str, nn.Module]) -> list[ParamRole]:
+def _rows(model: nn.Module) -> list[ParamRole]:
     """The trainable parameters, all free."""
     names: dict[int, list[str]] = {}
     for name, param in model.named_parameters(remove_duplicate=False):
@@ -122,7 +121,7 @@ def _rows(model: nn.Module, layers: dict[str, nn.Module]) -> list[ParamRole]:
             raise TypeError(f"parameter {name} is {param.dtype}, {param.layout}: only real, dense weights have roles")
         if param.is_meta:
             raise TypeError(f"parameter {name} is on the meta device: give the model values before it is probed")
-        known = isinstance(layers[name], nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) and param.ndim >= 2
+        known = isinstance(_layer(model, name), nn.Linear | nn.Conv1d | nn.Conv2d | nn.Conv3d) and param.ndim >= 2
         row = ParamRole(name, tuple(param.shape), "free", 0 if known else None)
         if len(names[id(param)]) > 1:
             row.notes.append(f"tied with {', '.join(names[id(param)][1:])}")
@@ -134,13 +133,9 @@ def _rows(model: nn.Module, layers: dict[str, nn.Module]) -> list[ParamRole]:
     return rows
 
 
-def _layers(model: nn.Module) -> dict[str, nn.Module]:
-    """The module that declares each parameter."""
-    return {
-        f"{prefix}.{name}" if prefix else name: module
-        for prefix, module in model.named_modules()
-        for name, _ in module.named_parameters(recurse=False)
-    }
+def _layer(model: nn.Module, name: str) -> nn.Module:
+    """The module that declares a parameter."""
+    return model.get_submodule(name.rpartition(".")[0])
 
 
 @contextmanager
@@ -195,35 +190,29 @@ class _Run:
                 "loss(model) must use the same images and labels at every call"
             )
 
+    def change(self, param: Tensor, value: Tensor, unchanged: float) -> float:
+        """Relative change of the loss where the parameter has this value; one that overflowed has changed."""
+        param.copy_(value)
+        changed = abs(self.loss() - unchanged) / max(abs(unchanged), 1e-300)
+        return math.inf if math.isnan(changed) else changed
+
     def deviation(self, param: Tensor, size: float, changes: list[Tensor]) -> float:
         """Largest relative change of the loss by factors of the weight at ``size`` times its own."""
-        own = param.detach().clone()
-        if size == 1.0:
-            unchanged = self.baseline
-        else:
+        own, unchanged = param.detach().clone(), self.baseline
+        if size != 1.0:
             param.copy_(own * size)
             unchanged = self.loss()
-        worst = 0.0
-        for change in changes:
-            param.copy_(own * size * change)
-            changed = abs(self.loss() - unchanged) / max(abs(unchanged), 1e-300)
-            # A loss that overflowed has changed.
-            worst = math.inf if math.isnan(changed) else max(worst, changed)
+        worst = max(self.change(param, own * size * change, unchanged) for change in changes)
         param.copy_(own)
         return worst
 
     def turned(self, param: Tensor) -> float:
         """The change that a random turn by half of the weight's length makes."""
-        own = param.detach().clone()
-        direction = self.normal(param)
-        param.add_(direction * (0.5 * own.norm() / direction.norm().clamp_min(1e-30)))
-        changed = abs(self.loss() - self.baseline) / max(abs(self.baseline), 1e-300)
+        own, direction = param.detach().clone(), torch.randn(param.shape, generator=self.generator).to(param)
+        length = 0.5 * own.norm() / direction.norm().clamp_min(1e-30)
+        changed = self.change(param, own + direction * length, self.baseline)
         param.copy_(own)
-        return math.inf if math.isnan(changed) else changed
-
-    def normal(self, param: Tensor) -> Tensor:
-        values = torch.randn(param.shape, generator=self.generator, dtype=torch.float32)
-        return values.to(param.device, param.dtype)
+        return changed
 
 
 def _to_generic_point(params: Mapping[str, Tensor], generator: torch.Generator) -> None:
@@ -254,24 +243,18 @@ def _is_doubtful(row: ParamRole, param: Tensor, run: _Run) -> bool:
     if doubtful and BY_EPSILON not in row.notes:
         row.notes.append(BY_EPSILON)
     if row.channel_axis is not None and (first or row.channel_invariant):
-        patterns = _patterns(param, row.channel_axis)
+        patterns = _patterns(param)
         found = run.deviation(param, 1.0, patterns)
         row.channel_invariant = _is_invariant(turned, found, param, patterns, run)
         doubtful |= row.channel_invariant and found > run.tolerance
     return doubtful
 
 
-def _patterns(param: Tensor, axis: int) -> list[Tensor]:
-    """Factors of 1/2 and 2 for the channels, in an irregular pattern and its opposite."""
-    shape = [1] * param.ndim
-    shape[axis] = -1
+def _patterns(param: Tensor) -> list[Tensor]:
+    """Factors of 1/2 and 2 for the first dimension, in an irregular pattern and its opposite."""
     # i*i/3 has no period that a group of channels could share.
-    return [
-        torch.tensor([(0.5, 2.0)[(i * i // 3 + i + parity) % 2] for i in range(param.shape[axis])])
-        .to(param)
-        .view(shape)
-        for parity in (0, 1)
-    ]
+    patterns = [[(0.5, 2.0)[(i * i // 3 + i + parity) % 2] for i in range(len(param))] for parity in (0, 1)]
+    return [torch.tensor(pattern).to(param).view(-1, *[1] * (param.ndim - 1)) for pattern in patterns]
 
 
 def _is_invariant(turned: float, found: float, param: Tensor, changes: list[Tensor], run: _Run) -> bool:
@@ -287,14 +270,11 @@ def _is_invariant(turned: float, found: float, param: Tensor, changes: list[Tens
     return found * CONTRAST < turned
 
 
-def _assign_head(found: Roles, head: str | None, layers: dict[str, nn.Module]) -> None:
-    if head is None:
-        linear = [row for row in found.rows if isinstance(layers[row.name], nn.Linear) and row.is_weight]
-        if not linear:
-            return
-        row = linear[-1]
-    else:
-        row = found.get(head)
+def _assign_head(found: Roles, head: str | None) -> None:
+    linear = [row for row in found if row.is_weight and isinstance(_layer(found.model, row.name), nn.Linear)]
+    if head is None and not linear:
+        return
+    row = linear[-1] if head is None else found.get(head)
     if row.role == "scale_invariant":
         raise ValueError(
             f"{row.name} is scale-invariant, a normalization follows it: it cannot be the head; name another by head="
