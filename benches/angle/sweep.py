@@ -1,12 +1,13 @@
 #!/usr/bin/env python3
 """Trains every run of a sweep and appends a line for each to a CSV; runs that the CSV has are skipped, so it resumes.
 
-    python benches/angle/sweep.py SPEC.json OUT.csv [--binary target/release/fixnorm] [--shuffle]
+    python benches/angle/sweep.py SPEC.json OUT.csv [--binary target/release/fixnorm] [--shuffle] [--risk]
 
 SPEC.json holds a list of blocks. Each block has `name`, `seeds` (a list), `base` (key = value, as `--set` takes them) and
 `grid` (key -> list of values); its runs are all combinations. A grid key that names several keys, joined by `+`, sets them
 together: its values are lists. One thread a run; start it twice with `--shuffle` for two workers (runs that another
-worker has begun are skipped by a lock file beside the CSV).
+worker has begun are skipped by a lock file beside the CSV). `--risk` also measures the model at the end of each run on
+training and validation images (cross-boundary risk, margins, calibration, class means; docs/mechanisms.md) into further columns.
 """
 
 import argparse
@@ -24,6 +25,26 @@ from pathlib import Path
 
 COLUMNS = ["block", "settings", "seed", "steps", "val_top1", "val_loss", "test_top1", "train_loss", "seconds",
            "diverged", "commit"]  # fmt: skip
+
+# Of the images of each part; cbr is followed by τ.
+MEASURES = ["top1", "loss", "loss_at_temperature", "ece", "margin", "distance", "sigma", "cbr_0.25", "cbr_0.5", "cbr_1.0", "cbr_2.0",
+            "feature_norm", "within_over_between", "head_angle", "nearest_mean", "head_alpha"]  # fmt: skip
+RISK_COLUMNS = [f"{part}_{name}" for part in ("train", "val") for name in MEASURES]
+
+
+def measures(run):
+    """The measurements of a run's last epoch."""
+    found = {}
+    for line in (run / "metrics.jsonl").read_text().splitlines():
+        event = json.loads(line)
+        if event["event"] != "risk":
+            continue
+        risk, separation = event["risk"], event["separation"]
+        values = {**separation["class_means"], **separation["confidence"], "sigma": risk["sigma"],
+                  "margin": separation["confidence"]["margin"]["mean"], "distance": risk["distance"]["mean"],
+                  **{f"cbr_{at['tau']}": at["cbr"] for at in risk["risk"]}}  # fmt: skip
+        found.update({f"{event['part']}_{name}": values[name] for name in MEASURES})
+    return found
 
 
 def runs(spec):
@@ -47,16 +68,23 @@ def done(out):
         return {(row["block"], row["settings"], row["seed"]) for row in csv.DictReader(file)}
 
 
-def train(binary, block, settings, seed):
+def train(binary, block, settings, seed, risk):
     sets = {**block["base"], **settings, "log.measure_every_steps": 0, "loader.workers": 0}
+    if risk:
+        # More than any run has: the last epoch alone is measured.
+        sets["log.risk_every_epochs"] = 100_000
     with tempfile.TemporaryDirectory() as folder:
         command = [binary, "train", "--format", "json", "--seed", str(seed), "--out", f"{folder}/run"]
         command += [arg for key, value in sets.items() for arg in ("--set", f"{key}={value}")]
         start = time.time()
         found = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "RAYON_NUM_THREADS": "1"})
         seconds = time.time() - start
-    if found.returncode == 0:
-        return {**json.loads(found.stdout), "seconds": seconds, "diverged": False}
+        if found.returncode == 0:
+            measured = measures(Path(folder) / "run") if risk else {}
+            summary = json.loads(found.stdout)
+            # The command's `val_top1` and `val_loss` are of all validation images, its `train_loss` is a mean over the last epoch.
+            measured |= {key: value for key, value in summary.items() if not (risk and key == "train_loss")}
+            return {**measured, "seconds": seconds, "diverged": False}
     if found.returncode == 1 and "diverged" in found.stderr:
         return {"seconds": seconds, "diverged": True}
     sys.exit(f"{' '.join(command)}\n{found.stderr}")
@@ -69,13 +97,15 @@ def main():
     parser.add_argument("--binary", default="target/release/fixnorm")
     parser.add_argument("--commit", default="", help="recorded with each run; default: git rev-parse")
     parser.add_argument("--shuffle", action="store_true", help="take the runs in random order")
+    parser.add_argument("--risk", action="store_true", help="measure each model at the end of its run")
     args = parser.parse_args()
+    columns = COLUMNS + [name for name in RISK_COLUMNS if args.risk and name not in COLUMNS]
     commit = args.commit or subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True).strip()
     todo = list(runs(json.loads(args.spec.read_text())))
     if args.shuffle:
         random.shuffle(todo)
     if not args.out.exists():
-        args.out.write_text(",".join(COLUMNS) + "\n")
+        args.out.write_text(",".join(columns) + "\n")
     claims = args.out.with_suffix(".claims")
     claims.mkdir(exist_ok=True)
     for block, settings, seed in todo:
@@ -90,11 +120,11 @@ def main():
                 continue
             if key in done(args.out):
                 continue
-            found = train(args.binary, block, settings, seed)
-            row = [block["name"], key[1], seed, *(found.get(name, "") for name in COLUMNS[3:9])]
-            row[8] = f"{found['seconds']:.1f}"
+            found = train(args.binary, block, settings, seed, args.risk)
+            row = {**found, "block": block["name"], "settings": key[1], "seed": seed, "commit": commit,
+                   "seconds": f"{found['seconds']:.1f}"}  # fmt: skip
             with args.out.open("a", newline="") as file:
-                csv.writer(file, lineterminator="\n").writerow([*row, found["diverged"], commit])
+                csv.DictWriter(file, columns, extrasaction="ignore", lineterminator="\n").writerow(row)
 
 
 if __name__ == "__main__":
