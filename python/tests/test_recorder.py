@@ -148,3 +148,14 @@ def test_what_cannot_be_recorded_is_refused(tmp_path: Path) -> None:
     Recorder(tmp_path, optimizer, table, **SIZES).close()
     with pytest.raises(FileExistsError, match="holds a run already"):
         Recorder(tmp_path, optimizer, table, **SIZES)
+
+
+def test_other_processes_write_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in {"is_available": True, "is_initialized": True, "get_rank": 1}.items():
+        monkeypatch.setattr(f"torch.distributed.{name}", lambda value=value: value)
+    model = net()
+    with Recorder(tmp_path / "a", torch.optim.SGD(model.parameters(), lr=0.1), roles(model), **SIZES) as recorder:
+        loss(model).backward()
+        recorder.step(1.0)
+        recorder.epoch(1.0, 0.5)
+    assert not list(tmp_path.iterdir())

@@ -1,15 +1,12 @@
-"""Records a run as the command ``fixnorm`` does, for its report, migration and analysis.
+"""Records a run for the command's report, migration and analysis.
 
-Weights are measured around every k-th step by hooks of the optimizer; other steps cost one addition. The names of
-files, events and keys are those of crates/fixnorm-train/src/run_dir.
+Weights are measured around every k-th step by hooks of the optimizer; other steps cost one addition.
+Not here: the files (``run_dir.py``).
 """
 
-import json
 import math
-import struct
 import time
 from collections.abc import Mapping
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +16,9 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from fixnorm.torch.batches import squares
-from fixnorm.torch.roles import ParamRole, Roles
+from fixnorm.torch.roles import Roles
+from fixnorm.torch.run_dir import RunDir, finite, settings
 from fixnorm.torch.sharding import local, sum_over_processes
-
-BASES = {"Adam": "adamw", "AdamW": "adamw", "RMSprop": "rmsprop", "SGD": "sgd", "rmsprop_tf": "rmsprop"}
-BASES |= {name: name for name in ("adamw", "rmsprop", "sgd")}
-"""Base updates as a recipe names them, by optimizer."""
 
 
 class Recorder:
@@ -78,34 +72,25 @@ class Recorder:
             if id(params[row.name]) not in groups:
                 raise ValueError(f"the optimizer does not have {row.name}: make it of the model that was probed")
         self._groups = [groups[id(weight)] for weight in self._weights]
-        seed = torch.initial_seed() & (2**63 - 1)
         name = getattr(roles.model, "default_cfg", {}).get("architecture") or type(roles.model).__name__
-        keys = {"model": name, "data": data, "train.epochs": epochs, "train.batch_size": batch_size, "train.seed": seed}
+        self._about = {"model": name, "data": data, "seed": torch.initial_seed() & (2**63 - 1)}
+        keys = {"model": name, "data": data, "train.seed": self._about["seed"], "train.epochs": epochs}
         keys |= {"log.every_steps": every, "log.measure_every_steps": every, "log.trajectory": trajectory}
-        keys |= {"schedule.shape": schedule, **_settings(optimizer), **(recipe or {})}
+        keys |= {"train.batch_size": batch_size, "schedule.shape": schedule, **settings(optimizer), **(recipe or {})}
         if keys["optimizer.base"] is None:
             raise ValueError(
                 f"a recipe has no base update {type(optimizer).__name__}; name the one that is nearest by "
                 'recipe={"optimizer.base": "sgd"} (or nesterov, rmsprop, adamw)'
             )
         counts = {"params": sum(params[row.name].numel() for row in roles), "steps_per_epoch": steps_per_epoch}
-        self._about = {"model": name, "data": data, "seed": seed}
-        self._writes = not dist.is_available() or not dist.is_initialized() or dist.get_rank() == 0
-        self._files: list[Any] = []
-        self._trajectory: Any = None
-        self._board: Any = None
-        if self._writes:
-            derived = {"classes": [str(label) for label in range(roles.head.c_out)] if roles.head else [], **counts}
-            derived |= {"steps": epochs * steps_per_epoch, "train_pictures": steps_per_epoch * batch_size}
-            self._open(derived, keys, roles)
-            if tensorboard:
-                from torch.utils.tensorboard import SummaryWriter
-
-                self._board = SummaryWriter(str(self.out))
-                self._files.append(self._board)
+        classes = [str(label) for label in range(roles.head.c_out)] if roles.head else []
+        steps = epochs * steps_per_epoch
+        derived = {**counts, "classes": classes, "steps": steps, "train_pictures": steps_per_epoch * batch_size}
+        first = not dist.is_available() or not dist.is_initialized() or dist.get_rank() == 0
+        self._dir = RunDir(self.out if first else None, derived, keys, roles, tensorboard)
         about = {**self._about, **counts, "epochs": epochs, "step": 0, "out": str(self.out)}
         invariant = sum(row.role == "scale_invariant" for row in self._rows)
-        self._log("start", {**about, "weights": len(self._rows), "scale_invariant": invariant})
+        self._dir.log("start", {**about, "weights": len(self._rows), "scale_invariant": invariant})
         self._norms_every_step = trajectory
         self._norms_before: list[tuple[float, Tensor]] = []
         self._before: tuple[list[Tensor], Tensor, Tensor] | None = None
@@ -115,27 +100,6 @@ class Recorder:
         self._start = self._epoch_start = self._last = time.perf_counter()
         before, after = optimizer.register_step_pre_hook, optimizer.register_step_post_hook
         self._hooks = [before(self._before_step), after(self._after_step)]
-
-    def _open(self, derived: dict[str, Any], keys: dict[str, Any], roles: Roles) -> None:
-        if (self.out / "plan.toml").exists():
-            raise FileExistsError(f"{self.out} holds a run already: give another directory, or remove it")
-        self.out.mkdir(parents=True, exist_ok=True)
-        device = "cuda" if self._weights and self._weights[0].is_cuda else "cpu"
-        made_by = {"version": _version(), "commit": f"PyTorch {torch.__version__}", "device": device}
-        unknown: dict[str, Any] = {"picture": [0, 0, 0], "train_picture": [0, 0, 0], "mean": [], "std": [], "macs": 0}
-        derived |= {"val_pictures": 0, "test_pictures": 0, **unknown}
-        text = "".join(
-            f"[{n}]\n{_toml(v)}\n" for n, v in [("made_by", made_by), ("derived", derived), ("recipe", keys)]
-        )
-        (self.out / "plan.toml").write_text(text, encoding="utf-8")
-        self._write_json("roles.json", {"params": [_role(row) for row in roles]})
-        self._metrics = (self.out / "metrics.jsonl").open("w", encoding="utf-8")
-        self._files.append(self._metrics)
-        if keys["log.trajectory"]:
-            self._trajectory = (self.out / "trajectory.bin").open("wb")
-            names = [row.name for row in self._rows]
-            self._trajectory.write(json.dumps({"version": 1, "weights": names}).encode() + b"\n")
-            self._files.append(self._trajectory)
 
     def __enter__(self) -> "Recorder":
         return self
@@ -185,15 +149,15 @@ class Recorder:
         measured, self._measured, value = self._measured.tolist(), None, float(loss)
         if not math.isfinite(value):
             return self._fail(f"the loss is {value} at step {step}", "diverged")
-        self._log("step", {"step": step, "epoch": len(self._epochs), "lr": self._lr, "loss": value})
-        self._scalars({"train/loss": value, "train/lr": self._lr}, step)
+        self._dir.log("step", {"step": step, "epoch": len(self._epochs), "lr": self._lr, "loss": value})
+        self._dir.scalars({"train/loss": value, "train/lr": self._lr}, step)
         layers = []
         for row, lr, (norm, angle, gradient) in zip(self._rows, self._lrs, measured, strict=True):
             rate = lr / norm**2 if norm else math.nan
             values = {"norm": norm, "effective_lr": rate, "angular_update": angle, "gradient_norm": gradient}
-            self._scalars({f"{key}/{row.name}": value for key, value in values.items()}, step)
-            layers.append({"path": row.name, "role": row.role, **{k: _finite(v) for k, v in values.items()}})
-        self._log("measure", {"step": step, "layers": layers})
+            self._dir.scalars({f"{key}/{row.name}": value for key, value in values.items()}, step)
+            layers.append({"path": row.name, "role": row.role, **{k: finite(v) for k, v in values.items()}})
+        self._dir.log("measure", {"step": step, "layers": layers})
         self._flush()
 
     def epoch(self, val_loss: float, val_top1: float, *, train_top1: float = 0.0, val_top5: float = 0.0) -> None:
@@ -207,13 +171,13 @@ class Recorder:
             return
         speed = done * self._batch_size / max(self._last - self._epoch_start, 1e-9)
         values = {"epoch": len(self._epochs), "step": self.steps, **losses, **shares, "images_per_second": speed}
-        self._log("epoch", values)
+        self._dir.log("epoch", values)
         board = {
             "val/loss": losses["val_loss"],
             "val/top1": shares["val_top1"],
             "epoch/train_loss": losses["train_loss"],
         }
-        self._scalars(board, self.steps - 1)
+        self._dir.scalars(board, self.steps - 1)
         self._epochs.append(values)
         self._flush()
         self._total, self._epoch_start = torch.zeros(()), time.perf_counter()
@@ -226,88 +190,23 @@ class Recorder:
             hook.remove()
         self._hooks = []
         self._flush()
-        if self._epochs and not self._failed and self._writes:
+        if self._epochs and not self._failed:
             kept = ("train_loss", "val_loss", "val_top1", "val_top5", "images_per_second")
             result = {**self._about, "epochs": len(self._epochs), "steps": self.steps, "out": str(self.out)}
             result |= {"seconds": time.perf_counter() - self._start, **{key: self._epochs[-1][key] for key in kept}}
-            self._log("end", result)
-            self._write_json("result.json", result)
-        for file in self._files:
-            file.close()
+            self._dir.log("end", result)
+            self._dir.write_json("result.json", result)
+        self._dir.close()
 
     def _fail(self, error: str, kind: str) -> None:
-        if self._writes and not self._failed:
-            self._write_json("failure.json", {"error": error, "kind": kind})
+        if not self._failed:
+            self._dir.write_json("failure.json", {"error": error, "kind": kind})
         self._failed = True
 
-    def _log(self, event: str, values: Mapping[str, Any]) -> None:
-        if self._writes:
-            self._metrics.write(json.dumps({"event": event, **values}, allow_nan=False) + "\n")
-
-    def _scalars(self, values: Mapping[str, float], step: int) -> None:
-        for tag, value in values.items() if self._board else ():
-            self._board.add_scalar(tag, value, step)
-
     def _flush(self) -> None:
-        if self._trajectory is not None and self._norms_before:
+        if self._norms_before:
             norms = torch.stack([norms for _, norms in self._norms_before]).tolist()
             for (lr, _), row in zip(self._norms_before, norms, strict=True):
-                self._trajectory.write(struct.pack(f"<{len(row) + 1}d", lr, *row))
+                self._dir.norms(lr, row)
         self._norms_before = []
-        for file in self._files:
-            file.flush()
-
-    def _write_json(self, name: str, value: object) -> None:
-        (self.out / name).write_text(json.dumps(value, indent=2, allow_nan=False) + "\n", encoding="utf-8")
-
-
-def _settings(optimizer: Optimizer) -> dict[str, Any]:
-    """The optimizer's settings as keys of a recipe."""
-    groups = {group.get("kind", ""): group for group in reversed(optimizer.param_groups)}
-    kinds = [kind for kind in ("scale_invariant", "joint_1", "held") if kind in groups]
-    first = groups[kinds[0]] if kinds else optimizer.param_groups[0]
-    base, plain = first.get("base", type(optimizer).__name__), "constraint" not in first
-    base = "nesterov" if BASES.get(base) == "sgd" and first.get("nesterov") else BASES.get(base)
-    names = ("momentum", "weight_decay", "constraint", "radius", "scope", "step_rule")
-    found = {
-        "base": base,
-        "lr": float(first.get("initial_lr", first["lr"])),
-        **{n: first[n] for n in names if n in first},
-    }
-    renamed = {"alpha" if plain else "rms_decay": "rms_decay", "eps": "epsilon"}
-    found |= {key: first[name] for name, key in renamed.items() if name in first}
-    found |= zip(("beta1", "beta2"), first.get("betas", ()), strict=False)
-    if plain:
-        decay = "decoupled" if type(optimizer) is torch.optim.AdamW else "l2"
-        found |= {"constraint": "free", "step_rule": "raw", "decay_kind": decay}
-        return {f"optimizer.{key}": value for key, value in found.items()} | {"head.control": "free"}
-    found["scope"] = "tensor" if found["scope"] == "group" else found["scope"]
-    if free := groups.get("free", groups.get("gains_and_biases")):
-        found |= {"free_step_rule": free["step_rule"], "free_lr_scale": free["lr_factor"]}
-    keys = {f"optimizer.{key}": value for key, value in found.items()}
-    if head := groups.get("head"):
-        decay = head["weight_decay"]
-        keys |= {"head.control": "decayed" if decay else head["constraint"], "head.alpha": head["alpha"]}
-        keys |= {"head.weight_decay": decay, "head.step_rule": head["step_rule"], "head.lr_scale": head["lr_factor"]}
-    return keys
-
-
-def _role(row: ParamRole) -> dict[str, Any]:
-    keys = ("shape", "role", "channel_axis", "channel_invariant", "overridden")
-    return {"path": row.name, "deviation": _finite(row.deviation), **{key: getattr(row, key) for key in keys}}
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
-
-
-def _toml(values: Mapping[str, Any]) -> str:
-    # Numbers, texts and lists are written alike in JSON and TOML.
-    return "".join(f"{key} = {json.dumps(value, ensure_ascii=False)}\n" for key, value in values.items())
-
-
-def _version() -> str:
-    try:
-        return version("fixnorm")
-    except PackageNotFoundError:
-        return "not installed"
+        self._dir.flush()
