@@ -2,7 +2,7 @@
 """Trains a small ViT and a small GPT under AdamW with decay and under FixNorm with angular steps, at equal trials.
 
     pip install torch timm
-    PYTHONPATH=python/src python benches/angle/transformers.py FASHION_MNIST_DIR RUNS.csv [--steps 400]
+    PYTHONPATH=python/src python benches/angle/transformers.py FASHION_MNIST_DIR RUNS.csv [--steps 400] [--nets vit gpt]
 
 Four trials for each optimizer, with seed 0; the one of the lowest validation loss runs again with seeds 1, 2, 3, of which
 the table has mean and deviation on the test set. Every run is a row of RUNS.csv; those that are there are not repeated.
@@ -155,6 +155,7 @@ def main():
     parser.add_argument("folder")
     parser.add_argument("csv", type=Path)
     parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--nets", nargs="*", default=["vit", "gpt"])
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     if not arguments.csv.exists():
@@ -173,8 +174,8 @@ def main():
                 csv.writer(file, lineterminator="\n").writerow([*key, *found])
         return next(row for row in rows() if [row[field] for field in FIELDS[:5]] == key)
 
-    for net, kind_of_data in (("vit", Images), ("gpt", Text)):
-        data = kind_of_data(arguments.folder)
+    for net in arguments.nets:
+        data = {"vit": Images, "gpt": Text}[net](arguments.folder)
         for kind, trials in TRIALS.items():
             scores = [float(ensure(net, data, kind, settings, 0)["val_loss"]) for settings in trials]
             best = trials[min(range(len(scores)), key=scores.__getitem__)]

@@ -121,7 +121,7 @@ def main():
     parser.add_argument("models", nargs="*", default=list(FREE))
     arguments = parser.parse_args()
     torch.set_num_threads(1)
-    with arguments.csv.open("w", newline="") as file:
+    with arguments.csv.open("w", newline="", buffering=1) as file:
         out = csv.writer(file, lineterminator="\n")
         out.writerow("model,weight,shape,role,channels_too,deviation,held,notes,structure".split(","))
         sys.exit(sum(compared(name, out) for name in arguments.models) > 0)

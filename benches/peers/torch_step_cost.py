@@ -10,6 +10,7 @@ Each round takes one step of every optimizer, in an order that rotates. Gradient
 """
 
 import argparse
+import copy
 import csv
 import os
 import statistics
@@ -36,12 +37,13 @@ def roles_of(model, head):
 def optimizers(name, device):
     """Name -> (step, optimizer) on models of their own."""
     torch.manual_seed(0)
+    original = timm.create_model(name, **MODELS[name]).to(device)
+    grads = [1e-3 * torch.randn_like(p) for p in original.parameters()]
 
     def made(make):
-        model = timm.create_model(name, **MODELS[name]).to(device)
-        generator = torch.Generator().manual_seed(1)
-        for p in model.parameters():
-            p.grad = 1e-3 * torch.randn(p.shape, generator=generator).to(device)
+        model = copy.deepcopy(original)
+        for p, g in zip(model.parameters(), grads):
+            p.grad = g.clone()
         return make(model)
 
     def fixnorm(base, **options):
