@@ -101,10 +101,13 @@ fn print(report: &StepReport) -> anyhow::Result<()> {
         report.steps,
         report.step_ms,
     ))?;
-    if let (Some(launches), Some(kernels)) = (report.launches, report.first_step_kernels) {
+    if let (Some(launches), Some(kernels), Some(host)) =
+        (report.launches, report.first_step_kernels, report.host_ms)
+    {
         let seconds = report.first_step_ms / 1e3;
         output::line(&format!(
-            "{launches} launches a step; first step after {seconds:.1} s, with {kernels} different kernels"
+            "{launches} launches a step, issued by the host within {host:.1} ms; first step after {seconds:.1} s, with {kernels} \
+             different kernels"
         ))?;
     }
     if !report.kernels.is_empty() {

@@ -72,6 +72,10 @@ pub struct StepReport {
     pub device_mib: Option<u64>,
     /// Milliseconds of the very first step, in which a GPU's kernels are compiled and chosen.
     pub first_step_ms: f64,
+    /// Median milliseconds until the host has handed a GPU the whole step. Where the host waited for a result in between, it
+    /// would be most of `step_ms`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub host_ms: Option<f64>,
     /// Kernels that a GPU launches a step.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub launches: Option<usize>,
@@ -164,16 +168,19 @@ pub fn step(bench: &StepBench) -> Result<StepReport, TrainError> {
     let mut timed_step = |step| {
         let start = Instant::now();
         run(step);
+        let host = start.elapsed();
         // A GPU still computes when the call returns.
         device.sync().map_err(|error| failed(error.to_string()))?;
-        Ok::<_, TrainError>(start.elapsed())
+        Ok::<_, TrainError>([start.elapsed(), host])
     };
     let (first_step, first) = watched(false, || timed_step(0));
-    let first_step = first_step?;
+    let [first_step, _] = first_step?;
     let (second_step, launched) = watched(false, || timed_step(1));
     second_step?;
     profile::record(bench.profile);
     let times = (2..2 + bench.steps).map(&mut timed_step).collect::<Result<Vec<_>, _>>()?;
+    let (times, host): (Vec<_>, Vec<_>) =
+        times.into_iter().map(|[step, host]| (step, host)).unzip();
     let entries = profile::report();
     profile::record(false);
     let kernels = if bench.profile && !on_cpu {
@@ -222,6 +229,7 @@ pub fn step(bench: &StepBench) -> Result<StepReport, TrainError> {
         peak_rss_mib: peak_rss_mib(),
         device_mib: device.memory_pool_usage().map(|usage| usage.bytes_reserved >> 20),
         first_step_ms: first_step.as_secs_f64() * 1e3,
+        host_ms: (!on_cpu).then(|| Spread::of(host).median),
         launches: (!on_cpu).then_some(launched.count),
         first_step_kernels: (!on_cpu).then_some(first.different),
         kernels,

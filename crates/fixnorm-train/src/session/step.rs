@@ -82,15 +82,15 @@ impl Learner {
         shares
     }
 
-    /// Takes step number `step` on one batch, on the first device, and returns its loss. On a CPU a loss that is not finite
-    /// leaves model and optimizer unchanged.
+    /// Takes step number `step` on one batch, on the first device, and returns its loss, which a GPU may not have computed
+    /// yet. On a CPU a loss that is not finite leaves model and optimizer unchanged.
     pub(crate) fn step_on(
         self,
         x: Tensor<4>,
         labels: Tensor<1, Int>,
         step: usize,
         lr: f64,
-    ) -> (Self, f64) {
+    ) -> (Self, Tensor<1>) {
         let rng = StepRng::new(self.seed, step);
         let (loss, _, grads) =
             gradients(&self.model, self.criterion, x, &labels.into(), rng, 1, None);
@@ -98,7 +98,7 @@ impl Learner {
             Some(grads) => self.update(grads, lr),
             None => self,
         };
-        (learner, loss.into_scalar())
+        (learner, loss.inner())
     }
 
     fn update(mut self, grads: GradientsParams, lr: impl Into<ModuleLearningRate>) -> Self {
