@@ -119,6 +119,7 @@ run() {
         echo "model,kernel,launches,ms" >"$out/profile.csv"
     fi
     local me="$bundle/gpu-bench.sh" model
+    # shellcheck disable=SC2016 # The inner shell expands its own arguments.
     part 20 device bash -c 'bash "$1" part-device >"$2/device.csv"' - "$me" "$out"
     part 90 steps bash "$me" part-steps
     for model in ${models//,/ }; do part 60 "first step of $model" bash "$me" part-first_step "$model"; done

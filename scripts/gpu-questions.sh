@@ -14,7 +14,7 @@ bundle=$(realpath "$1") out=$(realpath -m "$2")
 end=$((SECONDS + ${LIMIT:-540}))
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
-cd "$scratch"
+cd "$scratch" || exit
 [ -n "${DRY_RUN:-}" ] || mkdir -p "$out"
 
 # part SECONDS NAME FILE COMMAND…: a command's output as a file, within these seconds and those that are left.

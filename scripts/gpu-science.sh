@@ -18,6 +18,7 @@ workers=${5:-4}
 nets=${NETS:-resnet20,resnet18}
 data=${DATA:-fashion-mnist:$fashion}
 epochs=${EPOCHS:-10} trials=${TRIALS:-16} seeds=${SEEDS:-10} cell_seeds=${CELL_SEEDS:-3}
+# shellcheck disable=SC2034 # `${!kind}` reads them.
 lr=${LR:-0.0125:3.2:9} alpha=${ALPHA:-0.25:16:7} wd=${WD:-2.5e-4:1.6e-2:7}
 summary=$(realpath "$(dirname "${BASH_SOURCE[0]}")/../benches/mechanisms/summary.py")
 cd "$out"
