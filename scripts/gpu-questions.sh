@@ -2,15 +2,17 @@
 # What a faster way to train on NVIDIA's GPUs could be built of, in one call of at most nine minutes, from the bundle that
 # `scripts/gpu-bench.sh pack` made.
 #
-#     scripts/gpu-questions.sh BUNDLE OUT
+#     scripts/gpu-questions.sh BUNDLE OUT [DEVICE=cuda:0]
 #
 # Writes OUT/questions_{properties,depthwise,products,statistics}.csv and OUT/device.json by benches/peers/gpu_questions.py, which
-# says what each is. Needs python3 with PyTorch for CUDA; `statistics` the package cudnn-frontend, too. Every part has a limit, and
-# one that fails or runs past it is noted in OUT/failed.txt and ends no other. LIMIT (seconds of the whole) may be set. With
-# DRY_RUN=1 it prints each part and executes none; with CHECK=1 it compiles the prototype, which needs no GPU.
+# says what each is, and OUT/tables.csv: a step of a model with each routine for its products that FIXNORM_TUNE can choose.
+# Needs python3 with PyTorch for CUDA; `statistics` the package cudnn-frontend, too. Every part has a limit, and one that
+# fails or runs past it is noted in OUT/failed.txt and ends no other. LIMIT (seconds of the whole) and MODEL (MODEL:BATCH) may be set.
+# With DRY_RUN=1 it prints each part and executes none; with CHECK=1 it compiles the prototype, which needs no GPU.
 set -uo pipefail
 [ $# -ge 2 ] || { sed -n '5p' "${BASH_SOURCE[0]}" | sed 's/^# *//' >&2; exit 2; }
-bundle=$(realpath "$1") out=$(realpath -m "$2")
+bundle=$(realpath "$1") out=$(realpath -m "$2") device=${3:-cuda:0}
+model=${MODEL:-mobilenetv2_100:256}
 end=$((SECONDS + ${LIMIT:-540}))
 scratch=$(mktemp -d)
 trap 'rm -rf "$scratch"' EXIT
@@ -44,4 +46,20 @@ question 120 depthwise
 question 120 products
 question 120 statistics
 
+if [ -z "${DRY_RUN:-}" ]; then
+    xz -dc "$bundle/fixnorm.xz" >fixnorm
+    chmod +x fixnorm
+    echo "kind,routine,first_step_ms,step_ms" >"$out/tables.csv"
+fi
+printf '[compilation]\ncache = true\n[environment]\npath = { directory = "%s/environment" }\n' "$scratch" >cubecl.toml
+for kind in images weights; do
+    for routine in simple-cmma simple-mma simple-mma-rows double-cmma double-mma tma-mma specialized-mma; do
+        part 25 "$kind=$routine" step.json env FIXNORM_TUNE="$kind=$routine" ./fixnorm --format json bench step --model "${model%:*}" \
+            --batch "${model#*:}" --precision bf16 --device "$device" --steps 5
+        [ -n "${DRY_RUN:-}" ] && continue
+        field() { sed -n "s/^ *\"$1\": \([0-9.]*\).*/\1/p" "$out/step.json" | head -1; }
+        echo "$kind,$routine,$(field first_step_ms),$(field step_ms)" | tee -a "$out/tables.csv" >&2
+        rm -f "$out/step.json"
+    done
+done
 [ -n "${DRY_RUN:-}" ] || [ ! -s "$out/failed.txt" ]

@@ -5,10 +5,10 @@ use std::env::{self, VarError};
 
 use anyhow::Context;
 use fixnorm_kernels::Isa;
-use fixnorm_train::BlockExecution;
+use fixnorm_train::{BlockExecution, ProductTuning, choose_kernels};
 
-/// Applies `FIXNORM_ISA`, the instruction set of the CPU kernels, and `FIXNORM_BLOCKS`, the operations that blocks run
-/// on, where they are set.
+/// Applies `FIXNORM_ISA`, the instruction set of the CPU kernels, `FIXNORM_BLOCKS`, the operations that blocks run on, and
+/// `FIXNORM_TUNE`, the choice of a GPU's kernels for products, where they are set.
 ///
 /// # Errors
 /// A name that is not one of the values; the message lists them.
@@ -22,6 +22,11 @@ pub(crate) fn apply() -> anyhow::Result<()> {
             name.parse().context("environment variable FIXNORM_BLOCKS")?;
         execution.set_default().expect("no model is built yet");
     }
+    let tuning: ProductTuning = match variable("FIXNORM_TUNE") {
+        Some(text) => text.parse().context("environment variable FIXNORM_TUNE")?,
+        None => ProductTuning::default(),
+    };
+    choose_kernels(tuning).expect("no product ran yet");
     Ok(())
 }
 

@@ -60,6 +60,11 @@ fn unknown_kernels_are_refused() {
     assert_eq!(said.code, Some(2), "{said:?}");
     let expected = ["FIXNORM_BLOCKS", "`fast`", "`fused`", "`composed`"];
     assert!(expected.iter().all(|text| said.stderr.contains(text)), "{said:?}");
+    let mut command = fixnorm(dir.path(), &small_run("out", &[]));
+    let said = Said::from(command.env("FIXNORM_TUNE", "images=cublas").output().unwrap());
+    assert_eq!(said.code, Some(2), "{said:?}");
+    let expected = ["FIXNORM_TUNE", "`images=cublas`", "`full`", "simple-mma"];
+    assert!(expected.iter().all(|text| said.stderr.contains(text)), "{said:?}");
 }
 
 #[test]

@@ -33,3 +33,4 @@ pub use models::{
 };
 pub use ops::pass::{BlockExecution, UnknownExecution};
 pub use ops::peer::Peer;
+pub use ops::product_tuning::{ProductRoutine, ProductTable, ProductTuning, UnknownTuning};

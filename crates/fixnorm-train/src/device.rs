@@ -7,7 +7,7 @@ use std::str::FromStr;
 #[cfg(feature = "gpu")]
 use burn::tensor::DeviceType;
 use burn::tensor::{Device, FloatDType};
-use fixnorm_nn::Precision;
+use fixnorm_nn::{Precision, ProductTuning};
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
@@ -201,6 +201,27 @@ impl Devices {
         }
         Ok(devices.swap_remove(0))
     }
+}
+
+/// Makes this the choice of a GPU's kernels for this process: before any device is opened. With the table, Burn's tuner, which
+/// still chooses the kernels of a few operations, works at its quickest level unless CubeCL's settings ask for more than its
+/// default.
+///
+/// # Errors
+/// The choice in use, if another one was made.
+pub fn choose_kernels(tuning: ProductTuning) -> Result<(), ProductTuning> {
+    #[cfg(feature = "gpu")]
+    if tuning != ProductTuning::Full {
+        use burn_cubecl::cubecl::config::autotune::AutotuneLevel;
+        use burn_cubecl::cubecl::config::{CubeClRuntimeConfig, RuntimeConfig};
+        let mut config = CubeClRuntimeConfig::from_current_dir().override_from_env();
+        if matches!(config.autotune.level, AutotuneLevel::Balanced) {
+            config.autotune.level = AutotuneLevel::Minimal;
+        }
+        // A program that embeds this library may have settings of its own.
+        CubeClRuntimeConfig::try_set(config);
+    }
+    tuning.set()
 }
 
 /// Names of all devices that this build finds on this machine, the CPU last.

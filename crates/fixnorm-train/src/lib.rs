@@ -33,6 +33,7 @@ pub mod session;
 pub mod tune;
 pub mod weights;
 
+pub use device::choose_kernels;
 pub use device::{DeviceName, DeviceNameError, Devices, devices};
 pub use error::TrainError;
 pub use evaluate::Evaluation;
@@ -46,4 +47,4 @@ pub use weights::Bundle;
 // The command depends on this crate alone for what it prints.
 pub use fixnorm;
 pub use fixnorm_data::{self as data, image_files};
-pub use fixnorm_nn::{BlockExecution, ModelSpec, Precision, models};
+pub use fixnorm_nn::{BlockExecution, ModelSpec, Precision, ProductTuning, models};

@@ -219,9 +219,8 @@ impl ConvBnAct {
         let options = ConvOptions::new_with_padding([stride; 2], padding, [1; 2], groups);
         let weight = self.conv.weight.val();
         #[cfg(feature = "gpu")]
-        if groups > 1 && groups == shape.c_in && groups == shape.c_out && pass.uses_gpu_kernels(&x)
-        {
-            return gpu::depthwise::depthwise(x, weight, shape, options);
+        if gpu::conv::has(&shape) && pass.uses_gpu_kernels(&x) {
+            return gpu::conv::convolve(x, weight, shape);
         }
         #[cfg(not(feature = "gpu"))]
         let _ = pass;
@@ -240,9 +239,14 @@ impl ConvBnAct {
         let (gamma, beta) = (self.norm.gamma.val(), self.norm.beta.val());
         #[cfg(feature = "gpu")]
         if pass.uses_gpu_kernels(&y) {
-            let spec = gpu::norm::NormSpec { epsilon: self.norm.epsilon as f32, activation };
-            let (out, [mean, var]) = gpu::norm::norm_act(y, gamma, beta, spec);
-            self.update_running(mean, var, n * h * w);
+            let [epsilon, momentum] = [self.norm.epsilon, self.norm.momentum].map(|v| v as f32);
+            let spec = gpu::norm::NormSpec { epsilon, activation, momentum };
+            let running = [&self.norm.running_mean, &self.norm.running_var];
+            let values = running.map(|statistic| statistic.value_sync());
+            let (out, next) = gpu::norm::norm_act(y, [gamma, beta], values, spec);
+            for (statistic, next) in running.into_iter().zip(next) {
+                statistic.update(next);
+            }
             return out;
         }
         #[cfg(not(feature = "gpu"))]

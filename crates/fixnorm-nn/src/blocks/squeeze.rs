@@ -6,7 +6,8 @@ use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::tensor::{Device, Tensor};
 use fixnorm_kernels::Activation;
 
-use crate::ops::composed::{apply, in_precision, linear};
+use crate::ops::composed::{apply, in_precision};
+use crate::ops::linear::pointwise;
 use crate::ops::pass::Pass;
 use crate::ops::pool::global_average;
 
@@ -77,8 +78,8 @@ impl SqueezeExcite {
     /// `x`: `[n, h, w, c]`, same on return.
     pub(crate) fn forward(&self, x: Tensor<4>, pass: Pass<'_>) -> Tensor<4> {
         let means = global_average(x.clone(), pass);
-        let hidden = apply(self.activation, linear(&self.reduce, means));
-        let gates = apply(self.gate, linear(&self.expand, hidden));
+        let hidden = apply(self.activation, pointwise(&self.reduce, means, pass));
+        let gates = apply(self.gate, pointwise(&self.expand, hidden, pass));
         let [n, c] = gates.dims();
         x.clone() * in_precision(gates, x.dtype()).reshape([n, 1, 1, c])
     }

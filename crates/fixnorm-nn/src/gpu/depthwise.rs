@@ -1,193 +1,173 @@
-//! Depthwise convolution of NHWC images: Burn's in the forward pass, our own in the backward pass, which Burn computes as
-//! a convolution with a filter as large as the image.
-//! Not here: the kernels (`depthwise_kernels.rs`).
+//! Kernels of a depthwise convolution: its results and the gradient of its weight. Products are in `f32`, whatever the
+//! precision of the images. The gradient of its images is in `windows.rs`.
 
-use burn::backend::autodiff::checkpoint::base::Checkpointer;
-use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
-use burn::backend::autodiff::grads::Gradients;
-use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
-use burn::backend::fusion::custom::TensorSpec;
-use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata, backend_extension};
-use burn::tensor::ops::ConvOptions;
-use burn::tensor::{DType, Tensor};
+use burn_cubecl::cubecl;
+use burn_cubecl::cubecl::prelude::*;
+use burn_cubecl::ops::numeric::empty_device_contiguous_dtype;
+use burn_cubecl::tensor::CubeTensor;
 use fixnorm_kernels::conv::ConvShape;
 
-/// A depthwise convolution, in the precision of `x`.
-///
-/// # Shapes
-/// `x`: `[n, h, w, c]` to `[n, h_out, w_out, c]`; `weight`: `[c, 1, k, k]`, in `f32`.
-pub(crate) fn depthwise(
-    x: Tensor<4>,
-    weight: Tensor<4>,
-    shape: ConvShape,
-    options: ConvOptions<2>,
-) -> Tensor<4> {
-    let (x, weight) = (x.into_dispatch(), weight.into_dispatch());
-    Tensor::from_dispatch(Dispatch::depthwise(x, weight, shape, options))
+use super::rows::{CUBES, ROWS, Rows, UNITS, add_up, elem, floats, high};
+use super::windows::{Sizes, sizes};
+
+/// Sums that a unit keeps: more would not fit its registers.
+const SUMS: usize = 100;
+
+/// The results, with filters `[1, k·k·c]`.
+pub(super) fn results(x: CubeTensor, filters: CubeTensor, shape: &ConvShape) -> CubeTensor {
+    let x = Rows::new(x);
+    let (client, device) = (x.tensor.client.clone(), x.tensor.device.clone());
+    let ConvShape { n, h_out, w_out, c_out, .. } = *shape;
+    let (dims, dtype) = ([n, h_out, w_out, c_out], x.tensor.dtype);
+    let y = Rows::new(empty_device_contiguous_dtype(client.clone(), device, dims.into(), dtype));
+    // One pixel a unit: as many cubes as possible.
+    let (count, dim) = y.cubes(1, u32::from(u16::MAX));
+    convolve::launch(
+        &client,
+        count,
+        dim,
+        x.lanes,
+        x.tensor.clone().into_buffer_arg(),
+        filters.into_buffer_arg(),
+        y.tensor.clone().into_buffer_arg(),
+        y.rows,
+        y.columns,
+        x.pitch,
+        sizes(shape),
+        shape.kernel,
+        elem(&x.tensor),
+    );
+    y.tensor
 }
 
-/// Backends with a depthwise convolution of NHWC images.
-#[backend_extension(Cube, Fusion, Autodiff)]
-pub(crate) trait DepthwiseBackend: Backend {
-    /// As [`depthwise`](self::depthwise).
-    #[fusion(default)]
-    fn depthwise(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        _shape: ConvShape,
-        options: ConvOptions<2>,
-    ) -> FloatTensor<Self> {
-        let weight = match x.dtype() {
-            DType::F32 => weight,
-            dtype => Self::float_cast(weight, dtype.into()),
-        };
-        let y = Self::conv2d(Self::float_permute(x, &[0, 3, 1, 2]), weight, None, options);
-        Self::float_permute(y, &[0, 2, 3, 1])
-    }
+/// Partial gradients of the weight as filters, and their number.
+pub(super) fn partial_sums(
+    x: CubeTensor,
+    dout: CubeTensor,
+    shape: &ConvShape,
+) -> (CubeTensor, u32) {
+    let taps = shape.kernel * shape.kernel;
+    let [x, dout] = [x, dout].map(|tensor| Rows::new(tensor).narrow((SUMS / taps).max(1)));
+    let (count, dim) = dout.cubes(ROWS, CUBES);
+    let cubes = high(&count);
+    let partial = floats(&x.tensor, [cubes as usize, taps * shape.c_in]);
+    sum_products::launch(
+        &x.tensor.client.clone(),
+        count,
+        dim,
+        dout.lanes,
+        x.tensor.clone().into_buffer_arg(),
+        dout.tensor.clone().into_buffer_arg(),
+        partial.clone().into_buffer_arg(),
+        dout.rows,
+        dout.columns,
+        x.pitch,
+        dout.pitch,
+        sizes(shape),
+        shape.kernel,
+        elem(&x.tensor),
+    );
+    (partial, cubes)
 }
 
-/// Backends with its backward pass. Weights are `[k·k, c]`, in `f32`.
-#[backend_extension(Cube, Fusion)]
-pub(crate) trait DepthwiseGradBackend: Backend {
-    /// The gradient of the images.
-    #[fusion(meta = |dout, _weight, shape| images(dout, shape))]
-    fn depthwise_dx(
-        dout: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        shape: ConvShape,
-    ) -> FloatTensor<Self>;
-
-    /// The gradient of the weight.
-    #[fusion(meta = |_x, _dout, shape| taps(shape))]
-    fn depthwise_dweight(
-        x: FloatTensor<Self>,
-        dout: FloatTensor<Self>,
-        shape: ConvShape,
-    ) -> FloatTensor<Self>;
-}
-
-fn images(dout: &TensorSpec, shape: &ConvShape) -> TensorSpec {
-    TensorSpec::new([shape.n, shape.h, shape.w, shape.c_in].into(), dout.dtype)
-}
-
-fn taps(shape: &ConvShape) -> TensorSpec {
-    TensorSpec::new([shape.kernel * shape.kernel, shape.c_in].into(), DType::F32)
-}
-
-impl<B: DepthwiseBackend + DepthwiseGradBackend, C: CheckpointStrategy> DepthwiseBackend
-    for Autodiff<B, C>
-{
-    fn depthwise(
-        x: FloatTensor<Self>,
-        weight: FloatTensor<Self>,
-        shape: ConvShape,
-        options: ConvOptions<2>,
-    ) -> FloatTensor<Self> {
-        let [(x, x_node), (weight, weight_node)] = [x, weight].map(|tensor| tensor.into_parts());
-        let y = B::depthwise(x.clone(), weight.clone(), shape, options);
-        match DepthwiseBackward.prepare::<C>([x_node, weight_node]).compute_bound().stateful() {
-            OpsKind::Tracked(prep) => prep.finish((x, weight, shape), y),
-            OpsKind::UnTracked(prep) => prep.finish(y),
-        }
-    }
-}
-
-#[derive(Debug)]
-struct DepthwiseBackward;
-
-impl<B: DepthwiseGradBackend> Backward<B, 2> for DepthwiseBackward {
-    /// Images and weight.
-    type State = (FloatTensor<B>, FloatTensor<B>, ConvShape);
-
-    fn backward(self, ops: Ops<Self::State, 2>, grads: &mut Gradients, _: &mut Checkpointer) {
-        let dout = grads.consume::<B>(&ops.node);
-        let (x, weight, shape) = ops.state;
-        let (c, taps) = (shape.c_in, shape.kernel * shape.kernel);
-        let [x_node, weight_node] = ops.parents;
-        if let Some(node) = weight_node {
-            let found = B::float_swap_dims(B::depthwise_dweight(x, dout.clone(), shape), 0, 1);
-            grads.register::<B>(node.id, B::float_reshape(found, weight.shape()));
-        }
-        if let Some(node) = x_node {
-            let rows = B::float_reshape(weight, [c, taps].into());
-            let dx = B::depthwise_dx(dout, B::float_swap_dims(rows, 0, 1), shape);
-            grads.register::<B>(node.id, dx);
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::ops::composed::{to_nchw, to_nhwc};
-    use burn::tensor::{Device, Distribution, module};
-
-    fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
-        tensor.cast(DType::F32).into_data().iter().collect()
-    }
-
-    /// The result and the gradients of images and weight, by our operation on the default device or by Burn's on the CPU.
-    fn run(x: &Tensor<4>, weight: &Tensor<4>, shape: ConvShape, own: bool) -> [Vec<f32>; 3] {
-        let device = if own { Device::default() } else { Device::flex() }.autodiff();
-        let on = |t: &Tensor<4>| Tensor::<4>::from_data(t.to_data(), &device).require_grad();
-        let (x, weight) = (on(x), on(weight));
-        let end = |out: usize, size: usize, before: usize| {
-            ((out - 1) * shape.stride + shape.kernel).saturating_sub(size + before)
-        };
-        let padding = [
-            (shape.top, end(shape.h_out, shape.h, shape.top)),
-            (shape.left, end(shape.w_out, shape.w, shape.left)),
-        ];
-        let options = ConvOptions::new_with_padding([shape.stride; 2], padding, [1; 2], shape.c_in);
-        let y = if own {
-            depthwise(x.clone(), weight.clone(), shape, options)
-        } else {
-            to_nhwc(module::conv2d(to_nchw(x.clone()), weight.clone(), None, options))
-        };
-        let len = y.dims().iter().product::<usize>();
-        let factors: Vec<f32> = (0..len).map(|i| (i * 37 % 101) as f32 / 50.0 - 1.0).collect();
-        let factors = Tensor::<1>::from_floats(&factors[..], &device).reshape(y.dims());
-        let grads = (y.clone() * factors).sum().backward();
-        let grad = |of: &Tensor<4>| floats(of.grad(&grads).expect("wanted"));
-        [floats(y), grad(&x), grad(&weight)]
-    }
-
-    #[test]
-    fn forward_and_backward_pass_are_burns_on_the_cpu() {
-        let device = Device::flex();
-        for (i, (kernel, stride)) in
-            [(3, 1), (3, 2), (5, 1), (5, 2), (1, 1)].into_iter().enumerate()
-        {
-            for (j, c) in [2, 8, 17, 24, 100].into_iter().enumerate() {
-                let [n, h, w] = [[1, 1, 1], [2, 5, 8], [3, 14, 11]][(i + j) % 3];
-                let mut shape = ConvShape::symmetric([n, h, w, c], c, kernel, stride, c);
-                if (i + j) % 2 == 1 && stride == 2 {
-                    // TensorFlow's padding.
-                    let before = |size: usize, out: usize| {
-                        ((out - 1) * stride + kernel).saturating_sub(size) / 2
-                    };
-                    let (top, left) = (before(h, shape.h_out), before(w, shape.w_out));
-                    shape = ConvShape { top, left, ..shape };
-                }
-                let noise = Distribution::Normal(0.0, 1.0);
-                let x = Tensor::<4>::random([n, h, w, c], noise, &device);
-                let weight = Tensor::<4>::random([c, 1, kernel, kernel], noise, &device);
-                let found = run(&x, &weight, shape, true);
-                let expected = run(&x, &weight, shape, false);
-                for (what, (found, expected)) in found.iter().zip(&expected).enumerate() {
-                    assert_eq!(found.len(), expected.len(), "{shape:?} {what}");
-                    let scale = expected.iter().fold(1e-2f32, |most, v| most.max(v.abs()));
-                    for (at, (found, expected)) in found.iter().zip(expected).enumerate() {
-                        let off = (found - expected).abs();
-                        // Written so that a NaN fails.
-                        assert!(
-                            off <= 2e-4 * scale,
-                            "{shape:?} {what} [{at}]: {found}, Burn has {expected}"
-                        );
+/// The sum over a filter's positions for each output pixel.
+#[cube(launch)]
+fn convolve<E: Float, N: Size>(
+    x: &[Vector<E, N>],
+    filters: &[Vector<E, N>],
+    y: &mut [Vector<E, N>],
+    rows: u32,
+    columns: u32,
+    pitch: u32,
+    sizes: &Sizes,
+    #[comptime] kernel: usize,
+    #[define(E)] _dtype: ElemType,
+) {
+    let column = CUBE_POS_X * CUBE_DIM_X + UNIT_POS_X;
+    if column < columns {
+        let mut row = CUBE_POS_Y * CUBE_DIM_Y + UNIT_POS_Y;
+        while row < rows {
+            let down = (row / sizes.w_out) % sizes.h_out * sizes.stride;
+            let along = row % sizes.w_out * sizes.stride;
+            let image = row / (sizes.w_out * sizes.h_out);
+            let mut sum = Vector::<f32, N>::new(0.0f32);
+            #[unroll]
+            for i in 0..kernel {
+                let i = i as u32;
+                let y = down + i;
+                if y >= sizes.top && y - sizes.top < sizes.h {
+                    let line = image * sizes.h + y - sizes.top;
+                    #[unroll]
+                    for j in 0..kernel {
+                        let j = j as u32;
+                        let z = along + j;
+                        if z >= sizes.left && z - sizes.left < sizes.w {
+                            let at = (line * sizes.w + z - sizes.left) * pitch + column;
+                            let tap = (i * comptime!(kernel as u32) + j) * columns + column;
+                            sum += Vector::<f32, N>::cast_from(x[at as usize])
+                                * Vector::<f32, N>::cast_from(filters[tap as usize]);
+                        }
                     }
                 }
             }
+            y[(row * columns + column) as usize] = Vector::<E, N>::cast_from(sum);
+            row += CUBE_COUNT_Y * CUBE_DIM_Y;
+        }
+    }
+}
+
+/// Partial gradients of the weights: for each channel and position of the filter the sum of products of input pixels with
+/// output gradients, over the pixels of this cube.
+#[cube(launch)]
+fn sum_products<E: Float, N: Size>(
+    x: &[Vector<E, N>],
+    dout: &[Vector<E, N>],
+    partial: &mut [Vector<f32, N>],
+    rows: u32,
+    columns: u32,
+    pitch: u32,
+    dout_pitch: u32,
+    sizes: &Sizes,
+    #[comptime] kernel: usize,
+    #[define(E)] _dtype: ElemType,
+) {
+    let column = CUBE_POS_X * CUBE_DIM_X + UNIT_POS_X;
+    let mut sums = Array::<Vector<f32, N>>::new(comptime!(kernel * kernel));
+    if column < columns {
+        let mut row = CUBE_POS_Y * CUBE_DIM_Y + UNIT_POS_Y;
+        while row < rows {
+            let down = ((row / sizes.w_out) % sizes.h_out) * sizes.stride;
+            let along = (row % sizes.w_out) * sizes.stride;
+            let image = row / (sizes.w_out * sizes.h_out);
+            let dy = Vector::<f32, N>::cast_from(dout[(row * dout_pitch + column) as usize]);
+            #[unroll]
+            for i in 0..kernel {
+                let y = down + i as u32;
+                if y >= sizes.top && y - sizes.top < sizes.h {
+                    let line = image * sizes.h + y - sizes.top;
+                    #[unroll]
+                    for j in 0..kernel {
+                        let z = along + j as u32;
+                        if z >= sizes.left && z - sizes.left < sizes.w {
+                            let at = (line * sizes.w + z - sizes.left) * pitch + column;
+                            sums[i * kernel + j] +=
+                                Vector::<f32, N>::cast_from(x[at as usize]) * dy;
+                        }
+                    }
+                }
+            }
+            row += CUBE_COUNT_Y * CUBE_DIM_Y;
+        }
+    }
+    let mut shared = Shared::<[Vector<f32, N>]>::new_slice(comptime!(UNITS as usize));
+    #[unroll]
+    for tap in 0..comptime!(kernel * kernel) {
+        shared[UNIT_POS as usize] = sums[tap];
+        add_up::<N>(&mut shared);
+        if UNIT_POS_Y == 0 && column < columns {
+            let at =
+                (CUBE_POS_Y * comptime!((kernel * kernel) as u32) + tap as u32) * columns + column;
+            partial[at as usize] = shared[UNIT_POS as usize];
         }
     }
 }

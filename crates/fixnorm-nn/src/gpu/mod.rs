@@ -1,16 +1,22 @@
-//! Operations on the GPUs that Burn reaches, in CubeCL: those for which Burn needs several passes over memory or has a
-//! slow backward pass. Convolutions other than depthwise ones are Burn's.
+//! Operations on the GPUs that Burn reaches, in CubeCL: those for which Burn needs several passes over memory, has a slow
+//! backward pass, or measures candidates for minutes.
 //!
 //! | file | contents |
 //! |---|---|
+//! | `conv.rs`, `conv_kernels.rs` | convolution, as an operation with a backward pass |
+//! | `products.rs` | matrix products, which convolutions are but for the depthwise ones |
+//! | `windows.rs` | images as the factors of a product, and back |
+//! | `depthwise.rs` | depthwise convolution |
 //! | `norm.rs`, `norm_kernels.rs` | batch norm with activation |
-//! | `depthwise.rs`, `depthwise_kernels.rs` | depthwise convolution |
 //! | `pixels.rs` | bytes to normalized floats |
 //! | `rows.rs` | images as rows of channels, and launch sizes |
 
-pub(crate) mod depthwise;
-mod depthwise_kernels;
+pub(crate) mod conv;
+mod conv_kernels;
+mod depthwise;
 pub(crate) mod norm;
 mod norm_kernels;
 pub(crate) mod pixels;
+mod products;
 mod rows;
+mod windows;

@@ -8,8 +8,8 @@ use burn::backend::autodiff::grads::Gradients;
 use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::fusion::custom::TensorSpec;
 use burn::backend::tensor::FloatTensor;
-use burn::backend::{Autodiff, Backend, Dispatch, TensorMetadata, backend_extension};
-use burn::tensor::{DType, Tensor, s};
+use burn::backend::{Autodiff, Backend, Dispatch, backend_extension};
+use burn::tensor::{DType, Tensor};
 use fixnorm_kernels::Activation;
 
 /// Configuration of a normalization.
@@ -19,45 +19,52 @@ pub(crate) struct NormSpec {
     pub(crate) epsilon: f32,
     /// Activation after the normalization.
     pub(crate) activation: Activation,
+    /// Weight of the batch's statistics in the running ones.
+    pub(crate) momentum: f32,
 }
 
-/// Normalizes `x` and applies the activation, in the precision of `x`; returns also mean and biased variance of each
-/// channel.
+/// Normalizes `x` and applies the activation, in the precision of `x`; returns also the next running mean and variance, of
+/// which the second is unbiased.
 ///
 /// # Shapes
-/// `x`: `[n, h, w, c]`, same on return; `gamma`, `beta` and the moments: `[c]`, in `f32`.
+/// `x`: `[n, h, w, c]`, same on return; `gamma`, `beta` and statistics: `[c]`, in `f32`.
 pub(crate) fn norm_act(
     x: Tensor<4>,
-    gamma: Tensor<1>,
-    beta: Tensor<1>,
+    [gamma, beta]: [Tensor<1>; 2],
+    [mean, var]: [Tensor<1>; 2],
     spec: NormSpec,
 ) -> (Tensor<4>, [Tensor<1>; 2]) {
-    let c = gamma.dims()[0];
-    let (x, gamma, beta) = (x.into_dispatch(), gamma.into_dispatch(), beta.into_dispatch());
-    let (out, moments) = Dispatch::norm_act(x, gamma, beta, spec);
-    let moments = Tensor::<2>::from_dispatch(moments);
-    let moments = [0, 1].map(|i| moments.clone().slice(s![i..=i, ..]).reshape([c]));
-    (Tensor::from_dispatch(out), moments)
+    let (out, _, mean, var) = Dispatch::norm_act(
+        x.into_dispatch(),
+        gamma.into_dispatch(),
+        beta.into_dispatch(),
+        mean.into_dispatch(),
+        var.into_dispatch(),
+        spec,
+    );
+    (Tensor::from_dispatch(out), [mean, var].map(Tensor::from_dispatch))
 }
 
 /// Backends with a normalization of NHWC images.
 #[backend_extension(Cube, Fusion, Autodiff)]
 pub(crate) trait NormBackend: Backend {
-    /// As [`norm_act`](self::norm_act), with the moments in one tensor, `[2, c]`.
-    #[fusion(meta = |x, gamma, _beta, _spec| (x.clone(), pair(gamma)))]
+    /// As [`norm_act`](self::norm_act). The second result is the batch's mean and biased variance, `[2, c]`.
+    #[fusion(meta = |x, gamma, _beta, mean, var, _spec| (x.clone(), pair(gamma), mean.clone(), var.clone()))]
     fn norm_act(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
         beta: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        var: FloatTensor<Self>,
         spec: NormSpec,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 }
 
 /// Backends with its backward pass.
 #[backend_extension(Cube, Fusion)]
 pub(crate) trait NormGradBackend: Backend {
-    /// Gradients of the images, and of `gamma` and `beta` in one tensor, `[2, c]`.
-    #[fusion(meta = |x, gamma, _beta, _moments, _dout, _spec| (x.clone(), pair(gamma)))]
+    /// Gradients of the images, of `gamma` and of `beta`.
+    #[fusion(meta = |x, gamma, beta, _moments, _dout, _spec| (x.clone(), gamma.clone(), beta.clone()))]
     fn norm_act_grad(
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
@@ -65,7 +72,7 @@ pub(crate) trait NormGradBackend: Backend {
         moments: FloatTensor<Self>,
         dout: FloatTensor<Self>,
         spec: NormSpec,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>);
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>);
 }
 
 /// Two values a channel.
@@ -78,17 +85,22 @@ impl<B: NormBackend + NormGradBackend, C: CheckpointStrategy> NormBackend for Au
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
         beta: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        var: FloatTensor<Self>,
         spec: NormSpec,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let [(x, x_node), (gamma, gamma_node), (beta, beta_node)] =
             [x, gamma, beta].map(|tensor| tensor.into_parts());
-        let (out, moments) = B::norm_act(x.clone(), gamma.clone(), beta.clone(), spec);
+        let [mean, var] = [mean, var].map(|tensor| tensor.into_parts().0);
+        let (out, moments, mean, var) =
+            B::norm_act(x.clone(), gamma.clone(), beta.clone(), mean, var, spec);
         let nodes = [x_node, gamma_node, beta_node];
         let out = match NormActBackward.prepare::<C>(nodes).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish((x, gamma, beta, moments.clone(), spec), out),
             OpsKind::UnTracked(prep) => prep.finish(out),
         };
-        (out, FloatTensor::<Self>::new(moments))
+        let [moments, mean, var] = [moments, mean, var].map(FloatTensor::<Self>::new);
+        (out, moments, mean, var)
     }
 }
 
@@ -102,15 +114,10 @@ impl<B: NormGradBackend> Backward<B, 3> for NormActBackward {
     fn backward(self, ops: Ops<Self::State, 3>, grads: &mut Gradients, _: &mut Checkpointer) {
         let dout = grads.consume::<B>(&ops.node);
         let (x, gamma, beta, moments, spec) = ops.state;
-        let (dx, dparams) = B::norm_act_grad(x, gamma.clone(), beta, moments, dout, spec);
-        let [x_node, gamma_node, beta_node] = ops.parents;
-        if let Some(node) = x_node {
-            grads.register::<B>(node.id, dx);
-        }
-        for (i, node) in [gamma_node, beta_node].into_iter().enumerate() {
+        let (dx, dgamma, dbeta) = B::norm_act_grad(x, gamma, beta, moments, dout, spec);
+        for (node, grad) in ops.parents.into_iter().zip([dx, dgamma, dbeta]) {
             if let Some(node) = node {
-                let row = B::float_slice(dparams.clone(), &[(i..i + 1).into()]);
-                grads.register::<B>(node.id, B::float_reshape(row, gamma.shape()));
+                grads.register::<B>(node.id, grad);
             }
         }
     }
@@ -122,7 +129,7 @@ mod tests {
     use crate::ops::composed::{apply, to_nchw, to_nhwc};
     use burn::tensor::{Device, Distribution, module};
 
-    /// Result, gradients of images, gain and bias, and moments.
+    /// Result, gradients of images, gain and bias, and running statistics.
     type Found = [Vec<f32>; 6];
 
     fn floats<const D: usize>(tensor: Tensor<D>) -> Vec<f32> {
@@ -132,14 +139,19 @@ mod tests {
     fn run(x: &Tensor<4>, params: &[Tensor<1>; 2], spec: NormSpec, own: bool) -> Found {
         let x = x.clone().require_grad();
         let [gamma, beta] = params.clone().map(Tensor::require_grad);
+        let [n, h, w, c] = x.dims();
+        let running = [0.5, 2.0].map(|value| Tensor::<1>::full([c], value, &gamma.device()));
         let (y, [mean, var]) = if own {
-            norm_act(x.clone(), gamma.clone(), beta.clone(), spec)
+            norm_act(x.clone(), [gamma.clone(), beta.clone()], running, spec)
         } else {
             let wide = to_nchw(x.clone().cast(DType::F32));
             let epsilon = f64::from(spec.epsilon);
             let found = module::batch_norm_train(wide, gamma.clone(), beta.clone(), epsilon);
             let y = to_nhwc(apply(spec.activation, found.output)).cast(x.dtype());
-            (y, [found.mean, found.variance])
+            let (momentum, count) = (f64::from(spec.momentum), (n * h * w) as f64);
+            let unbiased = found.variance * (count / (count.max(2.0) - 1.0));
+            let [mean, var] = running.map(|running| running * (1.0 - momentum));
+            (y, [mean + found.mean * momentum, var + unbiased * momentum])
         };
         // Not the sum: through a normalization its gradient is zero.
         let len = y.dims().iter().product::<usize>();
@@ -178,7 +190,7 @@ mod tests {
     }
 
     fn spec(activation: Activation) -> NormSpec {
-        NormSpec { epsilon: 1e-5, activation }
+        NormSpec { epsilon: 1e-5, activation, momentum: 0.25 }
     }
 
     #[test]

@@ -18,11 +18,13 @@ impl NormBackend for CubeBackend {
         x: FloatTensor<Self>,
         gamma: FloatTensor<Self>,
         beta: FloatTensor<Self>,
+        mean: FloatTensor<Self>,
+        var: FloatTensor<Self>,
         spec: NormSpec,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let x = Rows::new(x);
         let (client, dtype) = (x.tensor.client.clone(), elem(&x.tensor));
-        let (gamma, beta) = (into_contiguous(gamma), into_contiguous(beta));
+        let [gamma, beta, mean, var] = [gamma, beta, mean, var].map(into_contiguous);
         let c = gamma.shape()[0];
         let (count, dim) = x.cubes(ROWS, CUBES);
         let cubes = high(&count);
@@ -40,6 +42,7 @@ impl NormBackend for CubeBackend {
             dtype,
         );
         let moments = floats(&x.tensor, [2, c]);
+        let [next_mean, next_var] = [0, 1].map(|_| floats(&x.tensor, [c]));
         let (count, dim) = finishing(c);
         finish_moments::launch(
             &client,
@@ -47,10 +50,15 @@ impl NormBackend for CubeBackend {
             dim,
             x.tensor.clone().into_buffer_arg(),
             partial.into_buffer_arg(),
+            mean.into_buffer_arg(),
+            var.into_buffer_arg(),
             moments.clone().into_buffer_arg(),
+            next_mean.clone().into_buffer_arg(),
+            next_var.clone().into_buffer_arg(),
             small(c),
             cubes,
             x.rows,
+            spec.momentum,
             dtype,
         );
         let out = x.empty_like();
@@ -72,7 +80,7 @@ impl NormBackend for CubeBackend {
             spec.activation,
             dtype,
         );
-        (out.tensor, moments)
+        (out.tensor, moments, next_mean, next_var)
     }
 }
 
@@ -84,7 +92,7 @@ impl NormGradBackend for CubeBackend {
         moments: FloatTensor<Self>,
         dout: FloatTensor<Self>,
         spec: NormSpec,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>) {
+    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
         let (x, dout) = (Rows::new(x), Rows::new(dout));
         let (client, dtype) = (x.tensor.client.clone(), elem(&x.tensor));
         let [gamma, beta, moments] = [gamma, beta, moments].map(into_contiguous);
@@ -111,7 +119,7 @@ impl NormGradBackend for CubeBackend {
             spec.activation,
             dtype,
         );
-        let dparams = floats(&x.tensor, [2, c]);
+        let [dgamma, dbeta] = [0, 1].map(|_| floats(&x.tensor, [c]));
         let (count, dim) = finishing(c);
         finish_gradients::launch(
             &client,
@@ -119,7 +127,8 @@ impl NormGradBackend for CubeBackend {
             dim,
             partial.into_buffer_arg(),
             moments.clone().into_buffer_arg(),
-            dparams.clone().into_buffer_arg(),
+            dgamma.clone().into_buffer_arg(),
+            dbeta.clone().into_buffer_arg(),
             small(c),
             cubes,
             spec.epsilon,
@@ -136,7 +145,8 @@ impl NormGradBackend for CubeBackend {
             moments.into_buffer_arg(),
             gamma.into_buffer_arg(),
             beta.into_buffer_arg(),
-            dparams.clone().into_buffer_arg(),
+            dgamma.clone().into_buffer_arg(),
+            dbeta.clone().into_buffer_arg(),
             dx.tensor.clone().into_buffer_arg(),
             x.rows,
             x.columns,
@@ -146,7 +156,7 @@ impl NormGradBackend for CubeBackend {
             spec.activation,
             dtype,
         );
-        (dx.tensor, dparams)
+        (dx.tensor, dgamma, dbeta)
     }
 }
 
@@ -256,15 +266,20 @@ fn leave<N: Size>(
     }
 }
 
-/// Mean and biased variance of each channel.
+/// Mean and biased variance of each channel, and their running means; the variance's is of the unbiased ones.
 #[cube(launch)]
 fn finish_moments<E: Float>(
     x: &[E],
     partial: &[f32],
+    running_mean: &[f32],
+    running_var: &[f32],
     moments: &mut [f32],
+    next_mean: &mut [f32],
+    next_var: &mut [f32],
     channels: u32,
     cubes: u32,
     rows: u32,
+    momentum: f32,
     #[define(E)] _dtype: ElemType,
 ) {
     let channel = CUBE_POS_X * CUBE_DIM_X + UNIT_POS_X;
@@ -274,8 +289,15 @@ fn finish_moments<E: Float>(
         let count = f32::cast_from(rows);
         let off = sum / count;
         let var = squares / count - off * off;
-        moments[channel as usize] = f32::cast_from(x[channel as usize]) + off;
-        moments[(channels + channel) as usize] = select(var < 0.0f32, 0.0f32, var);
+        let at = channel as usize;
+        let mean = f32::cast_from(x[at]) + off;
+        let var = select(var < 0.0f32, 0.0f32, var);
+        moments[at] = mean;
+        moments[(channels + channel) as usize] = var;
+        // One value has no variance.
+        let unbiased = var * (count / (select(rows < 2, 2.0f32, count) - 1.0f32));
+        next_mean[at] = running_mean[at] * (1.0f32 - momentum) + mean * momentum;
+        next_var[at] = running_var[at] * (1.0f32 - momentum) + unbiased * momentum;
     }
 }
 
@@ -368,12 +390,13 @@ fn sum_gradients<E: Float, N: Size>(
     leave::<N>(sum, products, partial, column, columns);
 }
 
-/// Gradients of gamma, then of beta.
+/// Gradients of gamma and beta.
 #[cube(launch)]
 fn finish_gradients(
     partial: &[f32],
     moments: &[f32],
-    dparams: &mut [f32],
+    dgamma: &mut [f32],
+    dbeta: &mut [f32],
     channels: u32,
     cubes: u32,
     epsilon: f32,
@@ -383,8 +406,8 @@ fn finish_gradients(
     let products = over_cubes(partial, 2 * channels, cubes, channels + channel);
     if UNIT_POS_Y == 0 && channel < channels {
         let deviation = (moments[(channels + channel) as usize] + epsilon).sqrt();
-        dparams[channel as usize] = products / deviation;
-        dparams[(channels + channel) as usize] = sum;
+        dgamma[channel as usize] = products / deviation;
+        dbeta[channel as usize] = sum;
     }
 }
 
@@ -396,7 +419,8 @@ fn normalize_gradient<E: Float, N: Size>(
     moments: &[Vector<f32, N>],
     gamma: &[Vector<f32, N>],
     beta: &[Vector<f32, N>],
-    dparams: &[Vector<f32, N>],
+    dgamma: &[Vector<f32, N>],
+    dbeta: &[Vector<f32, N>],
     dx: &mut [Vector<E, N>],
     rows: u32,
     columns: u32,
@@ -414,8 +438,8 @@ fn normalize_gradient<E: Float, N: Size>(
         let mean = moments[at];
         let scale = gamma[at] / deviation;
         let bias = beta[at];
-        let along = dparams[at] / (deviation * count);
-        let level = dparams[second] / count;
+        let along = dgamma[at] / (deviation * count);
+        let level = dbeta[at] / count;
         let mut row = CUBE_POS_Y * CUBE_DIM_Y + UNIT_POS_Y;
         while row < rows {
             let d = Vector::<f32, N>::cast_from(x[(row * pitch + column) as usize]) - mean;

@@ -119,7 +119,10 @@ pub(super) fn high(count: &CubeCount) -> u32 {
 
 /// Number and size of cubes with a unit for each value and eighth of the partial sums.
 pub(super) fn finishing(values: usize) -> (CubeCount, CubeDim) {
-    (CubeCount::Static(small(values).div_ceil(32), 1, 1), CubeDim::new_2d(32, UNITS / 32))
+    // A graphics interface has at most 65,535 cubes along an axis.
+    let cubes = small(values).div_ceil(32);
+    let along = cubes.clamp(1, 1 << 15);
+    (CubeCount::Static(along, cubes.div_ceil(along), 1), CubeDim::new_2d(32, UNITS / 32))
 }
 
 /// Adds up the values of each column of units; the first row of units then has the sums.

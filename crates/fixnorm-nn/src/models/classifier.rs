@@ -10,7 +10,8 @@ use serde::{Deserialize, Serialize};
 use super::init::replace;
 use super::step_rng::{Layer, StepRng};
 use crate::blocks::{Activation, Block, ConvBnAct};
-use crate::ops::composed::{apply, linear};
+use crate::ops::composed::apply;
+use crate::ops::linear::{linear, pointwise};
 use crate::ops::pass::{BlockExecution, Pass};
 use crate::ops::peer::Peer;
 use crate::ops::pool::{global_average, max_pool};
@@ -121,7 +122,7 @@ impl Classifier {
     /// # Shapes
     /// `x`: `[n, h, w, c]` to `[n, classes]`.
     pub fn forward(&self, x: Tensor<4>) -> Tensor<2> {
-        self.fc.forward(self.features(x))
+        linear(&self.fc, self.features(x), Pass::alone(self.execution))
     }
 
     /// Logits of a batch in training, with dropout and drop path as `rng` draws them. With a `peer`, batch norms use the
@@ -138,7 +139,7 @@ impl Classifier {
             let factors = Tensor::<1>::from_floats(&factors[..], &features.device());
             features = features * factors.reshape([n, c]);
         }
-        self.fc.forward(features)
+        linear(&self.fc, features, pass)
     }
 
     /// Input of the final layer, without dropout and drop path.
@@ -199,7 +200,7 @@ impl Classifier {
         }
         let x = global_average(x, pass);
         match &self.hidden {
-            Some(hidden) => apply(self.hidden_activation, linear(hidden, x)),
+            Some(hidden) => apply(self.hidden_activation, pointwise(hidden, x, pass)),
             None => x,
         }
     }

@@ -1,6 +1,5 @@
-//! Small operations composed of Burn's: layouts, precisions, activations, linear layers of single pixels.
+//! Small operations composed of Burn's: layouts, precisions, activations.
 
-use burn::nn::conv::Conv2d;
 use burn::tensor::{DType, Tensor, activation};
 use fixnorm_kernels::Activation;
 
@@ -15,17 +14,6 @@ pub(crate) fn apply<const D: usize>(activation: Activation, x: Tensor<D>) -> Ten
         Activation::HardSwish => x.clone() * hard_sigmoid(x),
         Activation::HardSigmoid => hard_sigmoid(x),
         Activation::Sigmoid => activation::sigmoid(x),
-    }
-}
-
-/// A 1×1 convolution of single pixels, `[n, c_in]` to `[n, c_out]`.
-pub(crate) fn linear(conv: &Conv2d, x: Tensor<2>) -> Tensor<2> {
-    let weight = conv.weight.val();
-    let [c_out, c_in, _, _] = weight.dims();
-    let y = x.matmul(weight.reshape([c_out, c_in]).transpose());
-    match &conv.bias {
-        Some(bias) => y + bias.val().unsqueeze(),
-        None => y,
     }
 }
 

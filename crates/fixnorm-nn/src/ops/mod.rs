@@ -6,7 +6,9 @@
 //! | `pass.rs` | how a forward pass is executed |
 //! | `fused_block.rs` | a whole block as one operation |
 //! | `pool.rs` | maximum and mean over pixels |
+//! | `linear.rs` | linear layers |
 //! | `peer.rs` | means over the batches of several devices |
+//! | `product_tuning.rs` | the choice of a GPU's kernels for products |
 //! | `composed.rs` | small operations composed of Burn's |
 //! | `flex.rs` | memory of Burn's CPU tensors |
 //!
@@ -15,6 +17,8 @@
 pub(crate) mod composed;
 pub(crate) mod flex;
 pub(crate) mod fused_block;
+pub(crate) mod linear;
 pub(crate) mod pass;
 pub(crate) mod peer;
 pub(crate) mod pool;
+pub(crate) mod product_tuning;

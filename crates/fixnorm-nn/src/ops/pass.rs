@@ -13,8 +13,8 @@ use super::peer::Peer;
 /// The operations that a model's blocks run on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BlockExecution {
-    /// Operations of fixnorm where the device has them: whole blocks on a CPU, normalizations and depthwise convolutions
-    /// on a GPU.
+    /// Operations of fixnorm where the device has them: whole blocks on a CPU, convolutions, normalizations and linear
+    /// layers on a GPU.
     Fused,
     /// Burn's operations alone. Slower; it is what the others are compared with.
     Composed,
@@ -78,9 +78,9 @@ impl Pass<'_> {
         self.execution == BlockExecution::Fused && on_cpu(x) && self.peer.is_none()
     }
 
-    /// Returns whether normalizations and depthwise convolutions of `x` run on our kernels for GPUs.
+    /// Returns whether convolutions, normalizations and linear layers of `x` run on our kernels for GPUs.
     #[cfg(feature = "gpu")]
-    pub(crate) fn uses_gpu_kernels(&self, x: &Tensor<4>) -> bool {
+    pub(crate) fn uses_gpu_kernels<const D: usize>(&self, x: &Tensor<D>) -> bool {
         self.execution == BlockExecution::Fused
             && matches!(x.device().inner().as_dispatch(), DispatchDevice::Cube(_))
     }
