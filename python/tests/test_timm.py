@@ -32,6 +32,7 @@ def test_it_is_made_by_name() -> None:
 
 
 def test_options_of_the_probe_and_of_other_bases() -> None:
+    torch.manual_seed(0)
     model = timm.create_model("test_vit", num_classes=5)
     optimizer = create_optimizer_v2(model, opt="fixnorm", lr=0.01, base="adamw", betas=(0.8, 0.9), hold="matrices")
     groups = {group["kind"]: group for group in optimizer.param_groups}
