@@ -247,8 +247,7 @@ def _is_doubtful(row: ParamRole, param: Tensor, run: _Run) -> bool:
         found = run.deviation(param, 1.0, patterns)
         row.channel_invariant = _is_invariant(turned, found, param, patterns, run)
         doubtful |= row.channel_invariant and found > run.tolerance
-    # A loss that a weight's direction hardly moves hides a dependence on its size.
-    return doubtful or turned < 100 * run.tolerance
+    return doubtful
 
 
 def _patterns(param: Tensor) -> list[Tensor]:
