@@ -1,13 +1,14 @@
 #!/usr/bin/env python3
 """Trains every run of a sweep and appends a line for each to a CSV; runs that the CSV has are skipped, so it resumes.
 
-    python benches/angle/sweep.py SPEC.json OUT.csv [--binary target/release/fixnorm] [--shuffle] [--risk]
+    python benches/angle/sweep.py SPEC.json OUT.csv [--binary target/release/fixnorm] [--shuffle] [--risk] [--data DIR]
 
 SPEC.json holds a list of blocks. Each block has `name`, `seeds` (a list), `base` (key = value, as `--set` takes them) and
 `grid` (key -> list of values); its runs are all combinations. A grid key that names several keys, joined by `+`, sets them
 together: its values are lists. One thread a run; start it twice with `--shuffle` for two workers (runs that another
 worker has begun are skipped by a lock file beside the CSV). `--risk` also measures the model at the end of each run on
-training and validation images (cross-boundary risk, margins, calibration, class means; docs/mechanisms.md) into further columns.
+training and validation images (cross-boundary risk, margins, calibration, class means; docs/mechanisms.md) into further columns. `{data}` in a
+value of `base` is the directory of `--data`.
 """
 
 import argparse
@@ -68,8 +69,9 @@ def done(out):
         return {(row["block"], row["settings"], row["seed"]) for row in csv.DictReader(file)}
 
 
-def train(binary, block, settings, seed, risk):
-    sets = {**block["base"], **settings, "log.measure_every_steps": 0, "loader.workers": 0}
+def train(binary, block, settings, seed, risk, data):
+    base = {key: value.replace("{data}", data) if isinstance(value, str) else value for key, value in block["base"].items()}
+    sets = {**base, **settings, "log.measure_every_steps": 0, "loader.workers": 0}
     if risk:
         # More than any run has: the last epoch alone is measured.
         sets["log.risk_every_epochs"] = 100_000
@@ -98,6 +100,7 @@ def main():
     parser.add_argument("--commit", default="", help="recorded with each run; default: git rev-parse")
     parser.add_argument("--shuffle", action="store_true", help="take the runs in random order")
     parser.add_argument("--risk", action="store_true", help="measure each model at the end of its run")
+    parser.add_argument("--data", default="data", help="replaces {data} in a spec; default: data")
     args = parser.parse_args()
     columns = COLUMNS + [name for name in RISK_COLUMNS if args.risk and name not in COLUMNS]
     commit = args.commit or subprocess.check_output(["git", "rev-parse", "--short", "HEAD"], text=True).strip()
@@ -120,7 +123,7 @@ def main():
                 continue
             if key in done(args.out):
                 continue
-            found = train(args.binary, block, settings, seed, args.risk)
+            found = train(args.binary, block, settings, seed, args.risk, args.data)
             row = {**found, "block": block["name"], "settings": key[1], "seed": seed, "commit": commit,
                    "seconds": f"{found['seconds']:.1f}"}  # fmt: skip
             with args.out.open("a", newline="") as file:

@@ -4,7 +4,7 @@ use std::io::IsTerminal;
 use std::time::Instant;
 
 use fixnorm_train::data::{LoadOptions, Summary};
-use fixnorm_train::run_dir::event::{EpochRecord, Initialized, Start, StepRecord};
+use fixnorm_train::run_dir::event::{EpochRecord, Initialized, Start, StepRecord, Validation};
 use fixnorm_train::{Event, Observer};
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
@@ -150,9 +150,7 @@ impl Observer for Progress {
                 epoch,
                 train_loss,
                 train_top1,
-                val_loss,
-                val_top1,
-                val_top5,
+                validation,
                 images_per_second,
                 data_wait,
                 ..
@@ -161,9 +159,15 @@ impl Observer for Progress {
                     share if share < SLOW => String::new(),
                     share => format!("  ({:.0} % of it waiting for images)", 100.0 * share),
                 };
+                let validated = match validation {
+                    Some(Validation { val_loss, val_top1, val_top5 }) => format!(
+                        "  val loss {val_loss:.4}  top-1 {val_top1:.4}  top-5 {val_top5:.4}"
+                    ),
+                    None => String::new(),
+                };
                 self.line(&format!(
-                    "epoch {:>3}/{}  train loss {train_loss:.4}  top-1 {train_top1:.4}  val loss {val_loss:.4}  \
-                     top-1 {val_top1:.4}  top-5 {val_top5:.4}  {images_per_second:.0} images/s{waited}  {}s",
+                    "epoch {:>3}/{}  train loss {train_loss:.4}  top-1 {train_top1:.4}{validated}  \
+                     {images_per_second:.0} images/s{waited}  {}s",
                     epoch + 1,
                     self.epochs,
                     self.since.elapsed().as_secs()

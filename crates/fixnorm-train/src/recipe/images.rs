@@ -48,9 +48,11 @@ pub struct Augment {
 }
 
 /// Prediction in validation and test.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(default, deny_unknown_fields)]
 pub struct Eval {
+    /// Epochs between two validations. The last epoch is validated, too.
+    pub every_epochs: usize,
     /// Average the logits of an image and of its mirror image.
     pub flip: bool,
     /// Side of an image in pixels; `auto` is that of training.
@@ -71,6 +73,12 @@ pub struct Loader {
     pub prefetch: usize,
     /// Share of a split's images that may be skipped because they cannot be read; above it the run stops.
     pub max_bad: f64,
+}
+
+impl Default for Eval {
+    fn default() -> Self {
+        Self { every_epochs: 1, flip: false, resolution: None, crop_ratio: None }
+    }
 }
 
 impl Default for Augment {

@@ -287,6 +287,7 @@ impl Recipe {
     }
 
     fn validate_images(&self) -> Result<(), SetupError> {
+        check(self.eval.every_epochs > 0, "eval.every_epochs", "at least 1", 0.0)?;
         let ratio = self.eval.crop_ratio.unwrap_or(1.0);
         check((0.0..=1.0).contains(&ratio), "eval.crop_ratio", "between 0 and 1", ratio)?;
         for (name, side) in [

@@ -14,9 +14,9 @@ pub(super) type Points = Vec<(f64, f64)>;
 /// Points of a curve of step losses: each is the mean of as many steps as this leaves.
 const BINS: usize = 160;
 
-/// A value of each epoch.
-pub(super) fn by_epoch(run: &History, of: fn(&EpochRecord) -> f64) -> Points {
-    run.epochs.iter().map(|e| ((e.epoch + 1) as f64, of(e))).collect()
+/// A value of each epoch that has it.
+pub(super) fn by_epoch(run: &History, of: fn(&EpochRecord) -> Option<f64>) -> Points {
+    run.epochs.iter().filter_map(|e| Some(((e.epoch + 1) as f64, of(e)?))).collect()
 }
 
 /// The epochs that are done once `step` is taken, with a fraction.

@@ -1,6 +1,6 @@
 //! How a run ended, in words and in values.
 
-use crate::run_dir::{FailureKind, History};
+use crate::run_dir::{EpochRecord, FailureKind, History};
 
 /// A result of a run that the table of runs lists.
 pub(super) struct Quantity {
@@ -35,16 +35,16 @@ const fn quantity(
 }
 
 fn val_top1(run: &History) -> Option<f64> {
-    let last = || run.epochs.last().map(|epoch| epoch.val_top1);
+    let last = || run.epochs.iter().rev().find_map(EpochRecord::val_top1);
     run.summary.as_ref().map(|summary| summary.val_top1).or_else(last)
 }
 
 fn best_top1(run: &History) -> Option<f64> {
-    run.epochs.iter().map(|epoch| epoch.val_top1).max_by(f64::total_cmp)
+    run.epochs.iter().filter_map(EpochRecord::val_top1).max_by(f64::total_cmp)
 }
 
 fn val_loss(run: &History) -> Option<f64> {
-    let last = || run.epochs.last().map(|epoch| epoch.val_loss);
+    let last = || run.epochs.iter().rev().find_map(EpochRecord::val_loss);
     run.summary.as_ref().map(|summary| summary.val_loss).or_else(last)
 }
 

@@ -60,16 +60,22 @@ fn overlaid(page: &mut Page, runs: &[Named<'_>]) {
         let named = runs.iter().enumerate();
         named.map(|(colour, (name, run))| series(name, colour, Mark::Line, of(run))).collect()
     };
-    let epoch = |of: fn(&EpochRecord) -> f64| all(&move |run| curves::by_epoch(run, of));
+    let epoch = |of: fn(&EpochRecord) -> Option<f64>| all(&move |run| curves::by_epoch(run, of));
     let axes = |y| ["epoch", y];
-    page.figure(&plot("Validation accuracy", "", axes("top-1"), false, epoch(|e| e.val_top1)));
-    page.figure(&loss_plot("Validation loss", "", epoch(|e| e.val_loss)));
+    page.figure(&plot(
+        "Validation accuracy",
+        "",
+        axes("top-1"),
+        false,
+        epoch(EpochRecord::val_top1),
+    ));
+    page.figure(&loss_plot("Validation loss", "", epoch(EpochRecord::val_loss)));
     page.figure(&plot(
         "Training accuracy",
         "On augmented images, while the weights change.",
         axes("top-1"),
         false,
-        epoch(|e| e.train_top1),
+        epoch(|e| Some(e.train_top1)),
     ));
     let caption = "Mean over neighbouring steps, with label smoothing.";
     page.figure(&loss_plot("Training loss", caption, all(&curves::step_loss)));
@@ -106,16 +112,16 @@ fn single(page: &mut Page, run: &History, name: &str) {
         state(run)
     ));
     page.table_of_runs(&differences::table(&[(name.to_owned(), run)]));
-    let both = |train: fn(&EpochRecord) -> f64, val: fn(&EpochRecord) -> f64| {
+    let both = |train: fn(&EpochRecord) -> Option<f64>, val: fn(&EpochRecord) -> Option<f64>| {
         vec![
             series("training", 0, Mark::Line, curves::by_epoch(run, train)),
             series("validation", 1, Mark::Line, curves::by_epoch(run, val)),
         ]
     };
-    let losses = both(|e| e.train_loss, |e| e.val_loss);
+    let losses = both(|e| Some(e.train_loss), EpochRecord::val_loss);
     page.figure(&loss_plot(&format!("Loss of {name}"), LABEL_SMOOTHING, losses));
     let caption = "Training accuracy is on augmented images, while the weights change.";
-    let top1 = both(|e| e.train_top1, |e| e.val_top1);
+    let top1 = both(|e| Some(e.train_top1), EpochRecord::val_top1);
     page.figure(&plot(&format!("Accuracy of {name}"), caption, ["epoch", "top-1"], false, top1));
     let steps = vec![series("training", 0, Mark::Line, curves::step_loss(run))];
     let caption = "Mean over neighbouring steps.";

@@ -137,19 +137,39 @@ pub struct EpochRecord {
     /// Training accuracy over the epoch, on augmented images.
     #[serde(default)]
     pub train_top1: f64,
-    /// Validation loss, without label smoothing.
-    pub val_loss: f64,
-    /// Validation accuracy.
-    pub val_top1: f64,
-    /// Share of validation images whose class is among the five likeliest.
-    #[serde(default)]
-    pub val_top5: f64,
+    /// Validation after the epoch, if it was due (`eval.every_epochs`).
+    #[serde(flatten)]
+    pub validation: Option<Validation>,
     /// Training images a second in this epoch.
     #[serde(default)]
     pub images_per_second: f64,
     /// Share of the training time in which steps waited for images.
     #[serde(default)]
     pub data_wait: f64,
+}
+
+impl EpochRecord {
+    /// Validation loss, if the epoch was validated.
+    pub fn val_loss(&self) -> Option<f64> {
+        self.validation.as_ref().map(|validation| validation.val_loss)
+    }
+
+    /// Validation accuracy, if the epoch was validated.
+    pub fn val_top1(&self) -> Option<f64> {
+        self.validation.as_ref().map(|validation| validation.val_top1)
+    }
+}
+
+/// Results on the validation images.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Validation {
+    /// Loss, without label smoothing.
+    pub val_loss: f64,
+    /// Accuracy.
+    pub val_top1: f64,
+    /// Share of images whose class is among the five likeliest.
+    #[serde(default)]
+    pub val_top5: f64,
 }
 
 /// A cross-boundary risk.
@@ -240,7 +260,15 @@ mod tests {
         assert!(matches!(step, Event::Step(StepRecord { step: 3, running: None, .. })));
         let epoch =
             line(r#"{"event":"epoch","epoch":0,"train_loss":1,"val_loss":1,"val_top1":0.5}"#);
-        assert!(matches!(epoch, Event::Epoch(EpochRecord { val_top1: 0.5, .. })));
+        let Event::Epoch(EpochRecord { validation: Some(validation), .. }) = epoch else {
+            panic!("{epoch:?}");
+        };
+        assert_eq!(validation, Validation { val_loss: 1.0, val_top1: 0.5, val_top5: 0.0 });
+        let Event::Epoch(epoch) = line(r#"{"event":"epoch","epoch":0,"train_loss":1}"#) else {
+            panic!("not an epoch");
+        };
+        assert_eq!(epoch.validation, None);
+        assert!(!serde_json::to_string(&epoch).unwrap().contains("val_"));
         let bad = r#"{"event":"bad_pictures","part":"val","pictures":[{"index":4,"path":"a.png","reason":"r"}]}"#;
         let Event::BadPictures { part, pictures } = line(bad) else { panic!("not bad_pictures") };
         assert_eq!((part, pictures.len()), (Split::Val, 1));

@@ -106,22 +106,24 @@ impl Logs {
                 step,
                 train_loss,
                 train_top1,
-                val_loss,
-                val_top1,
-                val_top5,
+                validation,
                 images_per_second,
                 data_wait,
             }) => {
-                let values = [
+                let mut values = vec![
                     ("epoch/number", *epoch as f32),
                     ("epoch/train_loss", *train_loss as f32),
                     ("epoch/train_top1", *train_top1 as f32),
-                    ("val/loss", *val_loss as f32),
-                    ("val/top1", *val_top1 as f32),
-                    ("val/top5", *val_top5 as f32),
                     ("epoch/images_per_second", *images_per_second as f32),
                     ("epoch/data_wait", *data_wait as f32),
                 ];
+                if let Some(val) = validation {
+                    values.extend([
+                        ("val/loss", val.val_loss as f32),
+                        ("val/top1", val.val_top1 as f32),
+                        ("val/top5", val.val_top5 as f32),
+                    ]);
+                }
                 // The last step of the epoch, so that its curves end where the step curves do.
                 self.events.scalars(*step as i64 - 1, &values)?;
                 self.events.flush()

@@ -11,7 +11,7 @@ use fixnorm_nn::Loss;
 use serde_json::{Value, json};
 
 use crate::files::{read_text, write_atomic};
-use crate::run_dir::event::EpochRecord;
+use crate::run_dir::event::{EpochRecord, Validation};
 use crate::run_dir::layout::RunFiles;
 use crate::{Plan, Precision, TrainError};
 
@@ -47,9 +47,14 @@ impl SummaryCsv {
 }
 
 fn line(record: &EpochRecord, lr: f64) -> String {
-    let EpochRecord { epoch, train_loss, val_loss, val_top1, val_top5, .. } = record;
-    let (top1, top5) = (100.0 * val_top1, 100.0 * val_top5);
-    format!("{epoch},{train_loss},{val_loss},{top1},{top5},{lr}\n")
+    let EpochRecord { epoch, train_loss, validation, .. } = record;
+    let eval = match validation {
+        Some(Validation { val_loss, val_top1, val_top5 }) => {
+            format!("{val_loss},{},{}", 100.0 * val_top1, 100.0 * val_top5)
+        }
+        None => ",,".to_owned(),
+    };
+    format!("{epoch},{train_loss},{eval},{lr}\n")
 }
 
 /// The text of `args.yaml`: settings that timm has too under its names, sorted as its script sorts them, and every key of
@@ -135,9 +140,11 @@ mod tests {
             step: 10 * (epoch + 1),
             train_loss: 1.5,
             train_top1: 0.5,
-            val_loss: 1.25,
-            val_top1: 0.5,
-            val_top5: 0.875,
+            validation: (epoch != 2).then_some(Validation {
+                val_loss: 1.25,
+                val_top1: 0.5,
+                val_top5: 0.875,
+            }),
             images_per_second: 1.0,
             data_wait: 0.0,
         }
@@ -151,7 +158,7 @@ mod tests {
         (0..3).for_each(|epoch| summary.append(&record(epoch), 0.5).unwrap());
         let line = |epoch: usize| format!("{epoch},1.5,1.25,50,87.5,0.5\n");
         let read = || fs::read_to_string(files.summary_path()).unwrap();
-        assert_eq!(read(), [HEADER, &line(0), &line(1), &line(2)].concat());
+        assert_eq!(read(), [HEADER, &line(0), &line(1), "2,1.5,,,,0.5\n"].concat());
         // Epoch 1 was cut short by a kill, or is trained again from a checkpoint within it.
         let summary = SummaryCsv::open(&files, 1).unwrap();
         summary.append(&record(1), 0.25).unwrap();

@@ -31,7 +31,7 @@ pub(crate) struct Progress {
     /// Their loss and correct predictions.
     #[serde(rename = "sums")]
     pub(crate) totals: Totals,
-    /// The last finished epoch.
+    /// The last finished epoch, if it was validated.
     pub(crate) last: Option<EpochResult>,
     /// Seconds spent training, over all sessions.
     pub(crate) seconds: f64,

@@ -79,7 +79,8 @@ pub fn estimate(plan: &Plan, data: &DataSet, prepared: Prepared) -> Result<Estim
     }
     let passes = 1.0 + f64::from(u8::from(recipe.eval.flip));
     let image_seconds = passes * clock.elapsed().as_secs_f64() / seen.max(1) as f64;
-    let evaluated = derived.val_images * recipe.train.epochs + derived.test_images;
+    let validations = recipe.train.epochs.div_ceil(recipe.eval.every_epochs);
+    let evaluated = derived.val_images * validations + derived.test_images;
     Ok(Estimate {
         steps: times.len(),
         step_ms: 1e3 * step,

@@ -87,7 +87,7 @@ impl Running for Trial {
     // Those of a log that does not parse are missing until the run ends.
     fn curve(&mut self) -> Vec<Epoch> {
         let epochs = self.files.epochs().unwrap_or_default();
-        epochs.into_iter().map(|record| to_epoch(&record)).collect()
+        epochs.iter().filter_map(to_epoch).collect()
     }
 
     fn stop(&mut self) {
@@ -147,9 +147,14 @@ impl Trial {
     }
 }
 
-fn to_epoch(record: &EpochRecord) -> Epoch {
-    let EpochRecord { epoch, train_loss, val_loss, val_top1, .. } = *record;
-    Epoch { epoch, train_loss: Some(train_loss), val_loss: Some(val_loss), val_top1 }
+/// `None` without validation.
+fn to_epoch(record: &EpochRecord) -> Option<Epoch> {
+    Some(Epoch {
+        epoch: record.epoch,
+        train_loss: Some(record.train_loss),
+        val_loss: record.val_loss(),
+        val_top1: record.val_top1()?,
+    })
 }
 
 impl Drop for Trial {

@@ -252,7 +252,7 @@ impl<'a> Session<'a> {
             Some(path) => path,
             None => self.write_checkpoint(observer)?,
         };
-        if let Err(error) = self.validate(speed, observer) {
+        if let Err(error) = self.end_epoch(speed, observer) {
             if is_new && error.is_divergence() {
                 self.checkpoints.remove(&path)?;
             }
@@ -262,6 +262,7 @@ impl<'a> Session<'a> {
         self.progress.logs = self.logs.lengths()?;
         self.checkpoints.update(&path, &self.progress)?;
         self.checkpoints.prune()?;
+        // Without validation there is nothing to compare.
         if let Some(result) = &self.progress.last {
             self.checkpoints.note_best(&path, self.progress.epoch - 1, result.val_top1)?;
         }

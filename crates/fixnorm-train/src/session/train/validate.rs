@@ -6,51 +6,55 @@ use fixnorm_analysis::RiskConfig;
 use super::{Session, Speed};
 use crate::evaluate::{FeatureSet, evaluate};
 use crate::run_dir::Split;
-use crate::run_dir::event::{EpochRecord, Event, Observer, RiskRecord};
+use crate::run_dir::event::{EpochRecord, Event, Observer, RiskRecord, Validation};
 use crate::session::checkpoint::EpochResult;
 use crate::{Evaluation, TrainError};
 
 impl Session<'_> {
-    /// Validates and advances to the next epoch.
-    pub(super) fn validate(
+    /// Validates, if that is due, and advances to the next epoch.
+    pub(super) fn end_epoch(
         &mut self,
         speed: Speed,
         observer: &mut dyn Observer,
     ) -> Result<(), TrainError> {
-        let val = self.evaluate(Split::Val, observer)?;
-        if !val.loss.is_finite() {
-            return Err(
-                self.diverged(self.progress.step, format!("the validation loss is {}", val.loss))
-            );
-        }
-        let totals = std::mem::take(&mut self.progress.totals);
         let epoch = self.progress.epoch;
+        let (done, epochs) = (epoch + 1, self.plan.recipe.train.epochs);
+        let is_due = done.is_multiple_of(self.plan.recipe.eval.every_epochs) || done == epochs;
+        let validation = if is_due { Some(self.validate(observer)?) } else { None };
+        let totals = std::mem::take(&mut self.progress.totals);
         self.progress.epoch += 1;
         self.progress.batch = 0;
-        self.progress.last = Some(EpochResult {
+        self.progress.last = validation.as_ref().map(|val| EpochResult {
             train_loss: totals.loss(),
-            val_loss: val.loss,
-            val_top1: val.top1,
-            val_top5: val.top5,
+            val_loss: val.val_loss,
+            val_top1: val.val_top1,
+            val_top5: val.val_top5,
         });
         let record = EpochRecord {
             epoch,
             step: self.progress.step,
             train_loss: totals.loss(),
             train_top1: totals.top1(),
-            val_loss: val.loss,
-            val_top1: val.top1,
-            val_top5: val.top5,
+            validation,
             images_per_second: speed.images_per_second,
             data_wait: speed.data_wait,
         };
         self.emit(Event::Epoch(record), observer)?;
-        let (done, epochs) = (epoch + 1, self.plan.recipe.train.epochs);
         let every = self.plan.recipe.log.risk_every_epochs;
         if every.is_some_and(|every| done.is_multiple_of(every) || done == epochs) {
             self.measure_risk(epoch, observer)?;
         }
         Ok(())
+    }
+
+    fn validate(&mut self, observer: &mut dyn Observer) -> Result<Validation, TrainError> {
+        let val = self.evaluate(Split::Val, observer)?;
+        if !val.loss.is_finite() {
+            return Err(
+                self.diverged(self.progress.step, format!("the validation loss is {}", val.loss))
+            );
+        }
+        Ok(Validation { val_loss: val.loss, val_top1: val.top1, val_top5: val.top5 })
     }
 
     /// Measures cross-boundary risk, margins, calibration and class means. Where they cannot be measured, for example since all
