@@ -157,6 +157,29 @@ fn baselines_train_through_the_same_entry() {
 }
 
 #[test]
+fn epochs_without_validation_train_as_those_with_it() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    data(dir, "data");
+    let every = json(dir, &small_run("every", &["--epochs", "5"]));
+    let more = ["--epochs", "5", "--set", "eval.every_epochs=2"];
+    let some = json(dir, &small_run("some", &more));
+    for key in ["train_loss", "val_loss", "val_top1", "test_top1"] {
+        assert!(some[key].is_number() && some[key] == every[key], "{key}: {some} {every}");
+    }
+    let epochs = events(&dir.join("some"), "epoch");
+    let validated: Vec<_> =
+        epochs.iter().filter(|e| e["val_top1"].is_number()).map(|e| e["epoch"].as_u64()).collect();
+    assert_eq!((epochs.len(), validated), (5, vec![Some(1), Some(3), Some(4)]));
+    let html = run(dir, &["report", "some", "-o", "report.html"]);
+    assert_eq!(html.code, Some(0), "{html:?}");
+
+    let never = run(dir, &small_run("never", &["--set", "eval.every_epochs=0"]));
+    assert_eq!(never.code, Some(2), "{never:?}");
+    assert!(never.stderr.contains("eval.every_epochs must be at least 1"), "{never:?}");
+}
+
+#[test]
 fn dry_run_shows_plan_and_roles_and_writes_nothing() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();

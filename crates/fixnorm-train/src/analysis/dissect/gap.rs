@@ -47,12 +47,13 @@ pub struct GapSize {
 }
 
 /// Keys that the preset sets before a recipe and its changes: no augmentation and no label smoothing, so that training sets
-/// are memorized, and enough epochs for it.
-pub const DEFAULTS: [(&str, Preset); 4] = [
+/// are memorized, and enough epochs for it, few of which are validated: that would be much of the work.
+pub const DEFAULTS: [(&str, Preset); 5] = [
     ("train.epochs", Preset::Count(40)),
     ("train.label_smoothing", Preset::Number(0.0)),
     ("augment.crop_padding", Preset::Count(0)),
     ("augment.hflip", Preset::Number(0.0)),
+    ("eval.every_epochs", Preset::Count(10)),
 ];
 
 /// A value that the preset sets.
