@@ -1,10 +1,11 @@
 """Fits the law of the start to tables: log2 angle = a + b*log2(steps) + c*log2(batch), and alpha = A/sqrt(features).
 
-    python benches/tables/fit_law.py TABLE.csv:STEPS:BATCH:FEATURES...
+    python benches/tables/fit_law.py TABLE.csv:STEPS:BATCH:FEATURES... [ANGLE:STEPS:BATCH...]
 
 Each table (columns angle, alpha, seed, val_top1) gives its best setting: the top of a quadratic in log2 angle and log2 alpha
 through the cells that are within 0.03 of the best one, weighted by their number of seeds; the best cell itself where the
-quadratic has no top inside the table. Prints the coefficients with their standard errors, for
+quadratic has no top inside the table. An ANGLE in radians is a point without a table, for example the equilibrium angle of a weight
+decay recipe; it counts as one table, and not for alpha. Prints the coefficients with their standard errors, for
 crates/fixnorm-tune/src/law.rs, and how far each table's best is from a law fitted to the others (leave one out). A
 coefficient is left out, and said to be, where the tables do not vary in it. Needs numpy.
 """
@@ -55,23 +56,28 @@ def regress(rows, y):
     return c, np.sqrt(np.diag(np.linalg.pinv(rows.T @ rows)) * variance)
 
 
+def parse(argument):
+    """The best point (alpha is nan without a table), how it was found, steps, batch, features (nan without a table)."""
+    name, *counts = argument.split(":")
+    try:
+        steps, batch, *features = map(float, counts)
+        if features:
+            point, by = best(name)
+            return point, by, steps, batch, features[0]
+        return np.array([math.log2(float(name)), math.nan]), "given", steps, batch, math.nan
+    except ValueError:
+        sys.exit(f"expected TABLE.csv:STEPS:BATCH:FEATURES or ANGLE:STEPS:BATCH, found {argument}")
+
+
 def main(arguments):
-    settings = []
-    for argument in arguments:
-        try:
-            path, *counts = argument.rsplit(":", 3)
-            settings.append((path, *map(float, counts)))
-        except ValueError:
-            sys.exit(f"expected TABLE.csv:STEPS:BATCH:FEATURES, found {argument}")
-    if len(settings) < 2:
+    if len(arguments) < 2:
         sys.exit(__doc__)
-    found = [best(path) for path, *_ in settings]
-    angle = np.array([point[0] for point, _ in found])
-    alpha = np.array([point[1] for point, _ in found])
-    product = alpha + 0.5 * np.log2([features for *_, features in settings])
-    columns, names = [np.ones(len(settings))], ["ANGLE_AT_ONE"]
-    for name, index in (("ANGLE_PER_STEPS", 1), ("ANGLE_PER_BATCH", 2)):
-        column = np.log2([setting[index] for setting in settings])
+    found = [parse(argument) for argument in arguments]
+    angle = np.array([point[0] for point, *_ in found])
+    product = np.array([point[1] + 0.5 * math.log2(features) for point, *_, features in found])
+    columns, names = [np.ones(len(found))], ["ANGLE_AT_ONE"]
+    for name, index in (("ANGLE_PER_STEPS", 2), ("ANGLE_PER_BATCH", 3)):
+        column = np.log2([setting[index] for setting in found])
         if np.linalg.matrix_rank(np.stack([*columns, column], axis=1)) > len(columns):
             columns.append(column)
             names.append(name)
@@ -80,16 +86,17 @@ def main(arguments):
     rows = np.stack(columns, axis=1)
     for name, value, error in zip(names, *regress(rows, angle)):
         print(f"{name} = {value:.3f} +- {error:.3f}")
-    spread = product.std(ddof=1) / math.sqrt(len(product))
-    print(f"ALPHA_BY_ROOT_FEATURES = 2^{product.mean():.3f} +- {spread:.3f} octaves")
-    print("\ntable,steps,batch,features,best_angle,best_alpha,by,angle_error_octaves,alpha_error_octaves")
+    tables = np.isfinite(product)
+    spread = product[tables].std(ddof=1) / math.sqrt(tables.sum())
+    print(f"ALPHA_BY_ROOT_FEATURES = 2^{product[tables].mean():.3f} +- {spread:.3f} octaves")
+    print("\ntable,best_angle,best_alpha,by,angle_error_octaves,alpha_error_octaves")
     errors = []
-    for i, ((path, steps, batch, features), (_, by)) in enumerate(zip(settings, found)):
-        others = np.arange(len(settings)) != i
+    for i, (argument, (point, by, *_)) in enumerate(zip(arguments, found)):
+        others = np.arange(len(found)) != i
         c, _ = regress(rows[others], angle[others])
-        errors.append([angle[i] - rows[i] @ c, product[i] - product[others].mean()])
-        print(f"{path},{steps:g},{batch:g},{features:g},{2 ** angle[i]:.5f},{2 ** alpha[i]:.2f},{by},{errors[-1][0]:.2f},{errors[-1][1]:.2f}")
-    rms = np.sqrt(np.mean(np.square(errors), axis=0))
+        errors.append([angle[i] - rows[i] @ c, product[i] - product[others & tables].mean()])
+        print(f"{argument},{2 ** point[0]:.5f},{2 ** point[1]:.2f},{by},{errors[-1][0]:.2f},{errors[-1][1]:.2f}")
+    rms = np.sqrt(np.nanmean(np.square(errors), axis=0))
     print(f"\nleave one out, root mean square in octaves: UNCERTAINTY = [{rms[0]:.2f}, {rms[1]:.2f}]")
 
 
