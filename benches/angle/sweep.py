@@ -7,7 +7,7 @@ SPEC.json holds a list of blocks. Each block has `name`, `seeds` (a list), `base
 `grid` (key -> list of values); its runs are all combinations. A grid key that names several keys, joined by `+`, sets them
 together: its values are lists. One thread a run; start it twice with `--shuffle` for two workers (runs that another
 worker has begun are skipped by a lock file beside the CSV). `--risk` also measures the model at the end of each run on
-training and validation images (cross-boundary risk, margins, calibration, class means; docs/mechanisms.md) into further columns. `{data}` in a
+training and validation images (cross-boundary risk, margins, calibration, class means; docs/dissect.md) into further columns. `{data}` in a
 value of `base` is the directory of `--data`.
 """
 

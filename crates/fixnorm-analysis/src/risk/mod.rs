@@ -157,7 +157,7 @@ pub enum RiskError {
 /// classes with the same row, features without any spread.
 ///
 /// # Source
-/// docs/mechanisms.md; the definition is ours.
+/// docs/dissect.md; the definition is ours.
 pub fn cross_boundary_risk(
     features: Features<'_>,
     head: LinearHead<'_>,
