@@ -285,6 +285,30 @@ fn migration_from_a_run_from_weights_and_from_settings() {
     ]);
     json(dir, &arguments);
 
+    // A recipe has each layer's own angle: the highest that the schedule asks for is what the layer turns by.
+    json(dir, &["migrate", "--run", "run", "--out", "own.toml"]);
+    let arguments = ["train", "--recipe", "own.toml", "--epochs", "1", "--out", "own"];
+    json(dir, &arguments);
+    let steps = events(&dir.join("own"), "measure");
+    let shared = from_run["angle"].as_f64().unwrap();
+    let lrs = events(&dir.join("own"), "step");
+    assert!(!steps.is_empty());
+    for layer in from_run["per_layer"].as_array().unwrap() {
+        let factor = layer["angle"].as_f64().unwrap() / shared;
+        let own = steps[0]["layers"].as_array().unwrap().iter();
+        let own = own.clone().find(|own| own["path"] == layer["path"]).unwrap();
+        let expected = factor * lrs[0]["lr"].as_f64().unwrap();
+        let turned = own["angular_update"].as_f64().unwrap();
+        assert!((turned / expected - 1.0).abs() < 0.01, "{own} {expected}");
+    }
+    let unknown = ["train", "--recipe", "own.toml", "--set", "lr_scale.stm.*=2", "--out", "none"];
+    let said = run(dir, &unknown);
+    assert!(said.stderr.contains("`stm.*` matches no parameter"), "{said:?}");
+    assert_eq!(said.code, Some(2), "{said:?}");
+    let negative = ["train", "--recipe", "own.toml", "--set", "lr_scale.stem.*=-1"];
+    let said = run(dir, &negative);
+    assert!(said.code == Some(2) && said.stderr.contains("lr_scale"), "{said:?}");
+
     assert_eq!(run(dir, &["migrate"]).code, Some(2));
     assert_eq!(run(dir, &["migrate", "--wd", "0.01"]).code, Some(2));
     let said = run(dir, &["migrate", "--run", "nothing"]);

@@ -20,8 +20,8 @@ pub enum SetupError {
         /// Paths of the weights that can be named.
         candidates: String,
     },
-    /// A role override that matches no parameter.
-    #[error("role override `{pattern}` matches no parameter; the nearest is `{nearest}`")]
+    /// A pattern, of a role or a factor of the learning rate, that matches no parameter.
+    #[error("the pattern `{pattern}` matches no parameter; the nearest is `{nearest}`")]
     NoSuchParameter {
         /// The pattern as given.
         pattern: String,

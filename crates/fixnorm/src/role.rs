@@ -107,14 +107,20 @@ impl Roles {
     /// # Errors
     /// [`SetupError::NoSuchParameter`] when none does.
     pub fn set(&mut self, pattern: &str, role: Role) -> Result<(), SetupError> {
-        let mut matched = false;
-        for param in &mut self.params {
-            if matches(pattern, &param.path) {
-                (param.role, param.overridden, matched) = (role, true, true);
-            }
-        }
-        if matched {
-            return Ok(());
+        self.matching(pattern)?;
+        let params = self.params.iter_mut().filter(|param| matches(pattern, &param.path));
+        params.for_each(|param| (param.role, param.overridden) = (role, true));
+        Ok(())
+    }
+
+    /// The rows whose path matches `pattern`, where `*` stands for any text.
+    ///
+    /// # Errors
+    /// [`SetupError::NoSuchParameter`] when none does.
+    pub fn matching(&self, pattern: &str) -> Result<Vec<&ParamRole>, SetupError> {
+        let found: Vec<_> = self.params.iter().filter(|p| matches(pattern, &p.path)).collect();
+        if !found.is_empty() {
+            return Ok(found);
         }
         let paths = self.params.iter().map(|param| param.path.as_str());
         Err(SetupError::NoSuchParameter {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use fixnorm_train::analysis::MigrateError;
 use fixnorm_train::analysis::inspect::{Subject, inspect};
 use fixnorm_train::analysis::migrate::{Migration, decayed, from_recipe, from_run, from_weights};
+use fixnorm_train::files::{check_file, write_atomic};
 use fixnorm_train::{Bundle, Plan, Recipe, RecipeBuilder, TrainError};
 
 use crate::args::{Format, MigrateArgs};
@@ -12,6 +13,9 @@ use crate::output;
 use crate::run::{made_by, recipe, with_model_and_data};
 
 pub(crate) fn run(args: &MigrateArgs, format: Format) -> anyhow::Result<ExitCode> {
+    if let Some(out) = &args.out {
+        check_file(out)?;
+    }
     let migration = match (&args.run, &args.weights, args.wd) {
         (Some(run), ..) => from_run(run)?,
         (_, Some(weights), _) => {
@@ -33,9 +37,17 @@ pub(crate) fn run(args: &MigrateArgs, format: Format) -> anyhow::Result<ExitCode
             from_recipe(&plan, &data)?
         }
     };
+    if let Some(out) = &args.out {
+        write_atomic(out, migration.recipe()?.to_toml().as_bytes())?;
+    }
     match format {
         Format::Json => output::json(&migration)?,
-        Format::Text => text(&migration)?,
+        Format::Text => {
+            text(&migration)?;
+            if let Some(out) = &args.out {
+                output::line(&format!("fixnorm train --recipe {}", out.display()))?;
+            }
+        }
     }
     Ok(ExitCode::SUCCESS)
 }

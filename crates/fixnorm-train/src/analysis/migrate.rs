@@ -16,7 +16,8 @@ use serde::Serialize;
 use crate::analysis::MigrateError;
 use crate::analysis::inspect::Inspection;
 use crate::evaluate::batch::images;
-use crate::recipe::{HeadControl, Recipe};
+use crate::recipe::keys::RecipeBuilder;
+use crate::recipe::{HeadControl, Recipe, RecipeError};
 use crate::run_dir::{FailureKind, History};
 use crate::session::gradient::targets;
 use crate::session::prepare::{prepare, train_config};
@@ -48,6 +49,9 @@ pub struct Migration {
     /// Peak learning rate of the run with decay, which everything that is not held keeps beside an angle.
     #[serde(skip)]
     decay_lr: f64,
+    /// The recipe that is migrated.
+    #[serde(skip)]
+    source: Recipe,
 }
 
 /// The settings for one weight.
@@ -94,6 +98,28 @@ impl Migration {
         Some(self.held(rate.into(), self.angle_shape))
     }
 
+    /// [`angle_settings`](Self::angle_settings) with each weight's own angle, as factors in `[lr_scale]`; by learning rate
+    /// without angles.
+    pub fn layer_settings(&self) -> Option<Vec<(String, toml::Value)>> {
+        let (Some(mut settings), Some(angle)) = (self.angle_settings(), self.angle) else {
+            return self.settings();
+        };
+        settings.extend(self.per_layer.iter().filter_map(|layer| {
+            Some((format!("lr_scale.{}", layer.path), (layer.angle? / angle).into()))
+        }));
+        Some(settings)
+    }
+
+    /// The recipe with [`layer_settings`](Self::layer_settings).
+    ///
+    /// # Errors
+    /// None is expected: every setting is a key of the recipe.
+    pub fn recipe(&self) -> Result<Recipe, RecipeError> {
+        let builder = RecipeBuilder::new().text(&self.source.to_toml(), "recipe")?;
+        let mut settings = self.layer_settings().into_iter().flatten();
+        settings.try_fold(builder, |builder, (key, value)| builder.set(&key, value))?.build()
+    }
+
     fn held(
         &self,
         rate: Vec<(&str, toml::Value)>,
@@ -118,6 +144,7 @@ impl Migration {
         per_layer: Vec<LayerMigration>,
         alpha: f64,
         decay_lr: f64,
+        source: &Recipe,
     ) -> Result<Self, TrainError> {
         if per_layer.is_empty() {
             return Err(MigrateError::NoScaleInvariant.into());
@@ -133,7 +160,19 @@ impl Migration {
         ];
         let assumed = assumed.map(str::to_owned).to_vec();
         let (shape, shape_error, angle_shape) = (None, None, None);
-        Ok(Self { lr, angle, alpha, shape, shape_error, angle_shape, per_layer, assumed, decay_lr })
+        let source = source.clone();
+        Ok(Self {
+            lr,
+            angle,
+            alpha,
+            shape,
+            shape_error,
+            angle_shape,
+            per_layer,
+            assumed,
+            decay_lr,
+            source,
+        })
     }
 }
 
@@ -179,7 +218,8 @@ pub fn from_run(dir: &Path) -> Result<Migration, TrainError> {
             angular_update: None,
         })
     });
-    let mut migration = Migration::of_layers(layers.collect(), alpha, recipe.optimizer.lr())?;
+    let mut migration =
+        Migration::of_layers(layers.collect(), alpha, recipe.optimizer.lr(), recipe)?;
     migration.shape = Some(rates.shape);
     migration.shape_error = Some(rates.error);
     migration.angle_shape = angles.map(|fit| fit.shape);
@@ -293,7 +333,7 @@ pub fn from_weights(found: &Inspection, lr: f64, recipe: &Recipe) -> Result<Migr
             ..LayerMigration::default()
         })
     });
-    let mut migration = Migration::of_layers(layers.collect(), alpha, lr)?;
+    let mut migration = Migration::of_layers(layers.collect(), alpha, lr, recipe)?;
     migration.assumed.push(format!("the weights had these norms while the learning rate was {lr}"));
     Ok(migration)
 }
@@ -348,7 +388,7 @@ pub fn from_recipe(plan: &Plan, data: &DataSet) -> Result<Migration, TrainError>
     }
     let classes = plan.derived.classes.len();
     let alpha = first_alpha(classes, recipe.train.label_smoothing, feature_norm);
-    let mut migration = Migration::of_layers(layers, alpha, lr)?;
+    let mut migration = Migration::of_layers(layers, alpha, lr, recipe)?;
     // Under decay angles follow the root of the learning rate.
     migration.angle_shape = match recipe.schedule.shape {
         ScheduleShape::Cosine => Some(ScheduleShape::SqrtCosine),

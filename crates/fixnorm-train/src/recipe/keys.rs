@@ -172,7 +172,10 @@ impl Recipe {
     }
 }
 
-/// The path before the last dot is a section; `roles.` takes any key, dots included.
+/// Sections of any key, dots included.
+const OPEN: [&str; 2] = ["roles.", "lr_scale."];
+
+/// The part before the first dot is a section.
 fn put(table: &mut Table, key: &str, value: Value) {
     match key.split_once('.') {
         None => {
@@ -204,7 +207,8 @@ fn leaves(table: &Table, prefix: &str) -> Vec<(String, Value)> {
 
 fn check_key(key: &str, origin: &str) -> Result<(), RecipeError> {
     let known: Vec<String> = Recipe::default().entries().into_iter().map(|(key, _)| key).collect();
-    if key.starts_with("roles.") || known.iter().any(|known| known == key) {
+    if OPEN.iter().any(|section| key.starts_with(section)) || known.iter().any(|known| known == key)
+    {
         return Ok(());
     }
     let section = format!("{key}.");

@@ -69,6 +69,9 @@ pub struct Recipe {
     pub checkpoint: Checkpoint,
     /// Roles set by the user: path, in which `*` matches any text, to role.
     pub roles: BTreeMap<String, Role>,
+    /// Factors of the learning rate, or of the angle: path, in which `*` matches any text, to factor. A later match replaces
+    /// an earlier one, in the order of the patterns' names.
+    pub lr_scale: BTreeMap<String, f64>,
 }
 
 /// Update, norms of scale-invariant weights, decay.
@@ -141,6 +144,7 @@ impl Default for Recipe {
             log: Log::default(),
             checkpoint: Checkpoint::default(),
             roles: BTreeMap::new(),
+            lr_scale: BTreeMap::new(),
         }
     }
 }

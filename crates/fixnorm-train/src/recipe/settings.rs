@@ -266,9 +266,19 @@ impl Recipe {
         ] {
             check((0.0..1.0).contains(&share), name, "at least 0 and below 1", share)?;
         }
+        let factors = self.lr_scale.values().copied();
+        let largest = factors.clone().fold(1.0, f64::max);
+        for factor in factors {
+            check(factor > 0.0 && factor.is_finite(), "lr_scale", "above 0 and finite", factor)?;
+        }
         if self.optimizer.step_rule() == StepRule::Angular {
             let range = "above 0 and at most 1.5 radians, or optimizer.step_rule = \"raw\"";
-            return check(lr > 0.0 && lr <= MAX_ANGLE, "optimizer.lr", range, lr);
+            return check(
+                lr > 0.0 && lr * largest <= MAX_ANGLE,
+                "optimizer.lr",
+                range,
+                lr * largest,
+            );
         }
         check(lr > 0.0 && lr.is_finite(), "optimizer.lr", "above 0 and finite", lr)
     }
@@ -312,6 +322,8 @@ impl Recipe {
             "off in a run that follows effective learning rates, which the other run's record holds",
             1.0,
         )?;
+        let scaled = per_layer && !self.lr_scale.is_empty();
+        check(!scaled, "lr_scale", "empty in a run that follows effective learning rates", 1.0)?;
         check(self.checkpoint.keep_last > 0, "checkpoint.keep_last", "at least 1", 0.0)
     }
 }

@@ -1,15 +1,14 @@
 //! Following another run's record: the learning rates and norms of the next step.
-//! Not here: the record (`run_dir/trajectory.rs`), taking the step (`train.rs`).
+//! Not here: the record (`run_dir/trajectory.rs`), rates without a record (`rates.rs`).
 
 use std::path::Path;
 
-use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
 use fixnorm::{Role, Roles};
 use fixnorm_analysis::Trajectory;
-use fixnorm_analysis::replay::learning_rates;
 
 use crate::recipe::Follow;
 use crate::run_dir::trajectory;
+use crate::session::rates::Rates;
 use crate::{Plan, TrainError};
 
 /// A record and the values of it that are followed.
@@ -20,35 +19,6 @@ pub(crate) struct Follower {
     layers: Vec<String>,
     /// The head, if its norm is followed.
     head: Option<String>,
-}
-
-/// Learning rates of a step.
-#[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Rates {
-    /// For all weights that are not named.
-    pub(crate) base: f64,
-    /// By path.
-    pub(crate) layers: Vec<(String, f64)>,
-}
-
-impl Rates {
-    /// The same for all.
-    pub(crate) fn uniform(lr: f64) -> Self {
-        Self { base: lr, layers: vec![] }
-    }
-
-    /// The learning rate of the weight at `path`.
-    pub(crate) fn of(&self, path: &str) -> f64 {
-        let own = self.layers.iter().find(|(known, _)| known == path);
-        own.map_or(self.base, |(_, lr)| *lr)
-    }
-}
-
-impl From<&Rates> for ModuleLearningRate {
-    fn from(rates: &Rates) -> Self {
-        let layers = rates.layers.iter().map(|(path, lr)| (path.as_str(), *lr));
-        learning_rates(rates.base, layers)
-    }
 }
 
 impl Follower {

@@ -10,7 +10,7 @@
 //! how a session is stopped and ends                 outcome.rs
 //! one step, on one device or several                step.rs, gradient.rs, replicas.rs
 //! loss and accuracy of steps                        metrics.rs
-//! rates and norms from another run's record         follow.rs
+//! learning rates of a step                          rates.rs, from another run's record: follow.rs
 //! checkpoints                                       checkpoint.rs
 //! time and disk space of a planned run              estimate.rs
 //! ```
@@ -24,6 +24,7 @@ mod images;
 mod metrics;
 mod outcome;
 pub(crate) mod prepare;
+mod rates;
 pub(crate) mod replicas;
 mod run;
 pub(crate) mod step;

@@ -179,9 +179,8 @@ impl Dissect {
                 builder = builder.set("replay.run", run.to_string_lossy().as_ref())?;
             }
             Some(Source::Migrate(source)) => {
-                for (key, value) in
-                    migrate::from_run(&self.dir(source, seed))?.settings().into_iter().flatten()
-                {
+                let migration = migrate::from_run(&self.dir(source, seed))?;
+                for (key, value) in migration.layer_settings().into_iter().flatten() {
                     builder = builder.set(&key, value)?;
                 }
             }

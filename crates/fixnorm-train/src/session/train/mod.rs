@@ -32,6 +32,7 @@ use crate::session::images::Images;
 use crate::session::metrics::StepMetrics;
 use crate::session::outcome::{Outcome, Stop};
 use crate::session::prepare::Prepared;
+use crate::session::rates;
 use crate::session::step::Learner;
 use crate::{Plan, TrainError};
 
@@ -48,6 +49,8 @@ pub(crate) struct Session<'a> {
     images: Images,
     /// The record of another run that is followed.
     follower: Option<Follower>,
+    /// Factors of the learning rate, by path.
+    factors: Vec<(String, f64)>,
     trajectory: Option<TrajectoryLog>,
     checkpoints: Checkpoints,
     logs: Logs,
@@ -97,6 +100,7 @@ impl<'a> Session<'a> {
         Ok(Self {
             images: Images::new(plan, data, &dir)?,
             follower: Follower::open(plan, &roles)?,
+            factors: rates::factors(&recipe.lr_scale, &roles)?,
             trajectory: trajectory
                 .map(|weights| TrajectoryLog::open(dir.root(), &weights, progress.step))
                 .transpose()?,

@@ -11,8 +11,8 @@ use fixnorm_data::Batch;
 use super::{Session, Unread};
 use crate::TrainError;
 use crate::run_dir::event::{Event, MeasureRecord, Observer, Running, StepRecord};
-use crate::session::follow::Rates;
 use crate::session::metrics::StepMetrics;
+use crate::session::rates::Rates;
 
 impl Session<'_> {
     pub(super) fn step(
@@ -94,12 +94,12 @@ impl Session<'_> {
             self.learner = Some(learner);
         }
         if self.follower.is_none() && self.trajectory.is_none() {
-            return Ok(Rates::uniform(self.schedule.at_step(step)));
+            return Ok(Rates::scaled(self.schedule.at_step(step), &self.factors));
         }
         let norms = weight_norms(self.model(), &self.roles);
         let rates = match &self.follower {
             Some(follower) => follower.rates(step, &norms)?,
-            None => Rates::uniform(self.schedule.at_step(step)),
+            None => Rates::scaled(self.schedule.at_step(step), &self.factors),
         };
         if let Some(trajectory) = &mut self.trajectory {
             trajectory.record(rates.base, &norms)?;
