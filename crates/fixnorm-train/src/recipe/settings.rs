@@ -365,13 +365,13 @@ mod tests {
         assert_eq!(resolved(&["model=shufflenet_v2_x1_0"]).head.alpha(), 1.0);
         assert_eq!(resolved(&[]).optimizer.scope(), Scope::OutputChannel);
         assert_eq!(resolved(&["optimizer.step_rule=raw"]).optimizer.scope(), Scope::Tensor);
-        assert!((angle * 64.0 - 1.0).abs() < 0.01, "{angle}");
+        assert_eq!(angle, fixnorm_tune::law::angle(800.0, 64.0));
         let (rule, angle, scale, _) = keys(&["optimizer.lr=0.03", "optimizer.base=adamw"]);
         assert_eq!((rule, angle, scale), (StepRule::Angular, 0.03, Some(1.0)));
         let raw = (StepRule::Raw, 0.2, Some(1.0), 1.0);
         assert_eq!(keys(&["optimizer.step_rule=raw"]), raw);
         assert_eq!(keys(&["optimizer.constraint=free"]), raw);
-        assert_eq!(resolved(&[]).knobs(), "angle 0.0156 rad, α 4");
+        assert_eq!(resolved(&[]).knobs(), "angle 0.0163 rad, α 4");
         assert_eq!(resolved(&["optimizer.step_rule=raw"]).knobs(), "lr 0.2, α 1");
         let free = ["optimizer.constraint=free", "head.control=free"];
         assert_eq!(resolved(&free).knobs(), "lr 0.2");
