@@ -28,6 +28,7 @@ Loss = Callable[[nn.Module], Tensor]
 HOLDS = ("invariant", "joint", "matrices")
 
 UNUSED = "the loss does not depend on it"
+TOO_LITTLE = "the loss depends on it too little to see that by scaling"
 TOLERANCE = 2e-5
 """Largest relative change of the loss that counts as rounding."""
 SIZES = (1.0, 8.0, 64.0)
@@ -39,9 +40,10 @@ SPREAD = 0.1
 POINTS, ENOUGH = 8, 6
 """Random points of step 5, and at how many the derivative must vanish: rounding can hide that it does where a channel
 is almost constant."""
-VANISHING = 0.05
-"""Largest derivative along a weight, beside that along a random direction, that counts as zero: rounding in f32 leaves
-1e-6 to 1e-3, in bf16 0.03; others are normally distributed around zero with a deviation of 1."""
+VANISHING = (1000.0, 0.05)
+"""Largest derivative along a weight, beside that along a random direction, that counts as zero: so many tolerances, at
+most the second number. Rounding in f32 leaves 1e-6 to 1e-3, in bf16 0.03; others are normally distributed around zero
+with a deviation of 1, or a twentieth of that where a small bias follows."""
 
 
 def probe(
@@ -238,13 +240,15 @@ def _scale(row: ParamRole, param: Tensor, run: _Run) -> None:
 def _confirm(rows: list[ParamRole], params: Mapping[str, Tensor], run: _Run) -> None:
     """Step 5."""
     radial = radial_derivatives(run.model, run.value, params, run.generator, POINTS)
-    vanishing, channels = ((shares <= VANISHING).sum(0) * POINTS >= ENOUGH * len(shares) for shares in radial[1:])
+    zero = min(VANISHING[0] * run.tolerance, VANISHING[1])
+    vanishing, channels = ((shares <= zero).sum(0) * POINTS >= ENOUGH * len(shares) for shares in radial[1:])
     depends = (radial.shares > 0).any(0)
     for row in rows:
         index = list(params).index(row.name)
         if row.role == "scale_invariant" and not vanishing[index]:
             row.role, row.channel_invariant = "free", False
-            row.notes.append("the loss depends on it too little to see that by scaling" if depends[index] else UNUSED)
+            if (row.deviation or 0.0) <= run.tolerance:
+                row.notes.append(TOO_LITTLE if depends[index] else UNUSED)
         row.channel_invariant &= bool(channels[index])
         if row.role == "scale_invariant" and (row.deviation or 0.0) > run.tolerance:
             row.notes.append("but for epsilon")

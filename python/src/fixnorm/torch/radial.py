@@ -67,6 +67,7 @@ def _radial(param: Tensor, grad: Tensor | None) -> Tensor:
     """The three numbers of ``Radial`` for one parameter."""
     if grad is None:
         return torch.tensor([0.0, math.nan, math.nan], device=param.device)
+    grad = grad if grad.layout == torch.strided else grad.to_dense()
     p, g = (x.detach().reshape(len(x) if x.ndim > 1 else 1, -1) for x in (param, grad))
     sums = (p * g).to(wide(p)).sum(1)
     lengths = (p.norm(dim=1) * g.norm(dim=1)).to(sums)
