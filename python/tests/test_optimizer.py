@@ -11,7 +11,8 @@ from small import Net, loss, net, norm_error, roles, train
 from torch import nn
 from torch.nn import functional as F
 
-from fixnorm.torch import FixNorm, probe
+from fixnorm.torch import FixNorm, ParamRole, Roles, probe
+from fixnorm.torch.batches import split_into_batches
 
 BASES = [
     (torch.optim.SGD, {"momentum": 0.9}),
@@ -363,6 +364,15 @@ def test_parameters_added_later_are_stepped_by_the_base() -> None:
         extra.grad = torch.ones(3)
         optimizer.step()
     torch.testing.assert_close(extra.detach(), torch.full((3,), 1 - 0.1 - 0.19))
+
+
+def test_only_small_tensors_are_copied_into_one() -> None:
+    model = nn.Sequential(*(nn.Linear(width, width, bias=False) for width in (8, 8, 300, 300)))
+    rows = [ParamRole(name, tuple(p.shape), "scale_invariant") for name, p in model.named_parameters()]
+    for step_rule, expected in [("angular", [2, 1, 1]), ("raw", [4])]:
+        optimizer = FixNorm(torch.optim.SGD, Roles(model, rows), head="free", step_rule=step_rule)
+        (group,) = optimizer.param_groups
+        assert [len(batch.params) for batch in split_into_batches(group)] == expected
 
 
 @pytest.mark.parametrize("step_rule", ["raw", "angular"])

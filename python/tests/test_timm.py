@@ -40,6 +40,14 @@ def test_options_of_the_probe_and_of_other_bases() -> None:
     assert (groups["head"]["param_names"], groups["head"]["betas"]) == (["head.weight"], (0.8, 0.9))
 
 
+# Initializations in which a weight's scale changes the loss by rounding, and its direction by little more.
+@pytest.mark.parametrize(("name", "seed"), [("test_vit", 5), ("test_vit", 6), ("test_convnext", 0)])
+def test_a_weight_that_hardly_moves_the_loss_is_not_taken_for_scale_invariant(name: str, seed: int) -> None:
+    torch.manual_seed(seed)
+    roles = probe_timm(timm.create_model(name, num_classes=5))
+    assert [row.name for row in roles if row.role == "scale_invariant"] == [], f"\n{roles}"
+
+
 @pytest.mark.parametrize("name", ["test_efficientnet", "test_convnext"])
 def test_the_probe_finds_size_and_head(name: str) -> None:
     model = timm.create_model(name, num_classes=4, in_chans=2)

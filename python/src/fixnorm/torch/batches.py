@@ -14,6 +14,8 @@ from fixnorm.torch.sharding import group_key, is_sharded, local
 
 CHUNK = {"cpu": 1 << 20}
 """Elements of a batch by device, so that a batch stays in a CPU's cache and temporary tensors stay small."""
+STACK = {"cpu": 1 << 16}
+"""The same where a batch is stacked: on a CPU, copying larger tensors costs more than fewer calls save."""
 OTHER_CHUNK = 1 << 23
 
 
@@ -48,7 +50,7 @@ def split_into_batches(group: Group) -> list[Batch]:
         scaled = group["step_rule"] == "raw" and group["base"] != "muon" and (group["constraint"] == "free" or exact)
         batch = Batch([param], not scaled, channels)
         parts = collected.setdefault((batch.key, None if scaled else param.shape), [])
-        limit = CHUNK.get(param.device.type, OTHER_CHUNK)
+        limit = (CHUNK if scaled else STACK).get(param.device.type, OTHER_CHUNK)
         if parts and sum(local(p).numel() for p in [*parts[-1].params, param]) <= limit:
             parts[-1].params.append(param)
         else:

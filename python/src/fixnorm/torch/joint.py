@@ -3,21 +3,28 @@ bias that follows it. Not here: weights that are so alone (``probe.py``).
 
 Scaling a group by one factor changes nothing exactly where its radial derivatives, <p, dL/dp>, add up to zero at every
 point. They are taken at more random points than there are parameters, and the sums that vanish are read off the null
-space in reduced row echelon form: of its rows, those of zeros and ones are the groups. Rows with entries below zero
+space in reduced row echelon form: of its rows, those of zeros and ones are the groups, of which those with more
+weights come first where they overlap. Rows with entries below zero
 are no groups: what must shrink where another grows (Q and K, the layers around a ReLU, a gain and its reader) has a
 product, which acts, and no norm to hold. Each group is checked by scaling it.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-NULL = 3e-6
-"""Largest singular value, beside the first, of a sum that vanishes: rounding in f32 leaves 2e-7, others have 1e-3."""
-JITTER = 0.5
+from fixnorm.torch.radial import radial_derivatives, without_epsilon
+
+DEAD = 1e-5
+"""Size beside the largest of a derivative that is rounding."""
+NULL, GAP = 3e-3, 30.0
+"""Largest singular value, beside the first, of a sum that vanishes, and how far they are from others: rounding leaves
+1e-7, in a channel that is almost constant 1e-3; others have 2e-3 and more."""
+LEFT = 1e-4
+"""Largest sum of a group's derivatives beside the largest of them, at the median point: rounding leaves 1e-6 to 2e-5.
+Without a member that matters ten thousand times less than the others, a group is none."""
 SCALINGS = (0.5, 2.0)
 
 
@@ -39,28 +46,14 @@ def joint_groups(
 
     ``params`` are the candidates, by name, at a point where none is zero; they are changed.
     """
-    names, start = list(params), {name: p.detach().clone() for name, p in params.items()}
-
-    def move() -> None:
-        with torch.no_grad():
-            for name, p in params.items():
-                noise = torch.randn(p.shape, generator=generator).to(p)
-                size = JITTER * start[name].square().mean().sqrt()
-                p.copy_((start[name] + size * noise) * torch.exp(JITTER * torch.randn((), generator=generator)).to(p))
-
-    with _without_epsilon(model):
-        points = []
-        for _ in range(len(names) * 5 // 4 + 8):
-            move()
-            with torch.enable_grad():
-                grads = torch.autograd.grad(loss(), list(params.values()), allow_unused=True)
-            radial = [0.0 if g is None else (p * g).double().sum() for p, g in zip(params.values(), grads, strict=True)]
-            points.append(torch.tensor([float(r) for r in radial], dtype=torch.float64))
-        found: list[Group] = []
-        taken: set[str] = set()
-        for group in _null_sums(torch.stack([p for p in points if p.isfinite().all()] or points[:0])):
-            members = [names[index] for index in group]
-            if taken.isdisjoint(members) and any(params[name].ndim >= 2 for name in members):
+    names, found, taken = list(params), list[Group](), set[str]()
+    points = radial_derivatives(model, loss, params, generator, len(names) * 5 // 4 + 8).sums
+    with without_epsilon(model):
+        groups = [[names[index] for index in group] for group in _null_sums(points)]
+        weights = {name for name in names if params[name].ndim >= 2}
+        # Of groups that overlap, the one with more weights.
+        for members in sorted(groups, key=lambda group: (len(weights & set(group)), len(group)), reverse=True):
+            if taken.isdisjoint(members) and not weights.isdisjoint(members):
                 deviation = _deviation(loss, [params[name] for name in members])
                 if deviation <= tolerance:
                     taken.update(members)
@@ -78,23 +71,40 @@ def _deviation(loss: Callable[[], Tensor], members: list[Tensor]) -> float:
     return worst
 
 
-def _null_sums(points: Tensor) -> list[list[int]]:
+def _null_sums(sums: Tensor) -> list[list[int]]:
     """The sets of columns whose sum vanishes in every row, as far as the reduced echelon form shows them."""
-    points = points / points.norm(dim=1, keepdim=True).clamp_min(1e-300)
+    points = sums / sums.norm(dim=1, keepdim=True).clamp_min(1e-300)
     sizes = points.norm(dim=0)
-    live = (sizes > NULL * sizes.max()).nonzero().flatten() if len(points) else sizes.new_zeros(0).long()
-    if len(points) <= len(live) or not len(live):
+    live = (sizes > DEAD * sizes.max()).nonzero().flatten()
+    if len(points) <= len(live):
         return []
     sizes = sizes[live]
-    _, values, vectors = torch.linalg.svd(points[:, live] / sizes, full_matrices=False)
-    null = vectors[values < NULL * values[0]]
+    points, null = points[:, live] / sizes, points.new_zeros(0, len(live))
+    for _ in range(3):
+        null = _null_space(points)
+        if len(null):
+            # Points with more rounding than others count less.
+            rounding = (points @ null.T).norm(dim=1)
+            points = points / (rounding / rounding.median().clamp_min(1e-300)).clamp_min(1.0)[:, None]
     groups = []
     for pivot, row in _echelon(null):
         row = row * sizes[pivot] / sizes
-        # Sums that nearly vanish leave up to 0.03; scaling the group decides.
+        # Rounding leaves up to 0.03.
         if (row - row.round()).abs().max() < 0.1 and set(row.round().tolist()) <= {0.0, 1.0}:
-            groups.append(live[row > 0.5].tolist())
+            members = live[row > 0.5]
+            left = sums[:, members].sum(1).abs() / sums[:, members].abs().max(1).values
+            if left.median() <= LEFT:
+                groups.append(members.tolist())
     return groups
+
+
+def _null_space(points: Tensor) -> Tensor:
+    """The singular vectors below the largest gap between the singular values, if there is one."""
+    _, values, vectors = torch.linalg.svd(points, full_matrices=False)
+    gaps = values[:-1] / values[1:].clamp_min(1e-300) * (values[1:] < NULL * values[0])
+    first = int(gaps.argmax()) + 1 if len(gaps) and gaps.max() > GAP else len(values)
+    null: Tensor = vectors[first:]
+    return null
 
 
 def _echelon(matrix: Tensor) -> Iterator[tuple[int, Tensor]]:
@@ -105,24 +115,10 @@ def _echelon(matrix: Tensor) -> Iterator[tuple[int, Tensor]]:
         if done == len(matrix):
             break
         best = done + int(matrix[done:, column].abs().argmax())
-        if matrix[best, column].abs() > 1e-4:
+        if matrix[best, column].abs() > 2e-3:
             matrix[[done, best]] = matrix[[best, done]]
             matrix[done] /= matrix[done, column].clone()
             others = torch.arange(len(matrix)) != done
             matrix[others] -= matrix[others, column, None] * matrix[done]
             pivots.append(column)
     yield from zip(pivots, matrix, strict=False)
-
-
-@contextmanager
-def _without_epsilon(model: nn.Module) -> Iterator[None]:
-    """Normalizations that are exact: an epsilon is only an obstacle to seeing what they do."""
-    modules: list[Any] = [m for m in model.modules() if isinstance(getattr(m, "eps", None), float)]
-    before = [(module, module.eps) for module in modules]
-    try:
-        for module, _ in before:
-            module.eps = 1e-12
-        yield
-    finally:
-        for module, eps in before:
-            module.eps = eps

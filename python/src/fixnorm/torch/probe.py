@@ -3,12 +3,13 @@
 1. Gains and biases that hardly differ within their vector get random offsets, a weight of about zero random values: at
    initialization biases are zero, and a convolution that merely feeds a ReLU would pass for scale-invariant until its
    bias starts to move. Everything is put back at the end.
-2. Each weight is scaled by 1/2 and 2. It is scale-invariant when the losses agree within the tolerance and a random
-   change of its direction moves the loss at least ten times more.
-3. A normalization's epsilon breaks exactness. A weight that fails step 2 is scaled again around 8 and 64 times its
-   size: what epsilon causes shrinks with the square of the size, what a bias causes at best in proportion. A mean over
-   a batch can seem to shrink by chance, so it is looked at again from two other points.
+2. Each weight is scaled by 1/2 and 2. It may be scale-invariant when the losses agree within the tolerance.
+3. A normalization's epsilon breaks exactness. A weight that fails step 2 is scaled again with the epsilons of modules
+   out of the way, then around 8 and 64 times its size: what epsilon causes shrinks with the square of the size, what a
+   bias causes at best in proportion.
 4. Where the layer's layout is known, the same is done with output channels scaled by independent factors.
+5. A loss that hardly depends on a weight at all agrees as well. So at random points the derivative of the loss along
+   what passed must be far below that along a random direction: a gradient has as many digits where it is small.
 """
 
 import math
@@ -19,24 +20,30 @@ import torch
 from torch import Tensor, nn
 
 from fixnorm.torch.joint import joint_groups
+from fixnorm.torch.radial import radial_derivatives, without_epsilon
 from fixnorm.torch.roles import ParamRole, Roles, checked
 from fixnorm.torch.sharding import is_sharded
 
 Loss = Callable[[nn.Module], Tensor]
 HOLDS = ("invariant", "joint", "matrices")
 
+UNUSED = "the loss does not depend on it"
+TOO_LITTLE = "the loss depends on it too little to see that by scaling"
 TOLERANCE = 2e-5
 """Largest relative change of the loss that counts as rounding."""
-ENLARGED = (8.0, 64.0)
+SIZES = (1.0, 8.0, 64.0)
 SHRINKAGE = 22.0
 OFFSET = 0.5
 TINY = 1e-4
 """Weights of no larger element may be lost beside others (a class token at 1e-6): they count as zero."""
 SPREAD = 0.1
-CONTRAST = 10.0
-BY_EPSILON = "but for epsilon"
-POINTS = 3
-"""Points at which a weight that only epsilon may keep from being scale-invariant must be so."""
+POINTS, ENOUGH = 8, 6
+"""Random points of step 5, and at how many the derivative must vanish: rounding can hide that it does where a channel
+is almost constant."""
+VANISHING = (1000.0, 0.05)
+"""Largest derivative along a weight, beside that along a random direction, that counts as zero: so many tolerances, at
+most the second number. Rounding in f32 leaves 1e-6 to 1e-3, in bf16 0.03; others are normally distributed around zero
+with a deviation of 1, or a twentieth of that where a small bias follows."""
 
 
 def probe(
@@ -53,9 +60,10 @@ def probe(
 
     ``loss(model)`` computes the training loss of one fixed batch, a scalar, for example
     ``lambda model: F.cross_entropy(model(images), labels)``. The model is put into training mode for it; weights,
-    buffers, mode and random number generators are left as they were. Costs three to five forward passes a weight, more
-    where a normalization's epsilon matters. A weight whose output hardly varies beside that epsilon may be called free:
-    set its role by ``roles``. Probe before the model is wrapped or sharded.
+    buffers, mode and random number generators are left as they were. Costs two to four forward passes a weight, more
+    where a normalization's epsilon matters, and eight backward passes. A weight whose output hardly varies beside that
+    epsilon may be called free where the normalization is no module: set its role by ``roles``. Probe before the model
+    is wrapped or sharded.
 
     Args:
         head: name of the head's weight, instead of the last ``nn.Linear``.
@@ -68,7 +76,7 @@ def probe(
 
     Raises:
         TypeError: a loss that is no scalar, a parameter that is complex or sharded.
-        ValueError: a loss that is not finite or not repeatable, a head that is scale-invariant.
+        ValueError: a loss that is not finite or not repeatable or has no gradient, a head that is scale-invariant.
         KeyError: a head, role or pattern that matches no parameter.
     """
     overrides, found = dict(roles or {}), Roles(model, _rows(model))
@@ -80,13 +88,14 @@ def probe(
     with _unchanged(model):
         run = _Run(loss, model, seed, tolerance)
         run.check_repeatable()
-        start = {name: param.detach().clone() for name, param in params.items()}
+        _to_generic_point(params, run.generator)
+        run.baseline = run.loss()
         probed = [row for row in found if row.is_weight and row.name not in by_hand]
-        for _ in range(POINTS):
-            torch._foreach_copy_(list(params.values()), list(start.values()))
-            _to_generic_point(params, run.generator)
-            run.baseline = run.loss()
-            probed = [row for row in probed if _is_doubtful(row, params[row.name], run)]
+        for row in probed:
+            _scale(row, params[row.name], run)
+        start = {name: param.detach().clone() for name, param in params.items()}
+        _confirm(probed, params, run)
+        torch._foreach_copy_(list(params.values()), list(start.values()))
         if head is not None or "head" not in overrides.values():
             _assign_head(found, head)
         for pattern, role in overrides.items():
@@ -161,7 +170,7 @@ class _Run:
     """The loss on the fixed batch, with the same random numbers and buffers at every call."""
 
     def __init__(self, loss: Loss, model: nn.Module, seed: int, tolerance: float) -> None:
-        self._loss, self._model, self.seed, self.tolerance = loss, model, seed, tolerance
+        self._loss, self.model, self.seed, self.tolerance = loss, model, seed, tolerance
         self.buffers = [(buffer, buffer.detach().clone()) for buffer in model.buffers()]
         self.generator = torch.Generator().manual_seed(seed)
         self.baseline = math.nan
@@ -171,7 +180,7 @@ class _Run:
         with torch.no_grad():
             for buffer, kept in self.buffers:
                 buffer.copy_(kept)
-        value = self._loss(self._model)
+        value = self._loss(self.model)
         if not isinstance(value, Tensor) or value.numel() != 1 or value.is_complex():
             found = f"a tensor of shape {tuple(value.shape)}" if isinstance(value, Tensor) else type(value).__name__
             raise TypeError(f"loss(model) must return a scalar tensor, got {found}; take the mean over the batch")
@@ -196,23 +205,15 @@ class _Run:
         changed = abs(self.loss() - unchanged) / max(abs(unchanged), 1e-300)
         return math.inf if math.isnan(changed) else changed
 
-    def deviation(self, param: Tensor, size: float, changes: list[Tensor]) -> float:
-        """Largest relative change of the loss by factors of the weight at ``size`` times its own."""
+    def deviation(self, param: Tensor, changes: list[Tensor], size: float | None = None) -> float:
+        """Largest relative change of the loss by factors of the weight, at ``size`` times its own."""
         own, unchanged = param.detach().clone(), self.baseline
-        if size != 1.0:
+        if size is not None:
             param.copy_(own * size)
             unchanged = self.loss()
-        worst = max(self.change(param, own * size * change, unchanged) for change in changes)
+        worst = max(self.change(param, own * (size or 1.0) * change, unchanged) for change in changes)
         param.copy_(own)
         return worst
-
-    def turned(self, param: Tensor) -> float:
-        """The change that a random turn by half of the weight's length makes."""
-        own, direction = param.detach().clone(), torch.randn(param.shape, generator=self.generator).to(param)
-        length = 0.5 * own.norm() / direction.norm().clamp_min(1e-30)
-        changed = self.change(param, own + direction * length, self.baseline)
-        param.copy_(own)
-        return changed
 
 
 def _to_generic_point(params: Mapping[str, Tensor], generator: torch.Generator) -> None:
@@ -225,29 +226,32 @@ def _to_generic_point(params: Mapping[str, Tensor], generator: torch.Generator) 
             param.copy_(random * OFFSET)
 
 
-def _is_doubtful(row: ParamRole, param: Tensor, run: _Run) -> bool:
-    """Steps 2 to 4 of the module's list for one weight; whether to look at it from another point."""
+def _scale(row: ParamRole, param: Tensor, run: _Run) -> None:
+    """Steps 2 to 4 of the module's list."""
     scales = [torch.tensor(factor, device=param.device, dtype=param.dtype) for factor in (0.5, 2.0)]
-    turned = run.turned(param)
-    found = run.deviation(param, 1.0, scales)
-    first = row.deviation is None
-    row.deviation = max(found, row.deviation or 0.0)
-    if not _is_invariant(turned, found, param, scales, run):
-        row.role, row.channel_invariant = "free", False
-        row.notes = [note for note in row.notes if note != BY_EPSILON]
-        if turned == 0.0 and found == 0.0:
-            row.notes.append("the loss does not depend on it")
-        return False
-    row.role = "scale_invariant"
-    doubtful = found > run.tolerance
-    if doubtful and BY_EPSILON not in row.notes:
-        row.notes.append(BY_EPSILON)
-    if row.channel_axis is not None and (first or row.channel_invariant):
-        patterns = _patterns(param)
-        found = run.deviation(param, 1.0, patterns)
-        row.channel_invariant = _is_invariant(turned, found, param, patterns, run)
-        doubtful |= row.channel_invariant and found > run.tolerance
-    return doubtful
+    row.deviation = run.deviation(param, scales)
+    if _is_but_epsilon(row.deviation, param, scales, run):
+        row.role = "scale_invariant"
+        if row.channel_axis is not None:
+            patterns = _patterns(param)
+            row.channel_invariant = _is_but_epsilon(run.deviation(param, patterns), param, patterns, run)
+
+
+def _confirm(rows: list[ParamRole], params: Mapping[str, Tensor], run: _Run) -> None:
+    """Step 5."""
+    radial = radial_derivatives(run.model, run.value, params, run.generator, POINTS)
+    zero = min(VANISHING[0] * run.tolerance, VANISHING[1])
+    vanishing, channels = ((shares <= zero).sum(0) * POINTS >= ENOUGH * len(shares) for shares in radial[1:])
+    depends = (radial.shares > 0).any(0)
+    for row in rows:
+        index = list(params).index(row.name)
+        if row.role == "scale_invariant" and not vanishing[index]:
+            row.role, row.channel_invariant = "free", False
+            if (row.deviation or 0.0) <= run.tolerance:
+                row.notes.append(TOO_LITTLE if depends[index] else UNUSED)
+        row.channel_invariant &= bool(channels[index])
+        if row.role == "scale_invariant" and (row.deviation or 0.0) > run.tolerance:
+            row.notes.append("but for epsilon")
 
 
 def _patterns(param: Tensor) -> list[Tensor]:
@@ -257,17 +261,19 @@ def _patterns(param: Tensor) -> list[Tensor]:
     return [torch.tensor(pattern).to(param).view(-1, *[1] * (param.ndim - 1)) for pattern in patterns]
 
 
-def _is_invariant(turned: float, found: float, param: Tensor, changes: list[Tensor], run: _Run) -> bool:
-    if found > run.tolerance:
-        for size in ENLARGED:
-            enlarged = run.deviation(param, size, changes)
+def _is_but_epsilon(found: float, param: Tensor, changes: list[Tensor], run: _Run) -> bool:
+    """Whether a deviation is rounding, or of the kind that epsilon causes."""
+    if found <= run.tolerance:
+        return True
+    with without_epsilon(run.model):
+        for size in SIZES:
+            enlarged = run.deviation(param, changes, size)
             if enlarged <= run.tolerance:
-                found = enlarged
-                break
-            if enlarged > found / SHRINKAGE:
+                return True
+            if size > 1.0 and enlarged > found / SHRINKAGE:
                 return False
             found = enlarged
-    return found * CONTRAST < turned
+    return True
 
 
 def _assign_head(found: Roles, head: str | None) -> None:
