@@ -52,8 +52,13 @@ pub(crate) const USAGE: u8 = 2;
 
 /// [`USAGE`] for what the user can fix on the command line or in the recipe, 1 for everything else.
 pub(crate) fn exit_code(error: &anyhow::Error) -> ExitCode {
+    ExitCode::from(exit_status(error))
+}
+
+/// As [`exit_code`], as a number.
+pub(crate) fn exit_status(error: &anyhow::Error) -> u8 {
     let is_usage = error.chain().any(|cause| {
         cause.is::<UsageError>() || cause.downcast_ref().is_some_and(TrainError::is_usage)
     });
-    ExitCode::from(if is_usage { USAGE } else { 1 })
+    if is_usage { USAGE } else { 1 }
 }

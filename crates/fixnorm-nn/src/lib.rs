@@ -32,5 +32,5 @@ pub use models::{
     Classifier, Input, Library, ModelConfig, ModelSpec, Precision, StepRng, UnknownModel, models,
 };
 pub use ops::pass::{BlockExecution, UnknownExecution};
-pub use ops::peer::Peer;
+pub use ops::peer::{Peer, Processes};
 pub use ops::product_tuning::{ProductRoutine, ProductTable, ProductTuning, UnknownTuning};

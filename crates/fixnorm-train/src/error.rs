@@ -10,6 +10,7 @@ use fixnorm_nn::weights::WeightsError;
 use fixnorm_tune::store::StoreError;
 
 use crate::analysis::{FeaturesError, MigrateError};
+use crate::ranks::RanksError;
 use crate::recipe::RecipeError;
 use crate::tune::StudyError;
 use crate::weights::BundleError;
@@ -52,6 +53,9 @@ pub enum TrainError {
         /// The arm most like it.
         nearest: String,
     },
+    /// Processes that cannot train together.
+    #[error(transparent)]
+    Ranks(#[from] RanksError),
     /// A weights file.
     #[error("{}: {source}", path.display())]
     Weights {
@@ -240,6 +244,7 @@ impl TrainError {
             | TrainError::NoShortcuts { .. }
             | TrainError::ReplayTooShort { .. }
             | TrainError::Study(_) => true,
+            TrainError::Ranks(error) => !matches!(error, RanksError::Drifted { .. }),
             TrainError::Store(error) => error.is_usage(),
             TrainError::Work(error) => error.is_usage(),
             TrainError::Command(error) => error.is_usage(),

@@ -12,6 +12,7 @@
 //! tune/      a search over two recipe keys, each trial a training run
 //! bench/     speed and memory of steps, the optimizer and the data loader
 //! device.rs  device names, as users write them
+//! ranks.rs   the processes that train one model together
 //! files.rs   files that are written whole or not at all
 //! error.rs   the crate's error type
 //! ```
@@ -26,6 +27,7 @@ mod error;
 pub mod evaluate;
 pub mod files;
 pub mod plan;
+mod ranks;
 pub mod recipe;
 pub mod report;
 pub mod run_dir;
@@ -38,6 +40,7 @@ pub use device::{DeviceName, DeviceNameError, Devices, devices};
 pub use error::TrainError;
 pub use evaluate::Evaluation;
 pub use plan::{Plan, Provenance};
+pub use ranks::{Ranks, RanksError};
 pub use recipe::keys::RecipeBuilder;
 pub use recipe::{Recipe, RecipeError};
 pub use run_dir::{Event, Observer, Summary};

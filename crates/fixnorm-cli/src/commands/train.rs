@@ -4,11 +4,13 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::Ordering;
 
-use fixnorm_train::data::DataSet;
+use fixnorm_train::data::{DataSet, LoadOptions};
 use fixnorm_train::run_dir::{Failure, RunDir, RunFiles};
 use fixnorm_train::session::estimate::estimate;
-use fixnorm_train::session::{prepare, resume, start, start_numbered};
-use fixnorm_train::{Devices, Outcome, Plan, Recipe, RecipeBuilder, Stop, Summary, TrainError};
+use fixnorm_train::session::{prepare, resume, start, start_numbered, take_part};
+use fixnorm_train::{
+    Devices, Outcome, Plan, Ranks, Recipe, RecipeBuilder, Stop, Summary, TrainError,
+};
 use serde_json::json;
 use signal_hook::consts::SIGTERM;
 
@@ -19,15 +21,44 @@ use crate::run::{interrupted, made_by, recipe, stop_on_signals, with_model_and_d
 
 pub(crate) fn run(args: &TrainArgs, format: Format) -> anyhow::Result<ExitCode> {
     let resumed = args.resumed().map_err(UsageError)?;
-    let done = train(args, resumed, format);
+    // A worker's trial is alone, even if the worker is one of several processes.
+    let ranks = if args.dry_run || args.while_stdin {
+        Ranks::default()
+    } else {
+        Ranks::join(|name| std::env::var(name).ok()).map_err(TrainError::from)?
+    };
+    let _end = EndOnPanic(&ranks);
+    let done = train(args, resumed, &ranks, format);
     if let (Err(error), Some(out), true) = (&done, args.out(), args.while_stdin) {
         save_failure(error, out);
+    }
+    if let Err(error) = &done
+        && ranks.count() > 1
+    {
+        eprintln!("error: rank {} of {}: {error}", ranks.rank(), ranks.count());
+        ranks.abort(output::exit_status(error));
     }
     done
 }
 
-fn train(args: &TrainArgs, resumed: Option<&Path>, format: Format) -> anyhow::Result<ExitCode> {
-    if let (None, Some(out), false) = (resumed, args.out(), args.dry_run) {
+/// Ends all ranks if this one panics: the others would wait for it.
+struct EndOnPanic<'a>(&'a Ranks);
+
+impl Drop for EndOnPanic<'_> {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            self.0.abort(101);
+        }
+    }
+}
+
+fn train(
+    args: &TrainArgs,
+    resumed: Option<&Path>,
+    ranks: &Ranks,
+    format: Format,
+) -> anyhow::Result<ExitCode> {
+    if let (None, Some(out), true, false) = (resumed, args.out(), ranks.leads(), args.dry_run) {
         RunDir::check_new(out)?;
     }
     let mut builder = RecipeBuilder::new();
@@ -40,7 +71,8 @@ fn train(args: &TrainArgs, resumed: Option<&Path>, format: Format) -> anyhow::Re
     }
     let recipe = choices(args, builder)?;
     let device = args.device.device.as_ref().unwrap_or(&device);
-    let resolved = Plan::resolve_with(recipe, made_by(device), &progress::loading());
+    let loading = if ranks.leads() { progress::loading() } else { LoadOptions::default() };
+    let resolved = Plan::resolve_with(recipe, made_by(device), &loading);
     let (plan, data) = resolved.inspect_err(|error| {
         if let (Some(_), None, TrainError::Data(_)) = (resumed, &args.data, error) {
             eprintln!("if the data of the run lie elsewhere now, name them with --data");
@@ -54,12 +86,17 @@ fn train(args: &TrainArgs, resumed: Option<&Path>, format: Format) -> anyhow::Re
     if args.while_stdin {
         stop_after_stdin(&stop);
     }
+    if !ranks.leads() {
+        take_part(&plan, &data, ranks, &stop)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut progress = Progress::with_data(&data.summary);
     let outcome = match (resumed, args.out()) {
-        (Some(dir), _) => resume(&plan, &data, dir, &mut progress, &stop)?,
-        (None, Some(out)) => start(&plan, &data, out, &mut progress, &stop)?,
+        (Some(dir), _) => resume(&plan, &data, dir, &mut progress, ranks, &stop)?,
+        (None, Some(out)) => start(&plan, &data, out, &mut progress, ranks, &stop)?,
         (None, None) => {
-            start_numbered(&plan, &data, &numbered_directory(&plan), &mut progress, &stop)?
+            let prefix = numbered_directory(&plan);
+            start_numbered(&plan, &data, &prefix, &mut progress, ranks, &stop)?
         }
     };
     report(&outcome, format, &stop)

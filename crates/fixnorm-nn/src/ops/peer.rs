@@ -1,9 +1,11 @@
 //! Means over the batches of several devices: each device has a thread, and where a batch norm needs a mean, the threads
-//! wait for each other and continue with the mean of all. PyTorch has it as `SyncBatchNorm`.
+//! wait for each other and continue with the mean of all. PyTorch has it as `SyncBatchNorm`. Where several processes train
+//! together, the thread that comes last waits for the other processes too.
 //!
 //! Means travel through the host, 4 bytes a channel, so devices of any kind can take part.
 //! Not here: the normalization (`blocks/conv_bn_act.rs`), the threads (the trainer's).
 
+use std::fmt;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
@@ -13,6 +15,15 @@ use burn::backend::autodiff::ops::{Backward, Ops, OpsKind};
 use burn::backend::tensor::FloatTensor;
 use burn::backend::{Autodiff, Backend, Dispatch, Flex, TensorMetadata, backend_extension};
 use burn::tensor::{Tensor, TensorData, read_sync};
+
+/// Processes that train copies of a model together, this one included.
+pub trait Processes: fmt::Debug + Send + Sync {
+    /// Their number.
+    fn count(&self) -> usize;
+
+    /// Replaces `values` by their sums over all processes. Each process calls it equally often, with as many values.
+    fn sum(&self, values: &mut [f32]);
+}
 
 /// One of the threads that train copies of a model, each on its share of a batch.
 #[derive(Clone, Debug)]
@@ -25,6 +36,8 @@ pub struct Peer {
 struct Group {
     round: Mutex<Round>,
     changed: Condvar,
+    /// Other processes, each with as many peers.
+    processes: Option<Arc<dyn Processes>>,
 }
 
 /// One mean after another, in the same order on all threads.
@@ -40,10 +53,11 @@ struct Round {
 }
 
 impl Peer {
-    /// A group of `count` peers.
-    pub fn group(count: usize) -> Vec<Self> {
+    /// A group of `count` peers in this process, and as many in each of the others.
+    pub fn group(count: usize, processes: Option<Arc<dyn Processes>>) -> Vec<Self> {
         let round = Round { number: 0, own: vec![None; count], mean: vec![], broken: false };
-        let group = Arc::new(Group { round: Mutex::new(round), changed: Condvar::new() });
+        let group =
+            Arc::new(Group { round: Mutex::new(round), changed: Condvar::new(), processes });
         (0..count).map(|rank| Self { group: group.clone(), rank }).collect()
     }
 
@@ -62,15 +76,25 @@ impl Peer {
         work()
     }
 
+    /// Whether all peers say yes. Every peer calls it equally often.
+    pub fn all(&self, yes: bool) -> bool {
+        self.mean(vec![if yes { 0.0 } else { f32::NAN }])[0] == 0.0
+    }
+
     /// Leaves the group: the others, which may be waiting, continue with NaN.
-    pub fn leave(&self) {
+    fn leave(&self) {
         self.round().broken = true;
         self.group.changed.notify_all();
     }
 
-    /// Number of peers in the group.
+    /// Number of peers, in all processes.
     pub(crate) fn count(&self) -> usize {
-        self.round().own.len()
+        self.round().own.len() * self.processes()
+    }
+
+    /// Number of processes.
+    fn processes(&self) -> usize {
+        self.group.processes.as_ref().map_or(1, |processes| processes.count())
     }
 
     fn round(&self) -> MutexGuard<'_, Round> {
@@ -87,9 +111,13 @@ impl Peer {
         if round.own.iter().all(Option::is_some) {
             let all: Vec<_> = round.own.iter_mut().filter_map(Option::take).collect();
             assert!(all.iter().all(|one| one.len() == len), "peers do different work");
-            let count = all.len() as f32;
-            let mean = |i: usize| all.iter().map(|one| one[i]).sum::<f32>() / count;
-            round.mean = (0..len).map(mean).collect();
+            let sum = |i: usize| all.iter().map(|one| one[i]).sum::<f32>();
+            let mut sums: Vec<f32> = (0..len).map(sum).collect();
+            if let Some(processes) = &self.group.processes {
+                processes.sum(&mut sums);
+            }
+            let count = (all.len() * self.processes()) as f32;
+            round.mean = sums.into_iter().map(|sum| sum / count).collect();
             round.number += 1;
             self.group.changed.notify_all();
         }
@@ -158,7 +186,7 @@ mod tests {
 
     #[test]
     fn every_round_gives_all_peers_the_mean() {
-        let peers = Peer::group(3);
+        let peers = Peer::group(3, None);
         let threads = peers.into_iter().map(|peer| {
             thread::spawn(move || {
                 let own = |round: usize| vec![(peer.rank * round) as f32, peer.rank as f32];
@@ -172,9 +200,49 @@ mod tests {
         }
     }
 
+    /// Another process whose values are always 5.
+    #[derive(Debug)]
+    struct Fives;
+
+    impl Processes for Fives {
+        fn count(&self) -> usize {
+            2
+        }
+
+        fn sum(&self, values: &mut [f32]) {
+            values.iter_mut().for_each(|value| *value += 2.0 * 5.0);
+        }
+    }
+
+    #[test]
+    fn a_mean_is_that_of_all_processes() {
+        let peers = Peer::group(2, Some(Arc::new(Fives)));
+        assert_eq!(peers[0].count(), 4);
+        let threads = peers
+            .into_iter()
+            .map(|peer| thread::spawn(move || (peer.mean(vec![peer.rank as f32]), peer.all(true))));
+        let threads: Vec<_> = threads.collect();
+        for thread in threads {
+            // (0 + 1 + 5 + 5) / 4; the others do not say yes.
+            assert_eq!(thread.join().unwrap(), (vec![2.75], false));
+        }
+    }
+
+    #[test]
+    fn all_say_yes_or_none_does() {
+        for (yes, expected) in [([true, true], true), ([true, false], false)] {
+            let answers = Peer::group(2, None).into_iter().zip(yes);
+            let threads: Vec<_> =
+                answers.map(|(peer, yes)| thread::spawn(move || peer.all(yes))).collect();
+            for thread in threads {
+                assert_eq!(thread.join().unwrap(), expected);
+            }
+        }
+    }
+
     #[test]
     fn a_peer_that_panics_ends_the_wait_of_the_others() {
-        let mut peers = Peer::group(2);
+        let mut peers = Peer::group(2, None);
         let (other, peer) = (peers.remove(1), peers.remove(0));
         let waiting = thread::spawn(move || peer.mean(vec![1.0, 2.0]));
         thread::spawn(move || other.run(|| panic!("no more images"))).join().unwrap_err();

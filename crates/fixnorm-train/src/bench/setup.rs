@@ -7,6 +7,7 @@ use fixnorm::Role;
 use fixnorm_nn::{Input, ModelSpec, Precision};
 
 use crate::TrainError;
+use crate::ranks::Ranks;
 use crate::recipe::Recipe;
 use crate::session::replicas::Replicas;
 use crate::session::step::Learner;
@@ -38,6 +39,7 @@ pub(super) fn learner(
         seed: 0,
         device,
         replicas: Replicas::default(),
+        ranks: Ranks::default(),
     })
 }
 

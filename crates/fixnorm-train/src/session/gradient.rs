@@ -44,16 +44,11 @@ impl Gradient {
         device: &Device,
         peer: Option<&Peer>,
     ) -> Self {
-        let Some(peer) = peer else {
-            return Self::of_shares(model, criterion, shares, of, device, None);
-        };
-        let gradient =
-            peer.run(|| Self::of_shares(model, criterion, shares, of, device, Some(peer)));
-        if gradient.grads.is_none() {
-            // The others may be in their backward passes.
-            peer.leave();
+        let compute = || Self::of_shares(model, criterion, shares, of, device, peer);
+        match peer {
+            Some(peer) => peer.run(compute),
+            None => compute(),
         }
-        gradient
     }
 
     fn of_shares(
@@ -99,7 +94,7 @@ impl Gradient {
 }
 
 /// Loss and logits of a batch, and its part of the mean gradient of `of` such batches. On a CPU the gradient is none if the
-/// loss is not finite; elsewhere checking it would wait for the device.
+/// loss is not finite, a peer's included; elsewhere checking it would wait for the device.
 pub(crate) fn gradients(
     model: &Classifier,
     criterion: Criterion,
@@ -112,8 +107,12 @@ pub(crate) fn gradients(
     let checked = is_read_at_once(&x.device());
     let logits = model.forward_train(x, rng, peer);
     let loss = criterion.forward(logits.clone(), targets);
-    if checked && !loss.clone().into_scalar::<f64>().is_finite() {
-        return (loss, logits, None);
+    if checked {
+        let is_finite = loss.clone().into_scalar::<f64>().is_finite();
+        // Peers wait for each other in the backward pass too: all of them take it, or none does.
+        if !peer.map_or(is_finite, |peer| peer.all(is_finite)) {
+            return (loss, logits, None);
+        }
     }
     let part = match of {
         1 => loss.clone(),

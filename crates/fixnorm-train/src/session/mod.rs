@@ -9,8 +9,9 @@
 //! the loaders, the list of skipped images           images.rs
 //! how a session is stopped and ends                 outcome.rs
 //! one step, on one device or several                step.rs, gradient.rs, replicas.rs
+//! one step in several processes, what they do       exchange.rs, further.rs
 //! loss and accuracy of steps                        metrics.rs
-//! learning rates of a step                          rates.rs, from another run's record: follow.rs
+//! learning rates of a step                          pace.rs, rates.rs, from another run's record: follow.rs
 //! checkpoints                                       checkpoint.rs
 //! time and disk space of a planned run              estimate.rs
 //! ```
@@ -18,11 +19,14 @@
 mod adapt;
 mod checkpoint;
 pub mod estimate;
+mod exchange;
 mod follow;
+mod further;
 pub(crate) mod gradient;
 mod images;
 mod metrics;
 mod outcome;
+mod pace;
 pub(crate) mod prepare;
 mod rates;
 pub(crate) mod replicas;
@@ -30,6 +34,7 @@ mod run;
 pub(crate) mod step;
 mod train;
 
+pub use further::take_part;
 pub use outcome::{Outcome, Stop};
 pub use prepare::{Prepared, prepare};
 pub use run::{resume, start, start_numbered};

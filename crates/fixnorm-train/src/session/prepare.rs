@@ -11,6 +11,7 @@ use fixnorm_nn::weights::{Fit, Loaded};
 use fixnorm_nn::{Classifier, Precision};
 
 use crate::evaluate::batch::images;
+use crate::ranks::Ranks;
 use crate::run_dir::event::Initialized;
 use crate::session::gradient::targets;
 use crate::session::replicas::Replicas;
@@ -40,6 +41,15 @@ pub struct Prepared {
 /// # Errors
 /// Weights that do not fit, roles that cannot be found, values out of range.
 pub fn prepare(plan: &Plan, data: &DataSet) -> Result<Prepared, TrainError> {
+    prepare_among(plan, data, &Ranks::default())
+}
+
+/// As [`prepare`], on one of the ranks that train together.
+pub(super) fn prepare_among(
+    plan: &Plan,
+    data: &DataSet,
+    ranks: &Ranks,
+) -> Result<Prepared, TrainError> {
     let device = plan.made_by.device.first()?.autodiff();
     let recipe = &plan.recipe;
     let mut model = fresh(plan, &device)?;
@@ -49,7 +59,7 @@ pub fn prepare(plan: &Plan, data: &DataSet) -> Result<Prepared, TrainError> {
         (model, initialized) = (with_weights, Some(report));
     }
     let roles = probe(plan, data, &model)?;
-    Ok(Prepared { initialized, ..assemble(plan, model, roles, device)? })
+    Ok(Prepared { initialized, ..assemble(plan, model, roles, device, ranks)? })
 }
 
 /// Loads the weights that the plan starts from into `model`.
@@ -132,19 +142,22 @@ fn center(images: Tensor<4>) -> Tensor<4> {
     images.slice([0..n, within(h), within(w), 0..c])
 }
 
-/// Adds the optimizer and the further devices.
+/// Adds the optimizer, the further devices and the ranks.
 pub(super) fn assemble(
     plan: &Plan,
     model: Classifier,
     roles: Roles,
     device: Device,
+    ranks: &Ranks,
 ) -> Result<Prepared, TrainError> {
     let (criterion, seed) = (plan.recipe.train.criterion(), plan.recipe.train.seed);
     let clip_norm = plan.recipe.optimizer.clip_norm;
     let (model, optimizer) = plan.recipe.optimizer_config().init(model, &roles)?;
     let further = plan.made_by.device.open()?.split_off(1);
-    let replicas = Replicas::new(further, criterion, plan.recipe.train.sync_batch_norm);
-    let learner = Learner { model, optimizer, criterion, clip_norm, seed, device, replicas };
+    ranks.check_batch(plan.recipe.train.batch_size, 1 + further.len())?;
+    let replicas = Replicas::new(further, criterion, plan.recipe.train.sync_batch_norm, ranks);
+    let ranks = ranks.clone();
+    let learner = Learner { model, optimizer, criterion, clip_norm, seed, device, replicas, ranks };
     Ok(Prepared { roles, initialized: None, learner })
 }
 

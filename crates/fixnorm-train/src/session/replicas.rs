@@ -13,6 +13,7 @@ use burn::module::Module;
 use burn::tensor::Device;
 use fixnorm_nn::{Classifier, Criterion, Peer};
 
+use crate::ranks::Ranks;
 use crate::session::gradient::{Gradient, Share};
 
 /// A copy of the model, and its batches.
@@ -35,11 +36,17 @@ pub(crate) struct Replicas {
 }
 
 impl Replicas {
-    /// Starts a thread for each of `devices`, which are without autodiff; `together` synchronizes batch norm among them.
-    pub(crate) fn new(devices: Vec<Device>, criterion: Criterion, together: bool) -> Self {
+    /// Starts a thread for each of `devices`, which are without autodiff; `together` synchronizes batch norm among them
+    /// and those of all `ranks`.
+    pub(crate) fn new(
+        devices: Vec<Device>,
+        criterion: Criterion,
+        together: bool,
+        ranks: &Ranks,
+    ) -> Self {
         let count = 1 + devices.len();
-        let mut peers = if together && count > 1 {
-            Peer::group(count).into_iter().map(Some).collect()
+        let mut peers = if together && count * ranks.count() > 1 {
+            Peer::group(count, ranks.processes()).into_iter().map(Some).collect()
         } else {
             vec![None; count]
         };

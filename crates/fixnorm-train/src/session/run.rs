@@ -5,16 +5,18 @@ use std::path::{Path, PathBuf};
 
 use fixnorm_data::DataSet;
 
+use crate::ranks::Ranks;
 use crate::run_dir::event::{Event, Observer};
 use crate::run_dir::{Failure, RunDir};
 use crate::session::adapt::adapt;
 use crate::session::checkpoint::Checkpoints;
+use crate::session::further::dismiss;
 use crate::session::outcome::{Outcome, Stop};
-use crate::session::prepare::{Prepared, assemble, fresh, prepare};
+use crate::session::prepare::{Prepared, assemble, fresh, prepare_among};
 use crate::session::train::Session;
 use crate::{Plan, TrainError};
 
-/// Trains from the start, into a new directory.
+/// Trains from the start, into a new directory. This process leads `ranks`; the others [`take_part`](super::take_part).
 ///
 /// # Errors
 /// Anything that keeps it from finishing; the last good checkpoint is kept.
@@ -23,10 +25,13 @@ pub fn start(
     data: &DataSet,
     out: &Path,
     observer: &mut dyn Observer,
+    ranks: &Ranks,
     stop: &Stop,
 ) -> Result<Outcome, TrainError> {
-    let prepared = prepare_or_diverge(plan, data)?;
-    start_in(RunDir::create(out, plan)?, plan, data, prepared, observer, stop)
+    let prepared = prepare_or_diverge(plan, data, &ranks.with_stop(stop))?;
+    let outcome = start_in(RunDir::create(out, plan)?, plan, data, prepared, observer, stop)?;
+    dismiss(ranks);
+    Ok(outcome)
 }
 
 /// As [`start`], into the first free of the directories PREFIX-1, PREFIX-2, … Several processes may do this at once.
@@ -38,10 +43,14 @@ pub fn start_numbered(
     data: &DataSet,
     prefix: &Path,
     observer: &mut dyn Observer,
+    ranks: &Ranks,
     stop: &Stop,
 ) -> Result<Outcome, TrainError> {
-    let prepared = prepare_or_diverge(plan, data)?;
-    start_in(RunDir::create_numbered(prefix, plan)?, plan, data, prepared, observer, stop)
+    let prepared = prepare_or_diverge(plan, data, &ranks.with_stop(stop))?;
+    let dir = RunDir::create_numbered(prefix, plan)?;
+    let outcome = start_in(dir, plan, data, prepared, observer, stop)?;
+    dismiss(ranks);
+    Ok(outcome)
 }
 
 /// First what can fail without leaving a directory behind. A start whose loss is not finite is a run that diverged: the inner
@@ -49,8 +58,9 @@ pub fn start_numbered(
 fn prepare_or_diverge(
     plan: &Plan,
     data: &DataSet,
+    ranks: &Ranks,
 ) -> Result<Result<Prepared, TrainError>, TrainError> {
-    match prepare(plan, data) {
+    match prepare_among(plan, data, ranks) {
         Err(error) if !error.is_divergence() => Err(error),
         prepared => Ok(prepared),
     }
@@ -74,7 +84,8 @@ fn start_in(
 
 /// Resumes the run in `out` from its last checkpoint, to the same bits on a CPU. `plan` is what the user asks for now: it
 /// must be the one that the run was started with, except for the device, the place of the data (of the same content), and
-/// more epochs; these are saved with the run from now on. A finished run is extended by more epochs.
+/// more epochs; these are saved with the run from now on. A finished run is extended by more epochs. The number of ranks is
+/// no part of the plan.
 ///
 /// # Errors
 /// No run there, another plan, or whatever [`start`] fails with.
@@ -83,6 +94,20 @@ pub fn resume(
     data: &DataSet,
     out: &Path,
     observer: &mut dyn Observer,
+    ranks: &Ranks,
+    stop: &Stop,
+) -> Result<Outcome, TrainError> {
+    let outcome = resume_among(plan, data, out, observer, &ranks.with_stop(stop), stop)?;
+    dismiss(ranks);
+    Ok(outcome)
+}
+
+fn resume_among(
+    plan: &Plan,
+    data: &DataSet,
+    out: &Path,
+    observer: &mut dyn Observer,
+    ranks: &Ranks,
     stop: &Stop,
 ) -> Result<Outcome, TrainError> {
     let (dir, saved) = RunDir::open(out)?;
@@ -109,7 +134,7 @@ pub fn resume(
     if !changes.is_empty() {
         observer.event(&Event::Changed { changes });
     }
-    recording_failure(out, || resume_in(dir, plan, data, from, observer, stop))
+    recording_failure(out, || resume_in(dir, plan, data, from, observer, (ranks, stop)))
 }
 
 fn resume_in(
@@ -118,16 +143,16 @@ fn resume_in(
     data: &DataSet,
     from: Option<PathBuf>,
     observer: &mut dyn Observer,
-    stop: &Stop,
+    (ranks, stop): (&Ranks, &Stop),
 ) -> Result<Outcome, TrainError> {
     let prepared = match (&from, dir.files().roles()?) {
         (Some(_), Some(roles)) => {
             // The checkpoint replaces every weight: a file to start from may be gone by now.
             let device = plan.made_by.device.first()?.autodiff();
-            assemble(plan, fresh(plan, &device)?, roles, device)?
+            assemble(plan, fresh(plan, &device)?, roles, device, ranks)?
         }
         _ => {
-            let prepared = prepare(plan, data)?;
+            let prepared = prepare_among(plan, data, ranks)?;
             dir.save_roles(&prepared.roles)?;
             prepared
         }

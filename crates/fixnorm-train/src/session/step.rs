@@ -1,5 +1,5 @@
 //! One training step: gradients on every device, then the update on the first.
-//! Not here: the gradient of a batch (`gradient.rs`), further devices (`replicas.rs`), when to stop, save or validate
+//! Not here: the gradient of a batch (`gradient.rs`), further devices (`replicas.rs`) and processes (`exchange.rs`), when to stop, save or validate
 //! (`train.rs`).
 
 use burn::lr_scheduler::module_lr_scheduler::ModuleLearningRate;
@@ -12,6 +12,8 @@ use fixnorm_analysis::measure::gradient_norms;
 use fixnorm_data::Batch;
 use fixnorm_nn::{Classifier, Criterion, StepRng};
 
+use crate::ranks::Ranks;
+use crate::session::exchange::over_ranks;
 use crate::session::gradient::{Gradient, Share, gradients, is_read_at_once};
 use crate::session::metrics::StepMetrics;
 use crate::session::replicas::Replicas;
@@ -29,6 +31,8 @@ pub(crate) struct Learner {
     pub(crate) device: Device,
     /// Further devices that share the batches.
     pub(crate) replicas: Replicas,
+    /// The processes that share the batches.
+    pub(crate) ranks: Ranks,
 }
 
 impl Learner {
@@ -47,7 +51,7 @@ impl Learner {
         lr: impl Into<ModuleLearningRate>,
         measured: Option<&Roles>,
     ) -> (Self, StepMetrics) {
-        let of = batches.len() * (1 + self.replicas.len());
+        let of = batches.len() * (1 + self.replicas.len()) * self.ranks.count();
         let mut shares = self.shares(batches, step).into_iter();
         let own = shares.next().expect("there is a first device");
         self.replicas.start(&self.model, shares, of);
@@ -60,6 +64,10 @@ impl Learner {
             self.model =
                 interpolate(model, &copy, 1.0 / f64::from(joined + 1), Averaged::Statistics);
         }
+        if self.ranks.count() > 1 {
+            let with_statistics = self.replicas.peer().is_none();
+            (self.model, gradient) = over_ranks(&self.ranks, self.model, gradient, with_statistics);
+        }
         let Gradient { batches, grads } = gradient;
         let Some(grads) = grads else {
             return (self, StepMetrics { batches, gradient_norms: vec![] });
@@ -69,13 +77,16 @@ impl Learner {
         (self.update(grads, lr), metrics)
     }
 
-    /// The batches of step number `step`, shared evenly among the devices, the first one's first.
+    /// The batches of step number `step`, shared evenly among the devices of all ranks: the shares of this rank's devices, the
+    /// first one's first.
     fn shares(&self, batches: Vec<Batch>, step: usize) -> Vec<Vec<Share>> {
         let (count, devices) = (batches.len(), 1 + self.replicas.len());
+        let (all, first) = (devices * self.ranks.count(), devices * self.ranks.rank());
         let mut shares: Vec<Vec<Share>> = vec![vec![]; devices];
         for (part, batch) in batches.into_iter().enumerate() {
-            for (device, batch) in batch.split(devices).into_iter().enumerate() {
-                let draw = (step * count + part) * devices + device;
+            let own = batch.split(all).into_iter().skip(first).take(devices);
+            for (device, batch) in own.enumerate() {
+                let draw = (step * count + part) * all + first + device;
                 shares[device].push((batch, StepRng::new(self.seed, draw)));
             }
         }
@@ -114,6 +125,7 @@ impl Learner {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ranks::threads;
     use burn::module::{ModuleVisitor, Param};
     use fixnorm_data::Pixels;
     use fixnorm_nn::{Input, ModelSpec};
@@ -135,8 +147,8 @@ mod tests {
             .unwrap();
         let (model, optimizer) = recipe.optimizer_config().init(model, &roles).unwrap();
         let criterion = recipe.train.criterion();
-        let replicas = Replicas::default();
-        Learner { model, optimizer, criterion, clip_norm, seed: 0, device, replicas }
+        let (replicas, ranks) = (Replicas::default(), Ranks::default());
+        Learner { model, optimizer, criterion, clip_norm, seed: 0, device, replicas, ranks }
     }
 
     /// The same eight images in every part, each time with other labels. So the batch statistics of a part are those of all
@@ -209,7 +221,7 @@ mod tests {
     fn shared(devices: usize, together: bool) -> Learner {
         let mut learner = learner(None);
         let further = vec![Device::flex(); devices - 1];
-        learner.replicas = Replicas::new(further, learner.criterion, together);
+        learner.replicas = Replicas::new(further, learner.criterion, together, &learner.ranks);
         learner
     }
 
@@ -318,6 +330,60 @@ mod tests {
             let (after, stepped) = together(2).step(vec![joined(batch)], 0, 0.5, None);
             assert!(stepped.loss().is_nan());
             assert_eq!(weights(&after), before);
+        }
+    }
+
+    /// On the first of `devices`, among ranks.
+    fn ranked(ranks: Ranks, devices: usize, together: bool) -> Learner {
+        let mut learner = learner(None);
+        let further = vec![Device::flex(); devices - 1];
+        learner.replicas = Replicas::new(further, learner.criterion, together, &ranks);
+        learner.ranks = ranks;
+        learner
+    }
+
+    #[test]
+    fn ranks_are_devices() {
+        let steps = |mut learner: Learner| {
+            let mut read = vec![];
+            for step in 0..3 {
+                let batches = vec![joined((0..4).map(brighter)), joined((4..8).map(brighter))];
+                let stepped;
+                (learner, stepped) = learner.step(batches, step, 0.1, None);
+                read.push(StepMetrics::read(&[&stepped])[0]);
+            }
+            (values(&learner, true), read)
+        };
+        for together in [false, true] {
+            let (expected, read) = steps(shared(4, together));
+            for (ranks, devices) in [(4, 1), (2, 2)] {
+                let found = threads::run(ranks, |ranks| steps(ranked(ranks, devices, together)));
+                for (values, read_there) in &found {
+                    // Equal on all ranks, running statistics included.
+                    assert_eq!(*values, found[0].0);
+                    let apart = farthest(values, &expected);
+                    assert!(apart < 1e-4, "{ranks} × {devices}, {together}: {apart}");
+                    for (one, other) in read.iter().zip(read_there) {
+                        assert!((one.loss() - other.loss()).abs() < 1e-5, "{one:?} {other:?}");
+                        assert_eq!((one.correct, one.images), (other.correct, other.images));
+                    }
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn a_loss_that_breaks_on_any_rank_leaves_the_weights_of_all_alone() {
+        let mut broken = part(1);
+        broken.pixels = Pixels::Floats(vec![f32::NAN; broken.pixels.len()]);
+        let before = weights(&learner(None));
+        for together in [false, true] {
+            let after = threads::run(2, |ranks| {
+                let batch = joined([part(0), broken.clone()]);
+                let (after, stepped) = ranked(ranks, 1, together).step(vec![batch], 0, 0.5, None);
+                (weights(&after), stepped.loss().is_nan())
+            });
+            assert_eq!(after, vec![(before.clone(), true); 2]);
         }
     }
 

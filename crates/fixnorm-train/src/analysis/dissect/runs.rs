@@ -18,7 +18,7 @@ use crate::recipe::Recipe;
 use crate::run_dir::event::Observer;
 use crate::run_dir::{Failure, FailureKind, RunFiles};
 use crate::session::{resume, start};
-use crate::{Outcome, Plan, Provenance, RecipeBuilder, Stop, TrainError};
+use crate::{Outcome, Plan, Provenance, Ranks, RecipeBuilder, Stop, TrainError};
 
 /// A dissection to train.
 #[derive(Clone, Debug)]
@@ -141,10 +141,11 @@ impl Dissect {
         };
         let (_, data) = data.insert((plan.recipe.data.clone(), loaded));
         let mut observer = observer(task);
+        let alone = Ranks::default();
         let outcome = if RunFiles::new(&dir).has_plan() {
-            resume(&plan, data, &dir, &mut observer, stop)
+            resume(&plan, data, &dir, &mut observer, &alone, stop)
         } else {
-            start(&plan, data, &dir, &mut observer, stop)
+            start(&plan, data, &dir, &mut observer, &alone, stop)
         };
         match outcome {
             // The run's directory says that it diverged.

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
-use fixnorm::{Ema, LrSchedule, Role, Roles};
+use fixnorm::{Ema, Role, Roles};
 use fixnorm_analysis::WeightSnapshot;
 use fixnorm_analysis::measure::weight_norms;
 use fixnorm_data::{BadImage, Batch, DataError, DataSet};
@@ -27,12 +27,12 @@ use crate::run_dir::logs::Logs;
 use crate::run_dir::trajectory::TrajectoryLog;
 use crate::run_dir::{RunDir, Split};
 use crate::session::checkpoint::{Checkpoints, Progress};
-use crate::session::follow::Follower;
+use crate::session::further::begin;
 use crate::session::images::Images;
 use crate::session::metrics::StepMetrics;
 use crate::session::outcome::{Outcome, Stop};
+use crate::session::pace::Pace;
 use crate::session::prepare::Prepared;
-use crate::session::rates;
 use crate::session::step::Learner;
 use crate::{Plan, TrainError};
 
@@ -45,12 +45,8 @@ pub(crate) struct Session<'a> {
     learner: Option<Learner>,
     ema: Option<Ema<Classifier>>,
     progress: Progress,
-    schedule: LrSchedule,
+    pace: Pace,
     images: Images,
-    /// The record of another run that is followed.
-    follower: Option<Follower>,
-    /// Factors of the learning rate, by path.
-    factors: Vec<(String, f64)>,
     trajectory: Option<TrajectoryLog>,
     checkpoints: Checkpoints,
     logs: Logs,
@@ -94,13 +90,13 @@ impl<'a> Session<'a> {
                 ema.set_model(Checkpoints::load_ema(&path, ema.model().clone())?);
             }
         }
+        begin(&learner, plan, &roles)?;
         let weights =
             || weight_norms(&learner.model, &roles).into_iter().map(|(path, _)| path).collect();
         let trajectory: Option<Vec<String>> = recipe.log.trajectory.then(weights);
         Ok(Self {
             images: Images::new(plan, data, &dir)?,
-            follower: Follower::open(plan, &roles)?,
-            factors: rates::factors(&recipe.lr_scale, &roles)?,
+            pace: Pace::open(plan, &roles)?,
             trajectory: trajectory
                 .map(|weights| TrajectoryLog::open(dir.root(), &weights, progress.step))
                 .transpose()?,
@@ -108,7 +104,6 @@ impl<'a> Session<'a> {
             initialized,
             learner: Some(learner),
             ema,
-            schedule: plan.lr_schedule(),
             checkpoints: Checkpoints::new(
                 dir.files().checkpoints_path(),
                 recipe.checkpoint.keep_last,

@@ -11,6 +11,7 @@ use super::Session;
 use crate::TrainError;
 use crate::run_dir::event::{Event, Observer};
 use crate::run_dir::{Split, Summary};
+use crate::session::further::compare;
 use crate::session::outcome::Outcome;
 use crate::weights::bundle;
 
@@ -30,6 +31,7 @@ impl Session<'_> {
         if broken.norms().any(|(_, norm)| !norm.is_finite()) {
             return Err(self.diverged(self.progress.step, "a weight is not finite".to_owned()));
         }
+        compare(self.learner(), self.progress.step)?;
         self.progress.logs = self.logs.lengths()?;
         if let Some(trajectory) = &self.trajectory {
             trajectory.sync()?;

@@ -5,12 +5,13 @@ use std::time::Instant;
 
 use fixnorm_analysis::WeightSnapshot;
 use fixnorm_analysis::measure::weight_norms;
-use fixnorm_analysis::replay::with_norms;
 use fixnorm_data::Batch;
 
 use super::{Session, Unread};
 use crate::TrainError;
 use crate::run_dir::event::{Event, MeasureRecord, Observer, Running, StepRecord};
+use crate::session::checkpoint::Progress;
+use crate::session::further::{Order, order};
 use crate::session::metrics::StepMetrics;
 use crate::session::rates::Rates;
 
@@ -29,6 +30,8 @@ impl Session<'_> {
         let (measured, logged) = (log.measure_every_steps.is_some_and(due), due(log.every_steps));
         let before = measured.then(|| WeightSnapshot::take(self.model(), &self.roles));
         let learner = self.learner.take().expect("a step returns the learner");
+        let Progress { epoch, batch, .. } = self.progress;
+        order(&learner.ranks, &Order::Step { step, epoch, batch });
         let at_once = learner.is_read_at_once();
         let roles = measured.then_some(&self.roles);
         let (learner, mut metrics) = learner.step(batches, step, &rates, roles);
@@ -88,22 +91,14 @@ impl Session<'_> {
 
     /// Sets the norms that are followed, records the trajectory, and returns the step's learning rates.
     fn before_step(&mut self, step: usize) -> Result<Rates, TrainError> {
-        if let Some(follower) = self.follower.as_ref().filter(|follower| follower.holds_norms()) {
-            let mut learner = self.learner.take().expect("a step returns the learner");
-            learner.model = with_norms(learner.model, &follower.norms(step)?);
-            self.learner = Some(learner);
-        }
-        if self.follower.is_none() && self.trajectory.is_none() {
-            return Ok(Rates::scaled(self.schedule.at_step(step), &self.factors));
-        }
-        let norms = weight_norms(self.model(), &self.roles);
-        let rates = match &self.follower {
-            Some(follower) => follower.rates(step, &norms)?,
-            None => Rates::scaled(self.schedule.at_step(step), &self.factors),
-        };
+        let mut learner = self.learner.take().expect("a step returns the learner");
+        learner.model = self.pace.with_norms(learner.model, step)?;
+        let norms = || weight_norms(&learner.model, &self.roles);
+        let rates = self.pace.rates(step, norms)?;
         if let Some(trajectory) = &mut self.trajectory {
-            trajectory.record(rates.base, &norms)?;
+            trajectory.record(rates.base, &norms())?;
         }
+        self.learner = Some(learner);
         Ok(rates)
     }
 }
