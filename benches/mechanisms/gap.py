@@ -25,6 +25,15 @@ SWEEPS = {
     "n2000_shared": "2,000 images",
     "shufflenet_n500": "ShuffleNet V2, 500 images, 30 epochs",
 }
+PANELS = {
+    "n500_shared": "500 images",
+    "n500_squared": "head's learning rate ∝ α²",
+    "n500_smoothing": "label smoothing 0.1",
+    "n500_wrong_labels": "a fifth of the labels wrong",
+    "n500_augmented": "with augmentation",
+    "n2000_shared": "2,000 images",
+    "shufflenet_n500": "ShuffleNet V2, 500 images",
+}
 DRAWS = 2000
 
 
@@ -42,6 +51,7 @@ class Run:
         of = self.of
         if not self.diverged:
             of["test_error"], of["train_error"] = 1 - of["test_top1"], 1 - of["train_top1"]
+            of["val_error"] = 1 - of["val_top1"]
             of["gap"] = of["test_error"] - of["train_error"]
             # Distances on training images in units of a spread that training did not shrink.
             of["train_distance_over_val_sigma"] = of["train_distance"] / of["val_sigma"]
@@ -126,7 +136,7 @@ def pairs_table(runs):
 
 def standardized(values):
     values = np.asarray(values, float)
-    return (values - values.mean()) / values.std()
+    return (values - values.mean()) / (values.std() or 1.0)
 
 
 def slope(runs, outcome, covariates):
@@ -170,7 +180,8 @@ def bootstrap(runs, of):
     return np.nanpercentile(found, [2.5, 97.5])
 
 
-MEDIATORS = ["val_cbr_1.0", "train_cbr_1.0", "train_distance_over_val_sigma", "val_distance_over_sigma", "val_margin", "log_train_loss", "val_feature_norm"]
+# val_error is the control: a risk on validation images counts those that are misclassified without noise.
+MEDIATORS = ["val_cbr_1.0", "val_error", "train_cbr_1.0", "train_distance_over_val_sigma", "val_distance_over_sigma", "val_margin", "log_train_loss", "val_feature_norm"]
 
 
 def mediation(runs):
@@ -192,7 +203,7 @@ def mediation(runs):
             low, high = bootstrap(runs, lambda drawn: partial_rank_correlation(drawn, key, "gap", given))
             cells.append(f"{value:+.2f} ({low:+.2f} to {high:+.2f})")
         print(f"- {key}: " + "; ".join(cells))
-    for rival in ("val_margin", "train_distance_over_val_sigma", "log_train_loss"):
+    for rival in ("val_error", "val_margin", "train_distance_over_val_sigma", "log_train_loss"):
         def ahead(drawn, rival=rival):
             return abs(partial_rank_correlation(drawn, "val_cbr_1.0", "gap", [])) - abs(partial_rank_correlation(drawn, rival, "gap", []))
         low, high = bootstrap(runs, ahead)
@@ -221,14 +232,14 @@ def tuned(blocks):
             print(f"- {other} − {one}: {span(*interval(difference))}, n = {len(difference)}")
 
 
-COLOURS = ["#d55e00", "#0072b2", "#009e73"]
+COLOURS = {2**-7: "#d55e00", 2**-6: "#0072b2", 2**-5: "#009e73"}
 
 
 def figure(blocks, path):
     """Test error and gap against α, a panel a block, a line an angle, with t-intervals."""
     shown = [(name, blocks[name]) for name in SWEEPS if name in blocks]
     width, height, left, top = 250, 190, 46, 30
-    columns = 4
+    columns = min(4, max(2, len(shown)))
     rows = -(-len(shown) // columns)
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {columns * width} {rows * (height + top) + 30}" font-family="sans-serif" font-size="11">',
            "<title>Test error against the norm of the head</title>",
@@ -243,24 +254,24 @@ def figure(blocks, path):
                 if own:
                     values[angle, alpha] = interval(own)
         ends = [mean + sign * (0 if np.isnan(half) else half) for mean, half in values.values() for sign in (-1, 1)]
-        low, high = np.floor(min(ends) * 100) / 100, np.ceil(max(ends) * 100) / 100
+        low, high = int(np.floor(min(ends) * 100)), int(np.ceil(max(ends) * 100))
 
         def x(alpha):
             return left + (np.log2(alpha) - np.log2(alphas[0]) + 0.4) / (np.log2(alphas[-1] / alphas[0]) + 0.8) * (width - left - 10)
 
         def y(value):
-            return (high - value) / (high - low) * (height - 40)
+            return (high - 100 * value) / (high - low) * (height - 40)
 
         out.append(f'<g transform="translate({place % columns * width} {place // columns * (height + top) + top})">')
-        out.append(f'<text x="{left}" y="-10">{SWEEPS[name].replace("the same with ", "").replace("with ", "")[:44]}</text>')
-        for tick in np.linspace(low, high, 4):
-            out.append(f'<line x1="{left}" x2="{width - 10}" y1="{y(tick):.1f}" y2="{y(tick):.1f}" stroke="#ddd"/>')
-            out.append(f'<text x="{left - 5}" y="{y(tick) + 4:.1f}" text-anchor="end">{100 * tick:.1f} %</text>')
+        out.append(f'<text x="{left}" y="-10">{PANELS[name]}</text>')
+        for tick in range(low, high + 1):
+            out.append(f'<line x1="{left}" x2="{width - 10}" y1="{y(tick / 100):.1f}" y2="{y(tick / 100):.1f}" stroke="#ddd"/>')
+            out.append(f'<text x="{left - 5}" y="{y(tick / 100) + 4:.1f}" text-anchor="end">{tick} %</text>')
         for alpha in alphas:
             out.append(f'<text x="{x(alpha):.1f}" y="{height - 24}" text-anchor="middle">{alpha:g}</text>')
         out.append(f'<text x="{(left + width) / 2}" y="{height - 8}" text-anchor="middle">α</text>')
         for index, angle in enumerate(angles):
-            colour = COLOURS[index] if len(angles) > 1 else COLOURS[1]
+            colour = COLOURS[angle]
             shift = (index - (len(angles) - 1) / 2) * 5
             points = [(x(alpha) + shift, *values[angle, alpha]) for alpha in alphas if (angle, alpha) in values]
             line = " ".join(f"{px:.1f},{y(mean):.1f}" for px, mean, _ in points)
@@ -270,8 +281,8 @@ def figure(blocks, path):
                     out.append(f'<line x1="{px:.1f}" x2="{px:.1f}" y1="{y(mean - half):.1f}" y2="{y(mean + half):.1f}" stroke="{colour}"/>')
                 out.append(f'<circle cx="{px:.1f}" cy="{y(mean):.1f}" r="2.5" fill="{colour}"/>')
         out.append("</g>")
-    legend = " · ".join(f'<tspan fill="{colour}">angle 1/{1 << (7 - i)}</tspan>' for i, colour in enumerate(COLOURS))
-    out.append(f'<text x="{left}" y="{rows * (height + top) + 18}">Test error against α; bars: 95 % t-intervals over seeds. {legend}</text></svg>')
+    legend = " ".join(f'<tspan fill="{colour}">angle 1/{round(1 / angle)}</tspan>' for angle, colour in COLOURS.items())
+    out.append(f'<text x="{left}" y="{rows * (height + top) + 18}">Test error against α, 95 % t-intervals over seeds. {legend}</text></svg>')
     with open(path, "w") as file:
         file.write("\n".join(out) + "\n")
 
