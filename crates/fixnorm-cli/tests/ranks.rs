@@ -30,7 +30,7 @@ mod with_mpi {
     use std::path::Path;
     use std::process::{Command, Stdio};
 
-    use super::common::{Said, data, events, fixnorm, run, small_run, wait_for_step};
+    use super::common::{Said, data, events, fixnorm, run, small_run, wait_for_step, wait_until};
 
     /// The command on so many ranks, one thread each; none where there is no `mpirun`.
     fn mpirun(dir: &Path, ranks: usize, arguments: &[&str]) -> Option<Command> {
@@ -71,7 +71,7 @@ mod with_mpi {
         let dir = dir.path();
         data(dir, "data");
         // Fifty steps of a calm run: a network with ReLUs amplifies rounding, by 1e5 in fifty steps of usual length.
-        let calm = ["--batch-size", "64", "--epochs", "10", "--lr", "1e-4"];
+        let calm = ["--set", "train.batch_size=64", "--epochs", "10", "--lr", "1e-4"];
         let settings = [&TOGETHER[..], &calm].concat();
         let Some(command) = mpirun(dir, 4, &small_run("ranks", &settings)) else { return };
         let said = succeeds(command);
@@ -126,8 +126,7 @@ mod with_mpi {
         assert!(kill.success());
         // The job ends by itself, with all ranks.
         assert!(!job.wait().unwrap().success());
-        let alive = |id: &u32| Path::new(&format!("/proc/{id}")).exists();
-        assert!(!ranks.iter().any(alive));
+        wait_until("the end of all ranks", || !ranks.iter().any(|rank| runs(*rank)));
         assert!(!dir.join("out/result.json").exists());
 
         let resumed = ["train", "--resume", "--out", "out"];
@@ -145,12 +144,19 @@ mod with_mpi {
         children.split_whitespace().map(|id| id.parse().unwrap()).collect()
     }
 
+    /// Whether the process is there and has not ended.
+    fn runs(id: u32) -> bool {
+        let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+        let state = stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next());
+        state.is_some_and(|state| state != 'Z')
+    }
+
     #[test]
     fn an_error_of_one_rank_ends_all() {
         let dir = tempfile::tempdir().unwrap();
         let dir = dir.path();
         data(dir, "data");
-        let uneven = ["--batch-size", "18"];
+        let uneven = ["--set", "train.batch_size=18"];
         let Some(mut command) = mpirun(dir, 4, &small_run("uneven", &uneven)) else { return };
         let said = Said::from(command.output().unwrap());
         assert_eq!(said.code, Some(2), "{said:?}");
