@@ -96,7 +96,11 @@ fn a_run_may_go_on_elsewhere() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();
     data(dir, "data");
-    let mut child = spawn(dir, &small_run("moved", &["--device", "cpu"]));
+    // Short steps: long ones amplify what each device's own batch statistics change.
+    let calm = ["--angle", "0.005", "--device", "cpu"];
+    json(dir, &small_run("whole", &calm));
+    let expected = losses(&dir.join("whole"));
+    let mut child = spawn(dir, &small_run("moved", &calm));
     wait_for_step(&mut child, &dir.join("moved"), 31);
     child.kill().unwrap();
     child.wait().unwrap();
@@ -105,7 +109,8 @@ fn a_run_may_go_on_elsewhere() {
     let plan = std::fs::read_to_string(dir.join("moved/plan.toml")).unwrap();
     assert!(plan.contains("device = \"cpu,cpu\""), "{plan}");
     let found = losses(&dir.join("moved"));
-    for ((step, found), (_, expected)) in found.iter().zip(uninterrupted(dir).1) {
+    assert_eq!(found.len(), expected.len());
+    for ((step, found), (_, expected)) in found.iter().zip(expected) {
         // Each device normalizes its own half, so these are near and not the same.
         assert!((found - expected).abs() < 0.5 * expected.max(0.2), "{step}: {found} {expected}");
     }
