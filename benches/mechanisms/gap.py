@@ -237,7 +237,7 @@ COLOURS = {2**-7: "#d55e00", 2**-6: "#0072b2", 2**-5: "#009e73"}
 
 def figure(blocks, path):
     """Test error and gap against α, a panel a block, a line an angle, with t-intervals."""
-    shown = [(name, blocks[name]) for name in SWEEPS if name in blocks]
+    shown = [(name, blocks[name]) for name in SWEEPS if len(by_alpha(blocks.get(name, []))) >= 5]
     width, height, left, top = 250, 190, 46, 30
     columns = min(4, max(2, len(shown)))
     rows = -(-len(shown) // columns)
