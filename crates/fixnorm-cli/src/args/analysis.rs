@@ -95,7 +95,7 @@ pub(crate) struct MigrateArgs {
     /// Learning rate of the run with weight decay; by default the recipe's.
     #[arg(long, value_name = "LR")]
     pub(crate) lr: Option<f64>,
-    /// Write a recipe with each layer's own angle. Without it one angle for all is printed.
+    /// Write a recipe with each layer's own angle, or one learning rate where no angle is known.
     #[arg(short, long, visible_alias = "output", value_name = "FILE.toml")]
     pub(crate) out: Option<PathBuf>,
     /// Momentum of the SGD of --wd.
