@@ -52,12 +52,14 @@ class BasicBlock(nn.Module):
         return F.relu(x + y)
 
 
-class ResNet20(nn.Module):
-    def __init__(self):
+class ResNet(nn.Module):
+    """The ResNet of 6 * `blocks` + 2 layers for small images."""
+
+    def __init__(self, blocks=3):
         super().__init__()
         self.conv = nn.Conv2d(1, 16, 3, 1, 1, bias=False)
         self.bn = nn.BatchNorm2d(16)
-        widths = [16] * 4 + [32] * 3 + [64] * 3
+        widths = [16] * (blocks + 1) + [32] * blocks + [64] * blocks
         pairs = zip(widths, widths[1:])
         self.blocks = nn.Sequential(*(BasicBlock(a, b, 2 if b > a else 1) for a, b in pairs))
         self.fc = nn.Linear(64, 10)
@@ -88,7 +90,7 @@ class Peer:
     """A warmed-up training in PyTorch."""
 
     def __init__(self, precision, mode, data):
-        self.model = ResNet20().train().to(memory_format=torch.channels_last)
+        self.model = ResNet().train().to(memory_format=torch.channels_last)
         self.forward = torch.compile(self.model) if mode == "compile" else self.model
         self.optimizer = torch.optim.SGD(self.model.parameters(), lr=0.1, momentum=0.9, weight_decay=5e-4)
         self.bf16, self.data = precision == "bf16", data

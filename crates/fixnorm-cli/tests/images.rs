@@ -283,6 +283,32 @@ fn strange_files_stop_a_run_or_are_skipped_and_listed() {
 }
 
 #[test]
+fn a_cache_of_decoded_images_changes_no_weight() {
+    let dir = tempfile::tempdir().unwrap();
+    let dir = dir.path();
+    tree(&dir.join("tree"));
+    let weights = |out: &str, more: &[&str]| {
+        json(dir, &train("folder:tree", out, more));
+        sha256(&dir.join(out).join("model.safetensors"))
+    };
+    let limited = ["--set", "augment.max_shorter_side=6"];
+    let expected = weights("none", &limited);
+    for (out, cache) in [("ram", "ram"), ("directory", "kept"), ("again", "kept")] {
+        let cache = format!("loader.cache={cache}");
+        let more = [&limited[..], &["--set", &cache]].concat();
+        assert_eq!(weights(out, &more), expected, "{cache}");
+    }
+    assert!(dir.join("kept").is_dir());
+    // A cache without a size gives one, which a run without it did not have.
+    assert_ne!(weights("plain", &[]), expected);
+    let resume = ["train", "--resume", "--out", "plain", "--epochs", "5", "--set"];
+    let said = run(dir, &[&resume[..], &["loader.cache=ram"]].concat());
+    assert!(said.code != Some(0) && said.stderr.contains("augment.max_shorter_side"), "{said:?}");
+    let resume = ["train", "--resume", "--out", "ram", "--epochs", "5", "--set"];
+    assert_eq!(run(dir, &[&resume[..], &["loader.cache=none"]].concat()).code, Some(0));
+}
+
+#[test]
 fn fetching_checks_what_comes() {
     let dir = tempfile::tempdir().unwrap();
     let dir = dir.path();

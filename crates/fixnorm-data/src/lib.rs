@@ -17,6 +17,7 @@
 //! | [`pixels`] | a batch's pixels: normalized values, or bytes that a device normalizes |
 //! | [`resize`](mod@resize) | resizing, as Pillow does it |
 //! | [`preprocessing`] | resize, centre crop, normalize: what a model sees outside training |
+//! | [`cache`] | decoded images kept between epochs |
 //! | [`loader`] | batches in an order that depends on (seed, epoch) alone; replacements of bad images |
 //! | [`check`](mod@check) | decodes every image once: sizes, classes, statistics, bad images |
 //! | [`fetch`] | data sets downloaded, checked and unpacked |
@@ -42,6 +43,7 @@
 //!         normalization: data.normalization,
 //!         on_bad: OnBad::Replace,
 //!         max_bad: 0.001,
+//!         cache: None,
 //!     },
 //! )?;
 //! assert_eq!((loader.batches(), loader.images()), (21, 2048));
@@ -54,6 +56,7 @@
 
 pub mod augment;
 mod bad;
+pub mod cache;
 mod channels;
 pub mod check;
 mod cifar;

@@ -18,7 +18,9 @@ pub use epoch::Epoch;
 
 use crate::augment::mix::{Mixed, mix};
 use crate::bad::{self, Known, Limit};
+use crate::cache::{Cache, Kept};
 use crate::rng::{Stream, shuffle, stream};
+use crate::transform::Input;
 use crate::{BadImage, DataError, Normalization, Pixels, Source, Transform};
 
 /// Configuration of a [`Loader`].
@@ -44,6 +46,8 @@ pub struct LoaderConfig {
     pub on_bad: OnBad,
     /// Share of the images that may be skipped before it is an error.
     pub max_bad: f64,
+    /// Where decoded images are kept between epochs.
+    pub cache: Option<Arc<Cache>>,
 }
 
 /// Handling of images that cannot be read.
@@ -116,6 +120,7 @@ struct Inner {
     normalization: Arc<Normalization>,
     config: LoaderConfig,
     known: Arc<Known>,
+    kept: Option<Arc<Kept>>,
 }
 
 impl Loader {
@@ -129,14 +134,16 @@ impl Loader {
         shape: [usize; 3],
         config: LoaderConfig,
     ) -> Result<Self, DataError> {
-        Self::with_known(source, shape, config, Arc::default())
+        Self::sharing(source, shape, config, Arc::default(), None)
     }
 
-    fn with_known(
+    /// A loader with another's bad images, and its kept images where they are prepared alike.
+    fn sharing(
         source: Arc<dyn Source>,
         shape: [usize; 3],
         config: LoaderConfig,
         known: Arc<Known>,
+        kept: Option<Arc<Kept>>,
     ) -> Result<Self, DataError> {
         let (size, count) = (config.batch_size, source.len());
         let Normalization { mean, std } = &config.normalization;
@@ -159,9 +166,16 @@ impl Loader {
             format!("loader.max_bad must be between 0 and 1, found {}", config.max_bad)
         } else if let Some(problem) = config.transform.problem(shape) {
             problem
+        } else if config.cache.is_some() && !config.transform.can_be_kept() {
+            "images that are cropped at random are kept at the size of max_shorter_side, which is not given".to_owned()
         } else {
             let normalization = Arc::new(config.normalization.clone());
-            let inner = Inner { source, shape, normalization, config, known };
+            let constant = config.transform.constant_part(shape);
+            let kept = kept.filter(|kept| kept.key == constant).or_else(|| {
+                let cache = config.cache.clone()?;
+                Some(Arc::new(Kept::new(cache, count, constant)))
+            });
+            let inner = Inner { source, shape, normalization, config, known, kept };
             return Ok(Self { inner: Arc::new(inner) });
         };
         Err(DataError::Config(problem))
@@ -183,8 +197,8 @@ impl Loader {
     /// # Errors
     /// [`DataError::Config`]: a shape that does not go with the transform.
     pub fn in_shape(&self, shape: [usize; 3]) -> Result<Self, DataError> {
-        let Inner { source, config, known, .. } = &*self.inner;
-        Self::with_known(source.clone(), shape, config.clone(), known.clone())
+        let Inner { source, config, known, kept, .. } = &*self.inner;
+        Self::sharing(source.clone(), shape, config.clone(), known.clone(), kept.clone())
     }
 
     /// Adds bad images found before, as by the run that this one resumes: they count, and are not
@@ -299,9 +313,15 @@ impl Inner {
         let LoaderConfig { seed, transform, .. } = &self.config;
         let start = pixels.len();
         let mut random = stream(*seed, Stream::Augment, epoch as u64, place as u64);
-        let done = bad::read(&*self.source, index, |sample| {
-            transform.apply(sample, self.shape, &self.normalization, &mut random, pixels)
-        });
+        let (source, shape) = (&*self.source, self.shape);
+        let mut apply =
+            |prepared| transform.apply(prepared, shape, &self.normalization, &mut random, pixels);
+        let done = match &self.kept {
+            None => bad::read(source, index, |sample| apply(Input::Sample(sample))),
+            Some(kept) => kept
+                .image(source, index, |sample| transform.prepare(sample, shape))
+                .and_then(|image| apply(Input::Prepared(image))),
+        };
         match done {
             Ok(()) => Ok(Ok(())),
             Err(DataError::Shape { found, expected }) => {

@@ -39,6 +39,8 @@ pub struct Transform {
     pub crop_padding: usize,
     /// For `center`: share of the resized image's shorter side that is kept.
     pub crop_ratio: f64,
+    /// For `random_resized`: images whose shorter side has more pixels are first resized to this.
+    pub max_shorter_side: Option<usize>,
     /// For `random_resized`: least and greatest share of the image's area.
     pub scale: [f64; 2],
     /// For `random_resized`: least and greatest width over height.
@@ -72,6 +74,7 @@ impl Default for Transform {
             crop: Crop::Padded,
             crop_padding: 0,
             crop_ratio: 0.875,
+            max_shorter_side: None,
             scale: [0.08, 1.0],
             ratio: [3.0 / 4.0, 4.0 / 3.0],
             interpolation: Interpolation::Bilinear,
@@ -111,6 +114,10 @@ impl Transform {
         share("hflip", self.hflip)
             .or_else(|| share("random_erasing", self.random_erasing))
             .or_else(|| range("scale", self.scale, 1.0))
+            .or_else(|| {
+                let wrong = self.max_shorter_side == Some(0);
+                wrong.then(|| "max_shorter_side must be at least 1, found 0".to_owned())
+            })
             .or_else(|| range("ratio", self.ratio, f64::MAX))
             .or_else(|| range("crop_ratio", [self.crop_ratio; 2], 1.0))
             .or_else(|| positive("mixup", self.mixup))
@@ -133,23 +140,60 @@ impl Transform {
         self.random_erasing > 0.0 || self.mixup > 0.0
     }
 
-    /// Appends a sample's normalized values, or its bytes where values are not changed: `[height, width, channels]`
+    /// The steps that are the same in every epoch, for images of `shape`: two transforms with the same text
+    /// [`prepare`](Self::prepare) alike.
+    pub(crate) fn constant_part(&self, shape: [usize; 3]) -> String {
+        let Self { crop, crop_ratio, max_shorter_side, interpolation, exact_decode, .. } = self;
+        let channels = shape[2];
+        match crop {
+            Crop::Padded => format!("{crop:?} {channels}"),
+            Crop::RandomResized => {
+                format!("{crop:?} {channels} {max_shorter_side:?} {interpolation:?} {exact_decode}")
+            }
+            Crop::Center => {
+                format!("{crop:?} {shape:?} {crop_ratio} {interpolation:?} {exact_decode}")
+            }
+        }
+    }
+
+    /// Returns false if what is decoded of an image depends on its random crop.
+    pub(crate) fn can_be_kept(&self) -> bool {
+        self.crop != Crop::RandomResized || self.exact_decode || self.max_shorter_side.is_some()
+    }
+
+    /// The image of a sample after the steps that are the same in every epoch.
+    ///
+    /// # Errors
+    /// A file that cannot be decoded.
+    pub(crate) fn prepare(&self, sample: Sample, shape: [usize; 3]) -> Result<Image, DataError> {
+        match self.crop {
+            Crop::Padded => whole(sample, shape[2]),
+            Crop::RandomResized => self.limited(sample, shape[2]),
+            Crop::Center => self.crop_middle(sample, shape),
+        }
+    }
+
+    /// Appends an image's normalized values, or its bytes where values are not changed: `[height, width, channels]`
     /// of `shape` with the channel fastest.
     ///
     /// # Errors
     /// A file that cannot be decoded, or an image of another shape where it is not resized.
     pub(crate) fn apply(
         &self,
-        sample: Sample,
+        input: Input,
         shape: [usize; 3],
         normalization: &Normalization,
         random: &mut ChaCha8Rng,
         out: &mut Pixels,
     ) -> Result<(), DataError> {
-        let mut image = match self.crop {
-            Crop::Padded => self.pad(sample, shape, random)?,
-            Crop::RandomResized => self.crop_at_random(sample, shape, random)?,
-            Crop::Center => self.crop_middle(sample, shape)?,
+        let mut image = match (self.crop, input) {
+            (Crop::Padded, Input::Sample(sample)) => self.pad(sample, shape, random)?,
+            (Crop::Padded, Input::Prepared(image)) => {
+                self.pad(Sample::Pixels(image), shape, random)?
+            }
+            (Crop::RandomResized, input) => self.crop_at_random(input, shape, random)?,
+            (Crop::Center, Input::Sample(sample)) => self.crop_middle(sample, shape)?,
+            (Crop::Center, Input::Prepared(image)) => image,
         };
         // Padded images were mirrored while they were copied.
         if self.crop != Crop::Padded && self.flips(random) {
@@ -169,12 +213,35 @@ impl Transform {
         Ok(())
     }
 
+    /// The whole image, its shorter side at most [`max_shorter_side`](Self::max_shorter_side).
+    fn limited(&self, sample: Sample, channels: usize) -> Result<Image, DataError> {
+        let Some(most) = self.max_shorter_side else { return whole(sample, channels) };
+        let (mut size, mut to) = ([0; 2], [0; 2]);
+        let part = open(sample, channels, |found| {
+            (size, to) = (found, limited(found, most));
+            let reduction = if self.exact_decode { 1 } else { reduction(size, to) };
+            Wanted { reduction, ..Wanted::all(size) }
+        })?;
+        if to == size {
+            return Ok(part.image);
+        }
+        let [all, window] = [size, to].map(|[height, width]| [0..height, 0..width]);
+        Ok(resize_part(&part, all, to, window, self.interpolation))
+    }
+
     fn crop_at_random(
         &self,
-        sample: Sample,
+        input: Input,
         [height, width, channels]: [usize; 3],
         random: &mut ChaCha8Rng,
     ) -> Result<Image, DataError> {
+        let sample = match input {
+            Input::Prepared(image) => Sample::Pixels(image),
+            Input::Sample(sample) if self.max_shorter_side.is_some() => {
+                Sample::Pixels(self.limited(sample, channels)?)
+            }
+            Input::Sample(sample) => sample,
+        };
         let mut window = [0..0, 0..0];
         let part = open(sample, channels, |size| {
             window = random_resized(size, self.scale, self.ratio, random);
@@ -212,10 +279,7 @@ impl Transform {
         shape: [usize; 3],
         random: &mut ChaCha8Rng,
     ) -> Result<Image, DataError> {
-        let image = match sample {
-            Sample::Pixels(image) => image,
-            Sample::Encoded(encoded) => with_channels(decode(&encoded)?, shape[2]),
-        };
+        let image = whole(sample, shape[2])?;
         let Image { height, width, channels, .. } = image;
         if [height, width, channels] != shape {
             return Err(DataError::Shape { found: [height, width, channels], expected: shape });
@@ -244,6 +308,29 @@ impl Transform {
         for op in ops {
             op.apply(image, self.interpolation, fill);
         }
+    }
+}
+
+/// An image that a transform changes.
+pub(crate) enum Input {
+    /// As the source has it.
+    Sample(Sample),
+    /// After [`Transform::prepare`].
+    Prepared(Image),
+}
+
+/// The size of an image whose shorter side has at most `most` pixels, with the same proportions.
+fn limited([height, width]: [usize; 2], most: usize) -> [usize; 2] {
+    let shorter = height.min(width);
+    let scaled = |side: usize| (side * most).div_ceil(shorter);
+    if shorter <= most { [height, width] } else { [scaled(height), scaled(width)] }
+}
+
+/// All of a sample, with as many channels as asked for (1 or 3) where it is a file.
+fn whole(sample: Sample, channels: usize) -> Result<Image, DataError> {
+    match sample {
+        Sample::Pixels(image) => Ok(image),
+        Sample::Encoded(encoded) => Ok(with_channels(decode(&encoded)?, channels)),
     }
 }
 
@@ -295,7 +382,13 @@ mod tests {
         let mut random = stream(1, Stream::Augment, 0, index);
         let shape = [side, side, 3];
         transform
-            .apply(Sample::Encoded(encoded), shape, &normalization, &mut random, &mut out)
+            .apply(
+                Input::Sample(Sample::Encoded(encoded)),
+                shape,
+                &normalization,
+                &mut random,
+                &mut out,
+            )
             .unwrap();
         let Pixels::Bytes(bytes, _) = out else { panic!("numbers") };
         bytes

@@ -60,6 +60,7 @@ fn loaded(
         normalization: as_pixels(),
         on_bad: OnBad::Replace,
         max_bad: 0.0,
+        cache: None,
     };
     let loader = Loader::new(Arc::new(source), [side, side, 3], config)?;
     loader.epoch(0).next().unwrap().map(|batch| batch.pixels.floats().into_owned())

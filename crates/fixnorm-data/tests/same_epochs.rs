@@ -166,6 +166,7 @@ fn config(data: &DataSet, workers: usize, train: bool) -> LoaderConfig {
         normalization: data.normalization.clone(),
         on_bad: if train { OnBad::Replace } else { OnBad::LeaveOut },
         max_bad: 0.1,
+        cache: None,
     }
 }
 

@@ -37,6 +37,9 @@ pub(crate) struct BenchDataArgs {
     /// Batches that each thread makes ahead.
     #[arg(long, value_name = "N", default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
     pub(crate) prefetch: u32,
+    /// Keep decoded images between epochs in memory (`ram`) or in a directory, as `loader.cache` does.
+    #[arg(long, value_name = "ram|DIR")]
+    pub(crate) cache: Option<String>,
     /// Seconds to measure for, after an epoch that is not measured.
     #[arg(long, value_name = "SECONDS", default_value_t = 20.0, value_parser = seconds)]
     pub(crate) seconds: f64,

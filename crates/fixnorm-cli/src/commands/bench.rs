@@ -67,6 +67,7 @@ pub(crate) fn data(args: &BenchDataArgs, format: Format) -> anyhow::Result<ExitC
         resolution: args.res.map(|res| res as usize),
         workers: args.workers as usize,
         prefetch: args.prefetch as usize,
+        cache: args.cache.clone(),
         seconds: args.seconds,
     })?;
     match format {

@@ -19,6 +19,7 @@ fn config() -> LoaderConfig {
         normalization: Normalization { mean: vec![0.5, 0.25], std: vec![0.5, 0.2] },
         on_bad: OnBad::Replace,
         max_bad: 0.0,
+        cache: None,
     }
 }
 

@@ -69,7 +69,8 @@ pub fn measure(
         let set = bundle.open(spec, data, Some(split), &LoadOptions::default())?;
         let View { shape, preprocessing } = bundle.view(spec, &set)?;
         let settings = recipe::Loader::default();
-        let loader = loader(set.source, shape, preprocessing, 128, &settings, Order::Shuffled)?;
+        let loader =
+            loader(set.source, shape, preprocessing, 128, &settings, Order::Shuffled, None)?;
         FeatureSet::of_model(&model, &loader, most, &device)
     };
     let (train, val) = (of(Split::Train)?, of(Split::Val)?);

@@ -29,6 +29,8 @@ pub struct DataBench {
     pub workers: usize,
     /// Batches that each makes ahead.
     pub prefetch: usize,
+    /// `ram` or a directory, where decoded images are kept between epochs, as `loader.cache`.
+    pub cache: Option<String>,
     /// Seconds to measure for, after an epoch that is not.
     pub seconds: f64,
 }
@@ -84,6 +86,11 @@ pub fn data(bench: &DataBench) -> Result<DataReport, TrainError> {
     let data = bench.data.parse::<DataSpec>()?.load()?;
     let [height, width, channels] = data.shape.unwrap_or([SIDE, SIDE, 3]);
     let shape = [bench.resolution.unwrap_or(height), bench.resolution.unwrap_or(width), channels];
+    let settings = recipe::Loader { cache: bench.cache.clone(), ..recipe::Loader::default() };
+    let mut transform = bench.transform.clone();
+    if bench.cache.is_some() {
+        transform.max_shorter_side.get_or_insert(2 * shape[0].max(shape[1]));
+    }
     let config = LoaderConfig {
         batch_size: bench.batch,
         workers: bench.workers,
@@ -91,10 +98,11 @@ pub fn data(bench: &DataBench) -> Result<DataReport, TrainError> {
         seed: 0,
         shuffle: true,
         drop_last: false,
-        transform: bench.transform.clone(),
+        transform: transform.clone(),
         normalization: data.normalization_of(channels),
         on_bad: OnBad::Replace,
-        max_bad: recipe::Loader::default().max_bad,
+        max_bad: settings.max_bad,
+        cache: settings.open_cache()?,
     };
     let loader = Loader::new(data.train, shape, config)?;
     let (mut images, mut start) = (0, Instant::now());
@@ -116,7 +124,7 @@ pub fn data(bench: &DataBench) -> Result<DataReport, TrainError> {
     Ok(DataReport {
         data: bench.data.clone(),
         shape,
-        transform: bench.transform.clone(),
+        transform,
         batch: bench.batch,
         workers: bench.workers,
         images,

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use fixnorm_data::cache::Cache;
 use fixnorm_data::{Loader, LoaderConfig, Normalization, OnBad, Resize, Source, Transform};
 
 use crate::{TrainError, recipe};
@@ -23,6 +24,7 @@ pub(crate) fn loader(
     batch_size: usize,
     loader: &recipe::Loader,
     order: Order,
+    cache: Option<Arc<Cache>>,
 ) -> Result<Loader, TrainError> {
     let config = LoaderConfig {
         batch_size,
@@ -35,6 +37,7 @@ pub(crate) fn loader(
         normalization,
         on_bad: OnBad::LeaveOut,
         max_bad: loader.max_bad,
+        cache,
     };
     Ok(Loader::new(source, shape, config)?)
 }

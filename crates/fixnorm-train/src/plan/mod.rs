@@ -130,7 +130,7 @@ impl Plan {
         let image = of_side(recipe.eval.resolution, train_image);
         let has_shape = data.shape == Some(train_image) && recipe.train.start_resolution.is_none();
         let recipe = recipe
-            .with_images(pretrained::resize(spec), has_shape)
+            .with_images(pretrained::resize(spec), has_shape, train_image)
             .with_steps(steps_per_epoch * recipe_epochs);
         let [height, width, channels] = image;
         let Normalization { mean, std } = data.normalization_of(channels);

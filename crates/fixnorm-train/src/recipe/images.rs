@@ -1,6 +1,10 @@
 //! Keys of `[augment]`, `[eval]` and `[loader]`: from image files to batches.
 
-use fixnorm_data::{Crop, Erasing, Interpolation, Policy, Transform};
+use std::path::Path;
+use std::sync::Arc;
+
+use fixnorm_data::cache::Cache;
+use fixnorm_data::{Crop, DataError, Erasing, Interpolation, Policy, Transform};
 use serde::{Deserialize, Serialize};
 
 use crate::recipe::optional;
@@ -15,6 +19,10 @@ pub struct Augment {
     pub crop: Option<Crop>,
     /// For `padded`: pixels added on each side before a random crop to the original size.
     pub crop_padding: usize,
+    /// For `random_resized`: images whose shorter side has more pixels are first resized to this, which is the size that
+    /// `loader.cache` keeps them in. With a cache `none` is twice the longer side of the model's image.
+    #[serde(with = "optional::none")]
+    pub max_shorter_side: Option<usize>,
     /// For `random_resized`: least and greatest share of the image's area.
     pub scale: [f64; 2],
     /// For `random_resized`: least and greatest ratio of width to height.
@@ -73,6 +81,12 @@ pub struct Loader {
     pub prefetch: usize,
     /// Share of a split's images that may be skipped because they cannot be read; above it the run stops.
     pub max_bad: f64,
+    /// Where decoded training and validation images are kept between epochs: `ram`, or a directory, which later runs use
+    /// too.
+    #[serde(with = "optional::none")]
+    pub cache: Option<String>,
+    /// Most GiB that the cache takes. What does not fit is decoded in every epoch.
+    pub cache_gib: f64,
 }
 
 impl Default for Eval {
@@ -87,6 +101,7 @@ impl Default for Augment {
         Self {
             crop: None,
             crop_padding: 2,
+            max_shorter_side: None,
             scale,
             ratio,
             interpolation: None,
@@ -105,6 +120,22 @@ impl Default for Augment {
 
 impl Default for Loader {
     fn default() -> Self {
-        Self { workers: 1, prefetch: 4, max_bad: 0.001 }
+        Self { workers: 1, prefetch: 4, max_bad: 0.001, cache: None, cache_gib: 4.0 }
+    }
+}
+
+impl Loader {
+    /// The cache for a run's images.
+    ///
+    /// # Errors
+    /// A directory that cannot be made or listed.
+    pub(crate) fn open_cache(&self) -> Result<Option<Arc<Cache>>, DataError> {
+        let bytes = (self.cache_gib * f64::from(1 << 30)) as u64;
+        let Some(place) = &self.cache else { return Ok(None) };
+        let cache = match place.as_str() {
+            "ram" => Cache::memory(bytes),
+            dir => Cache::directory(Path::new(dir), bytes)?,
+        };
+        Ok(Some(Arc::new(cache)))
     }
 }

@@ -105,12 +105,15 @@ impl Recipe {
         })
     }
 
-    /// Fills in the values that follow from the model's own way to resize images, `own`, and from whether images have the
-    /// shape that it is trained in.
-    pub(crate) fn with_images(mut self, own: Resize, has_shape: bool) -> Self {
+    /// Fills in the values that follow from the model's own way to resize images, `own`, from whether images have the
+    /// shape that it is trained in, and from that shape.
+    pub(crate) fn with_images(mut self, own: Resize, has_shape: bool, shape: [usize; 3]) -> Self {
         let crop = if has_shape { Crop::Padded } else { Crop::RandomResized };
         self.augment.crop.get_or_insert(crop);
         self.augment.interpolation.get_or_insert(own.interpolation);
+        if self.loader.cache.is_some() && self.augment.crop == Some(Crop::RandomResized) {
+            self.augment.max_shorter_side.get_or_insert(2 * shape[0].max(shape[1]));
+        }
         self.eval.crop_ratio.get_or_insert(own.crop_ratio);
         self
     }
@@ -122,6 +125,7 @@ impl Recipe {
             crop: augment.crop.unwrap_or(Crop::Padded),
             crop_padding: augment.crop_padding,
             crop_ratio: self.eval.crop_ratio.unwrap_or(0.0),
+            max_shorter_side: augment.max_shorter_side,
             scale: augment.scale,
             ratio: augment.ratio,
             interpolation: augment.interpolation.unwrap_or(Interpolation::Bilinear),
@@ -308,6 +312,9 @@ impl Recipe {
             let side = side.unwrap_or(0);
             check(side <= 4096, name, "at most 4096", side as f64)?;
         }
+        let gib = self.loader.cache_gib;
+        let size = gib.is_finite() && gib >= 0.0;
+        check(size, "loader.cache_gib", "a finite number of at least 0", gib)?;
         let max_bad = self.loader.max_bad;
         check((0.0..=1.0).contains(&max_bad), "loader.max_bad", "between 0 and 1", max_bad)
     }

@@ -68,7 +68,7 @@ pub fn estimate(plan: &Plan, data: &DataSet, prepared: Prepared) -> Result<Estim
     let shown = (plan.normalization(), derived.resize);
     let batch_size = recipe.train.batch_size;
     let (source, order) = (data.val.clone(), Order::Given);
-    let val = loader(source, derived.image, shown, batch_size, &recipe.loader, order)?;
+    let val = loader(source, derived.image, shown, batch_size, &recipe.loader, order, None)?;
     let (clock, mut seen) = (Instant::now(), 0);
     for batch in val.epoch(0).take(VAL_BATCHES) {
         let mut batch = batch?;

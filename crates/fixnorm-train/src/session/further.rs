@@ -148,7 +148,8 @@ impl<'a> Further<'a> {
         let record = record.map_err(|error| other_build(ranks, error))?;
         learner.optimizer = learner.optimizer.load_record(record);
         // Rank 0 counts the images that cannot be read, and ends the run.
-        let config = LoaderConfig { max_bad: 1.0, ..train_config(plan) };
+        let cache = plan.recipe.loader.open_cache()?;
+        let config = LoaderConfig { max_bad: 1.0, cache, ..train_config(plan) };
         let loader = Loader::new(data.train.clone(), plan.derived.train_image, config)?;
         let pace = Pace::open(plan, &roles)?;
         Ok(Self { plan, roles, learner, pace, loader, epoch: None })

@@ -1,7 +1,7 @@
 //! The images of a run: a loader for each split, and the list of images that were skipped.
 //! Not here: decoding and augmentation (`fixnorm-data`).
 
-use fixnorm_data::{BadImage, DataSet, Loader};
+use fixnorm_data::{BadImage, DataSet, Loader, LoaderConfig};
 
 use crate::evaluate::loader::{Order, loader};
 use crate::run_dir::{RunDir, Skipped, Split};
@@ -23,18 +23,21 @@ impl Images {
     /// The loaders of a plan. They know the images that earlier sessions of the run skipped.
     pub(crate) fn new(plan: &Plan, data: &DataSet, dir: &RunDir) -> Result<Self, TrainError> {
         let recipe = &plan.recipe;
-        let unchanged = |source, order| {
+        let unchanged = |source, order, cache| {
             let preprocessing = (plan.normalization(), plan.derived.resize);
             let (shape, batch_size) = (plan.derived.image, recipe.train.batch_size);
-            loader(source, shape, preprocessing, batch_size, &recipe.loader, order)
+            loader(source, shape, preprocessing, batch_size, &recipe.loader, order, cache)
         };
+        let once = |source, order| unchanged(source, order, None);
+        let cache = recipe.loader.open_cache()?;
+        let training = LoaderConfig { cache: cache.clone(), ..train_config(plan) };
         let images = Self {
-            train: Loader::new(data.train.clone(), plan.derived.train_image, train_config(plan))?,
-            val: unchanged(data.val.clone(), Order::Given)?,
-            test: data.test.clone().map(|test| unchanged(test, Order::Given)).transpose()?,
+            train: Loader::new(data.train.clone(), plan.derived.train_image, training)?,
+            val: unchanged(data.val.clone(), Order::Given, cache)?,
+            test: data.test.clone().map(|test| once(test, Order::Given)).transpose()?,
             risk: [
-                (Split::Train, unchanged(data.train.clone(), Order::Shuffled)?),
-                (Split::Val, unchanged(data.val.clone(), Order::Shuffled)?),
+                (Split::Train, once(data.train.clone(), Order::Shuffled)?),
+                (Split::Val, once(data.val.clone(), Order::Shuffled)?),
             ],
             skipped: dir.files().bad_images()?,
         };

@@ -175,6 +175,7 @@ pub(crate) fn train_config(plan: &Plan) -> LoaderConfig {
         normalization: plan.normalization(),
         on_bad: OnBad::Replace,
         max_bad: recipe.loader.max_bad,
+        cache: None,
     }
 }
 

@@ -395,7 +395,7 @@ impl Bundle {
         let input = Input { channels: shape[2], ..self.input(spec) };
         let loaded = self.load_into(spec.init(input, 0, &device), spec, fit)?;
         let settings = recipe::Loader { max_bad: options.max_bad, ..recipe::Loader::default() };
-        let images = loader(set.source, shape, preprocessing, 128, &settings, Order::Given)?;
+        let images = loader(set.source, shape, preprocessing, 128, &settings, Order::Given, None)?;
         let evaluation = evaluate(&loaded.model, &images, options.flip, &device)?;
         Ok(Evaluated { evaluation, left: loaded.left, split: set.split, summary: set.summary })
     }
