@@ -11,8 +11,8 @@ from small import Net, loss, net, norm_error, roles, train
 from torch import nn
 from torch.nn import functional as F
 
-from fixnorm.torch import FixNorm, ParamRole, Roles, probe
-from fixnorm.torch.batches import split_into_batches
+from fixnorm.torch import FixNorm, probe
+from fixnorm.torch.batches import stacks
 
 BASES = [
     (torch.optim.SGD, {"momentum": 0.9}),
@@ -366,13 +366,10 @@ def test_parameters_added_later_are_stepped_by_the_base() -> None:
     torch.testing.assert_close(extra.detach(), torch.full((3,), 1 - 0.1 - 0.19))
 
 
-def test_only_small_tensors_are_copied_into_one() -> None:
-    model = nn.Sequential(*(nn.Linear(width, width, bias=False) for width in (8, 8, 300, 300)))
-    rows = [ParamRole(name, tuple(p.shape), "scale_invariant") for name, p in model.named_parameters()]
-    for step_rule, expected in [("angular", [2, 1, 1]), ("raw", [4])]:
-        optimizer = FixNorm(torch.optim.SGD, Roles(model, rows), head="free", step_rule=step_rule)
-        (group,) = optimizer.param_groups
-        assert [len(batch.params) for batch in split_into_batches(group)] == expected
+def test_nothing_is_copied_on_a_cpu() -> None:
+    params = [torch.randn(shape) for shape in ((8, 4, 3, 3), (8, 4, 3, 3), (5, 7), (6,))]
+    found = stacks(params, [torch.randn_like(p) for p in params])
+    assert [stack.w.data_ptr() for stack in found] == [p.data_ptr() for p in params]
 
 
 @pytest.mark.parametrize("step_rule", ["raw", "angular"])

@@ -16,6 +16,7 @@ from fixnorm.torch import FixNorm, probe
 
 STEPS = 4
 CASES = [("raw", "tensor"), ("angular", "tensor"), ("raw", "output_channel"), ("angular", "output_channel")]
+CASES += [("rms_normalized", "tensor")]
 
 
 class Mlp(nn.Module):

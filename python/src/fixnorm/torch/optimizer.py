@@ -1,8 +1,8 @@
 """The optimizer: holds norms around a base update. Section 4 of docs/method.md.
 
 Parameters are updated in batches. Where nothing but the norm of a whole tensor is needed (``raw`` steps), a batch
-takes the base update's step and is scaled to its radii; all other rules work on tensors of one shape stacked, with the
-three inner products of each group of elements. Nothing is read back from the device.
+takes the base update's step and is scaled to its radii; all other rules take three inner products of each group of
+elements. Nothing is read back from a GPU.
 
 Not here: the formulas of rules (``rule.py``) and base updates (``direction.py``).
 """
@@ -16,7 +16,18 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from fixnorm.torch import rule as rules
-from fixnorm.torch.batches import Batch, along, row_norms, rows, split_into_batches, squares, summed_together, wide
+from fixnorm.torch.batches import (
+    Batch,
+    Stack,
+    along,
+    inner_products,
+    split_into_batches,
+    squares,
+    stacks,
+    step,
+    summed_together,
+    wide,
+)
 from fixnorm.torch.direction import BASES, Group, base_of
 from fixnorm.torch.roles import Roles
 from fixnorm.torch.rule import Rule, coefficients, scale_to
@@ -155,7 +166,7 @@ class FixNorm(Optimizer):
             self._batches = [split_into_batches(group) for group in self.param_groups]
         for group, batches in zip(self.param_groups, self._batches, strict=True):
             for together in summed_together(group, batches):
-                (self._step_stacked if together[0].stacked else self._step_scaled)(group, together)
+                (self._step_by_products if together[0].by_products else self._step_scaled)(group, together)
         return loss
 
     def _step_scaled(self, group: Group, batches: list[Batch]) -> None:
@@ -176,42 +187,31 @@ class FixNorm(Optimizer):
         scale = torch.where((scale - 1.0).abs() <= 3 * torch.finfo(params[0].dtype).eps, 1.0, scale)
         torch._foreach_mul_(params, list(scale.to(params[0].dtype).unbind()))
 
-    def _step_stacked(self, group: Group, batches: list[Batch]) -> None:
+    def _step_by_products(self, group: Group, batches: list[Batch]) -> None:
         """Any rule, by the inner products of each group of elements."""
         base, lr = BASES[group["base"]], group["lr"] * group["lr_factor"]
         decay = group["weight_decay"] if base.decoupled else 0.0
-        first, channels = batches[0].params[0], batches[0].channels
-        stacks, found = [], []
+        first, channels, found = batches[0].params[0], batches[0].channels, list[Stack]()
         for batch in batches:
             params, grads, states = self._local(batch)
-            w = rows(params)
-            d = rows(base.directions(params, base.decayed(params, grads, group), states, group))
-            stacks.append((params, w, d))
-            moments = [row_norms(w.flatten(0, 1)).view(w.shape[:2]).square(), torch.linalg.vecdot(w, d)]
-            moments.append(row_norms(d.flatten(0, 1)).view(w.shape[:2]).square())
-            sums = torch.stack(moments).to(wide(first))
-            found.append(sums.flatten(1) if channels else sums.sum(2))
-        counts = [part.shape[1] for part in found]
-        total = sum_over_processes(torch.cat(found, 1), first, 0 if channels else None)
-        size = first.numel() // (first.shape[0] if channels else 1)
+            directions = base.directions(params, base.decayed(params, grads, group), states, group)
+            found += stacks(params, directions)
+        sums = sum_over_processes(inner_products(found, channels), first, 0 if channels else None)
+        whole = [p for batch in batches for p in batch.params]
+        sizes = [p.numel() // (p.shape[0] if channels else 1) for p in whole]
+        counts = [local(p).shape[0] if channels else 1 for p in whole]
+        size = torch.cat([sums.new_full((count,), value) for count, value in zip(counts, sizes, strict=True)])
         if group["scope"] == "group":
-            total = total.sum(1, keepdim=True).expand_as(total)
-            size = sum(p.numel() for batch in batches for p in batch.params)
-        for batch, (params, w, d), sums in zip(batches, stacks, torch.split(total, counts, 1), strict=True):
-            radii = None
-            if group["constraint"] != "free":
-                radii = torch.stack([local(self.state[p]["radius"]) for p in batch.params]).flatten().to(sums.dtype)
-            noise = 1e-12 if first.dtype == torch.float64 else 1e-6
-            factors = coefficients(
-                group["step_rule"], group["constraint"], lr, decay, size, sums.unbind(), radii, noise
-            )
-            a, b = (x.to(w.dtype).view(len(params), -1, 1) for x in factors)
-            stepped = w.mul_(a).addcmul_(d, b).view(len(params), *params[0].shape)
-            if torch.compiler.is_compiling() or stepped.data_ptr() != params[0].data_ptr():
-                torch._foreach_copy_(params, list(stepped.unbind()))
+            sums, size = sums.sum(1, keepdim=True).expand_as(sums), size.sum()
+        radii = None
+        if group["constraint"] != "free":
+            radii = (torch.cat if channels else torch.stack)([local(self.state[p]["radius"]) for p in whole]).to(sums)
+        noise = 1e-12 if first.dtype == torch.float64 else 1e-6
+        a, b = coefficients(group["step_rule"], group["constraint"], lr, decay, size, sums.unbind(), radii, noise)
+        step(found, a, b, channels)
 
     def _local(self, batch: Batch) -> tuple[list[Tensor], list[Tensor], list[dict[str, Tensor]]]:
-        params = [local(p) for p in batch.params]
+        params = [local(p).detach() for p in batch.params]
         # In a joint group a parameter without a gradient is scaled with the others.
         grads = [torch.zeros_like(local(p)) if p.grad is None else local(p.grad) for p in batch.params]
         return params, grads, [{key: local(value) for key, value in self.state[p].items()} for p in batch.params]

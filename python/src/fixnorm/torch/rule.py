@@ -79,7 +79,7 @@ def coefficients(
     constraint: str,
     lr: float,
     decay: float,
-    size: int,
+    size: int | Tensor,
     moments: Sequence[Tensor],
     radii: Tensor | None,
     noise: float,
@@ -98,7 +98,7 @@ def coefficients(
         b = torch.where(still, 0.0, -kept * math.tan(min(lr, MAX_ANGLE)) * (ww / tangent).sqrt())
         a = torch.where(still, kept, kept - b * wd / ww)
     elif step_rule == "rms_normalized":
-        b = torch.where(dd < STILL, 0.0, -lr * math.sqrt(size) / dd.sqrt())
+        b = torch.where(dd < STILL, 0.0, -lr * (size / dd).sqrt())
     elif step_rule == "trust_ratio":
         square = dd + 2.0 * decay * wd + decay * decay * ww
         trust = torch.where((ww == 0) | (square < STILL), 1.0, (ww / square).sqrt())
