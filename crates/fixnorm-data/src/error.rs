@@ -233,6 +233,11 @@ impl DataError {
         Ok(())
     }
 
+    /// The error for a file that its reader gave up on.
+    pub(crate) fn torn(path: &Path, expected: &str, error: impl std::error::Error) -> Self {
+        Self::format(path, expected, error)
+    }
+
     pub(crate) fn read(path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<> {
         let path = path.to_owned();
         move |source| DataError::Read { path, source }

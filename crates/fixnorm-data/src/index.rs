@@ -18,6 +18,7 @@ use sha2::{Digest, Sha256};
 
 use crate::DataError;
 use crate::names::text_of;
+use crate::shard_file::ShardFile;
 
 /// How a data set is loaded.
 #[derive(Clone)]
@@ -64,7 +65,8 @@ struct Fingerprint {
 }
 
 impl Fingerprint {
-    fn of(path: &Path) -> Result<Self, DataError> {
+    fn of(file: &ShardFile) -> Result<Self, DataError> {
+        let path: &Path = file;
         let of = fs::metadata(path).map_err(DataError::read(path))?;
         let changed = of.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         Ok(Self {
@@ -81,15 +83,14 @@ impl Fingerprint {
 /// The first file, in their order, that cannot be scanned.
 pub(crate) fn of_each<T>(
     kind: &str,
-    files: &[PathBuf],
+    files: &[ShardFile],
     options: &LoadOptions<'_>,
-    scan: impl Fn(&Path) -> Result<T, DataError> + Sync,
+    scan: impl Fn(&ShardFile) -> Result<T, DataError> + Sync,
 ) -> Result<Vec<T>, DataError>
 where
     T: Serialize + DeserializeOwned + Send,
 {
-    let prints: Vec<_> =
-        files.iter().map(|file| Fingerprint::of(file)).collect::<Result<_, _>>()?;
+    let prints: Vec<_> = files.iter().map(Fingerprint::of).collect::<Result<_, _>>()?;
     let index = options.cache.as_ref().map(|cache| cache.join("index").join(name(kind, &prints)));
     let mut known = index.as_deref().and_then(read::<T>).unwrap_or_default();
     let found: Vec<Option<T>> = prints.iter().map(|print| known.remove(print)).collect();
@@ -128,7 +129,7 @@ fn name(kind: &str, prints: &[Fingerprint]) -> String {
 }
 
 /// A name for a file as it is now, which begins with one for its path.
-pub(crate) fn name_of_version(path: &Path) -> Option<String> {
+pub(crate) fn name_of_version(path: &ShardFile) -> Option<String> {
     let print = Fingerprint::of(path).ok()?;
     Some(format!("{}-{:x}-{:x}", digest([print.path.as_str()]), print.size, print.changed))
 }
@@ -190,9 +191,10 @@ mod tests {
             calls.fetch_add(1, Ordering::Relaxed);
         };
         let options = LoadOptions { cache: cache.map(Path::to_owned), progress: &progress };
-        let result = of_each("text", files, &options, |path| {
-            looked.lock().unwrap().push(path.to_owned());
-            fs::read_to_string(path).map_err(DataError::read(path))
+        let files: Vec<_> = files.iter().cloned().map(ShardFile::on_disk).collect();
+        let result = of_each("text", &files, &options, |path| {
+            looked.lock().unwrap().push(path.to_path_buf());
+            fs::read_to_string(&**path).map_err(DataError::read(path))
         });
         let mut looked = looked.into_inner().unwrap();
         looked.sort();

@@ -12,10 +12,9 @@
 //! Not here: which columns (`parquet/schema.rs`), labels to classes (`parquet/classes.rs`), the index itself
 //! (`index.rs`), the copy (`spill.rs`).
 
-use std::fs::File;
 use std::io;
 use std::panic::{self, AssertUnwindSafe};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
@@ -33,6 +32,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::index::LoadOptions;
 use crate::parts::{Part, Parts, Purpose};
+use crate::shard_file::{Chunks, ShardFile};
 use crate::shards::{self, Scanned};
 use crate::spill::{Put, Spill};
 use crate::{Columns, DataError, Encoded, Sample, Source, Split};
@@ -62,7 +62,7 @@ struct Contents {
 
 /// A file that images are read from.
 struct Shard {
-    path: PathBuf,
+    path: ShardFile,
     /// Where its pages are too large.
     spill: Option<Spill>,
     metadata: ParquetMetaData,
@@ -120,7 +120,7 @@ impl Shard {
 
     /// All images in the order of rows; one that is null has no bytes.
     fn all_images(&self, put: Put<'_>) -> io::Result<()> {
-        let reader = SerializedFileReader::new(File::open(&self.path)?)?;
+        let reader = SerializedFileReader::new(self.path.chunks()?)?;
         for (group, (rows, _)) in self.groups.iter().enumerate() {
             let column = reader.get_row_group(group)?.get_column_reader(self.column)?;
             let ColumnReader::ByteArrayColumnReader(mut column) = column else {
@@ -157,7 +157,7 @@ impl Shard {
             first_row_index: i64::from(first_row),
         });
         let reader = SerializedPageReader::new(
-            Arc::new(File::open(&self.path)?),
+            Arc::new(self.path.chunks()?),
             column,
             *rows as usize,
             Some(locations.collect()),
@@ -191,11 +191,11 @@ pub(crate) fn load(
     if purpose == Purpose::Training {
         shards.check_training(pattern)?;
     }
-    let scan = |path: &Path| caught(|| scan(path, columns), torn(path));
+    let scan = |path: &ShardFile| caught(|| scan(path, columns), torn(path));
     let mut parts = shards.indexed(&format!("parquet{columns}"), purpose, options, scan)?;
     let mut warnings = shards.warnings.clone();
     let test = &mut parts[Split::Test as usize];
-    let unlabelled = |(_, own): &(PathBuf, Contents)| own.labels.iter().all(|&label| label == -1);
+    let unlabelled = |(_, own): &(ShardFile, Contents)| own.labels.iter().all(|&label| label == -1);
     if purpose == Purpose::Training && !test.is_empty() && test.iter().all(unlabelled) {
         warnings.push("test images are left out: they have no labels, all are -1".to_owned());
         test.clear();
@@ -242,7 +242,7 @@ fn table(
     rows.sort_by(|&(a_shard, a_row, a), &(b_shard, b_row, b)| {
         (a, path(a_shard, a_row), a_shard, a_row).cmp(&(b, path(b_shard, b_row), b_shard, b_row))
     });
-    let open = |(path, contents): (PathBuf, Contents)| {
+    let open = |(path, contents): (ShardFile, Contents)| {
         let (metadata, leaves) = open(&path, columns)?;
         let (column, groups) = (leaves.bytes, contents.groups);
         Ok(Shard { path, spill: None, metadata, column, groups })
@@ -280,9 +280,9 @@ fn spill(shards: &mut [Shard], options: &LoadOptions<'_>) {
 const MOST_BYTES_READ: u64 = 2 << 20;
 
 /// Labels, paths and pages of a file.
-fn scan(path: &Path, columns: &Columns) -> Result<Contents, DataError> {
+fn scan(path: &ShardFile, columns: &Columns) -> Result<Contents, DataError> {
     let (metadata, leaves) = open(path, columns)?;
-    let file = || File::open(path).map_err(DataError::read(path));
+    let file = || path.chunks().map_err(DataError::read(path));
     let reader = SerializedFileReader::new(file()?).map_err(torn(path))?;
     let (mut labels, mut paths, mut groups) = (LabelColumn::default(), vec![], vec![]);
     for group in 0..metadata.num_row_groups() {
@@ -353,7 +353,7 @@ fn all_values<T: DataType>(
 
 /// Offset and first row of each page of a column, read from the pages' headers.
 fn pages(
-    file: File,
+    file: Chunks,
     metadata: &ParquetMetaData,
     group: usize,
     leaf: usize,
@@ -379,18 +379,18 @@ fn pages(
 
 /// A file that notes where the last reader began: at the header of the current page.
 struct Noting {
-    file: File,
+    file: Chunks,
     last: AtomicU64,
 }
 
 impl Length for Noting {
     fn len(&self) -> u64 {
-        Length::len(&self.file)
+        self.file.len()
     }
 }
 
 impl ChunkReader for Noting {
-    type T = <File as ChunkReader>::T;
+    type T = <Chunks as ChunkReader>::T;
 
     fn get_read(&self, start: u64) -> ParquetResult<Self::T> {
         self.last.store(start, Ordering::Relaxed);

@@ -2,6 +2,7 @@
 //! Not here: patterns themselves (`pattern.rs`), words for splits (`split_names.rs`), what is in the files
 //! (`tar.rs`, `parquet.rs`).
 
+use std::collections::HashSet;
 use std::ffi::OsStr;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,8 @@ use crate::index::{self, LoadOptions};
 use crate::names::{counted, first_few, is_junk, text_of};
 use crate::parts::Purpose;
 use crate::pattern::{matching, without_ranges};
+use crate::plain_tar::Compression;
+use crate::shard_file::{self, ShardFile};
 use crate::split_names::{Named, SPLITS, Said, of_directory, of_file};
 use crate::{DataError, Split};
 
@@ -29,19 +32,19 @@ pub(crate) struct Shards {
 }
 
 /// The files of one split, with what was found in each.
-pub(crate) type Scanned<T> = Vec<(PathBuf, T)>;
+pub(crate) type Scanned<T> = Vec<(ShardFile, T)>;
 
 impl Shards {
     /// The files that a purpose wants with what `scan` finds in them, from the index where it holds.
     ///
     /// # Errors
-    /// The first file that cannot be scanned.
+    /// The first file that cannot be unpacked or scanned.
     pub(crate) fn indexed<T>(
         &self,
         kind: &str,
         purpose: Purpose,
         options: &LoadOptions<'_>,
-        scan: impl Fn(&Path) -> Result<T, DataError> + Sync,
+        scan: impl Fn(&ShardFile) -> Result<T, DataError> + Sync,
     ) -> Result<[Scanned<T>; 3], DataError>
     where
         T: Serialize + DeserializeOwned + Send,
@@ -51,9 +54,11 @@ impl Shards {
             let wanted = self.unsplit || purpose.wants(split, |split| !self.of(split).is_empty());
             if wanted { self.of(split).to_vec() } else { vec![] }
         });
-        let mut found = index::of_each(kind, &wanted.concat(), options, scan)?.into_iter();
-        // `zip` asks its first side first, so that nothing of the next part is taken.
-        Ok(wanted.map(|files| files.into_iter().zip(found.by_ref()).collect()))
+        let counts = wanted.each_ref().map(Vec::len);
+        let files = shard_file::open_all(wanted.concat(), options)?;
+        let found = index::of_each(kind, &files, options, scan)?;
+        let mut scanned = files.into_iter().zip(found);
+        Ok(counts.map(|count| scanned.by_ref().take(count).collect()))
     }
 
     pub(crate) fn of(&self, split: Split) -> &[PathBuf] {
@@ -80,7 +85,7 @@ impl Shards {
 /// # Errors
 /// No file of `kind`, one that is missing, a pattern that is none, or names that mean several things.
 pub(crate) fn find(pattern: &Path, kind: &'static str) -> Result<Shards, DataError> {
-    let (files, mut warnings) = if pattern.is_dir() {
+    let (mut files, mut warnings) = if pattern.is_dir() {
         in_directory(pattern, kind, 0)?
     } else {
         (fitting(pattern)?, vec![])
@@ -92,6 +97,7 @@ pub(crate) fn find(pattern: &Path, kind: &'static str) -> Result<Shards, DataErr
             hint: others_there(pattern),
         });
     }
+    warnings.extend(without_packed_twins(&mut files));
     warnings.extend(incomplete(&files));
     let mut shards = sorted(pattern, files)?;
     shards.warnings = warnings;
@@ -184,8 +190,28 @@ fn in_directory(dir: &Path, kind: &str, depth: usize) -> Result<(Located, Vec<St
     Ok((files, warnings))
 }
 
+/// Whether a file's name is one of `kind`; tar files may be compressed.
 fn has_ending(name: &OsStr, kind: &str) -> bool {
     text_of(name).to_ascii_lowercase().ends_with(kind)
+        || (kind == ".tar" && Compression::of(name).is_some())
+}
+
+/// Leaves out compressed files whose plain ones are there too, and says so.
+fn without_packed_twins(files: &mut Located) -> Option<String> {
+    let there: HashSet<PathBuf> = files.iter().map(|(file, _)| file.clone()).collect();
+    let mut left_out = vec![];
+    files.retain(|(file, _)| {
+        let name = file.file_name().unwrap_or_default();
+        let plain = Compression::of(name).map(|(_, plain)| file.with_file_name(plain));
+        let twice = plain.is_some_and(|plain| there.contains(&plain));
+        if twice {
+            left_out.push(text_of(name));
+        }
+        !twice
+    });
+    let count = counted(left_out.len(), "compressed file");
+    (!left_out.is_empty())
+        .then(|| format!("{count} left out, unpacked beside them: {}", first_few(&left_out)))
 }
 
 /// Files by their splits.
@@ -344,10 +370,7 @@ fn numbered(name: &str) -> Option<(&str, &str, &str)> {
 
 /// What is there where no shard is: files that would have to be unpacked or written otherwise.
 fn others_there(pattern: &Path) -> String {
-    const KNOWN: [(&str, &str); 8] = [
-        (".tar.gz", "unpack them with gunzip"),
-        (".tgz", "unpack them with gunzip"),
-        (".tar.zst", "unpack them with unzstd"),
+    const KNOWN: [(&str, &str); 5] = [
         (".tar.bz2", "unpack them with bunzip2"),
         (".tar.xz", "unpack them with unxz"),
         (".zip", "unpack them and use folder:DIR"),

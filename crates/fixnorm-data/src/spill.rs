@@ -3,17 +3,21 @@
 //!
 //! A file in the user's cache directory: the images one after another, the offset of each and of the end,
 //! their number, and a magic number, all little-endian. It takes as much room as the images. Not here: when
-//! it is worth that (`parquet.rs`).
+//! it is worth that (`parquet.rs`), that it is made once and whole (`copies.rs`).
 
-use std::fs::{self, File};
+use std::fs::File;
 use std::io::{self, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
+use crate::copies;
 use crate::decode::read_within;
-use crate::index;
+use crate::shard_file::ShardFile;
 
 /// The last bytes; the number is the version.
 const MAGIC: &[u8; 16] = b"fixnorm spill 1\n";
+
+/// Its directory in the cache.
+const FORM: &str = "parquet";
 
 /// Images in a file of ours.
 #[derive(Debug)]
@@ -27,8 +31,8 @@ pub(crate) type Put<'a> = &'a mut dyn FnMut(&[u8]) -> io::Result<()>;
 
 impl Spill {
     /// The copy of `shard`'s images in `cache`, if it is there, whole and of the file as it is now.
-    pub(crate) fn open(cache: &Path, shard: &Path) -> Option<Self> {
-        let path = place(cache, shard)?;
+    pub(crate) fn open(cache: &Path, shard: &ShardFile) -> Option<Self> {
+        let path = copies::place(cache, FORM, shard)?;
         let mut file = File::open(&path).ok()?;
         let length = file.metadata().ok()?.len();
         let mut tail = [0; 24];
@@ -50,37 +54,11 @@ impl Spill {
     /// Makes the copy: `write` puts every image. What cannot be written is left, and nothing of it.
     pub(crate) fn make(
         cache: &Path,
-        shard: &Path,
+        shard: &ShardFile,
         write: impl FnOnce(Put<'_>) -> io::Result<()>,
     ) -> Option<Self> {
-        let path = place(cache, shard)?;
-        let (dir, own) = (path.parent()?, path.file_name()?.to_str()?);
-        fs::create_dir_all(dir).ok()?;
-        // Of several processes that start at once, one copies and the others wait.
-        let lock = locked(&cache.join("locks"), own);
-        if let Some(made) = Self::open(cache, shard) {
-            return Some(made);
-        }
-        let temporary = index::temporary(&path);
-        let written = fill(&temporary, write).and_then(|()| fs::rename(&temporary, &path));
-        if written.is_err() {
-            let _ = fs::remove_file(&temporary);
-            return None;
-        }
-        // Copies of the file as it was before are of no use.
-        let of_shard = own.split('-').next()?;
-        for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-            let name = entry.file_name();
-            let older = name.to_str().is_some_and(|name| {
-                // One that was being written belongs to no process where this one has the lock.
-                let written = name.ends_with(".tmp") && (lock.is_none() || !name.starts_with(own));
-                name != own && name.split('-').next() == Some(of_shard) && !written
-            });
-            if older {
-                let _ = fs::remove_file(entry.path());
-            }
-        }
-        Self::open(cache, shard)
+        let path = copies::place(cache, FORM, shard)?;
+        copies::make(cache, &path, || Self::open(cache, shard), |to| fill(to, write)).ok()
     }
 
     /// Number of images.
@@ -93,14 +71,6 @@ impl Spill {
         let (start, end) = (self.offsets[row], self.offsets[row + 1]);
         read_within(&self.path, start, end - start)
     }
-}
-
-/// A lock that is held until it is dropped, or its process ends; none where the file system has no locks.
-fn locked(dir: &Path, name: &str) -> Option<File> {
-    fs::create_dir_all(dir).ok()?;
-    let file = File::create(dir.join(name)).ok()?;
-    file.lock().ok()?;
-    Some(file)
 }
 
 fn fill(path: &Path, write: impl FnOnce(Put<'_>) -> io::Result<()>) -> io::Result<()> {
@@ -120,19 +90,18 @@ fn fill(path: &Path, write: impl FnOnce(Put<'_>) -> io::Result<()>) -> io::Resul
     file.into_inner()?.sync_all()
 }
 
-fn place(cache: &Path, shard: &Path) -> Option<PathBuf> {
-    Some(cache.join("parquet").join(index::name_of_version(shard)?))
-}
-
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
 
     #[test]
     fn images_come_back_and_torn_or_older_copies_do_not() {
         let dir = tempfile::tempdir().unwrap();
-        let (cache, shard) = (dir.path().join("cache"), dir.path().join("a.parquet"));
-        fs::write(&shard, "one").unwrap();
+        let (cache, shard) =
+            (dir.path().join("cache"), ShardFile::on_disk(dir.path().join("a.parquet")));
+        fs::write(&*shard, "one").unwrap();
         assert!(Spill::open(&cache, &shard).is_none());
         let images = [&b"first"[..], b"", b"third"];
         let make =
@@ -149,7 +118,7 @@ mod tests {
             fs::write(&path, &whole[..kept]).unwrap();
             assert!(Spill::open(&cache, &shard).is_none(), "{kept}");
         }
-        fs::write(&shard, "changed").unwrap();
+        fs::write(&*shard, "changed").unwrap();
         assert!(Spill::open(&cache, &shard).is_none());
         check(make().unwrap());
         // The older one is gone.
@@ -157,7 +126,7 @@ mod tests {
         // What is there is not made again.
         let again = Spill::make(&cache, &shard, |_| Err(io::Error::other("torn")));
         assert!(again.is_some());
-        fs::write(&shard, "changed again").unwrap();
+        fs::write(&*shard, "changed again").unwrap();
         let failed = Spill::make(&cache, &shard, |_| Err(io::Error::other("torn")));
         assert!(failed.is_none() && Spill::open(&cache, &shard).is_none());
         assert!(Spill::make(&shard.join("below"), &shard, |_| Ok(())).is_none());
@@ -165,8 +134,9 @@ mod tests {
     #[test]
     fn of_many_that_start_at_once_one_copies() {
         let dir = tempfile::tempdir().unwrap();
-        let (cache, shard) = (dir.path().join("cache"), dir.path().join("a.parquet"));
-        fs::write(&shard, "one").unwrap();
+        let (cache, shard) =
+            (dir.path().join("cache"), ShardFile::on_disk(dir.path().join("a.parquet")));
+        fs::write(&*shard, "one").unwrap();
         let copies = std::sync::atomic::AtomicUsize::new(0);
         std::thread::scope(|scope| {
             for _ in 0..8 {

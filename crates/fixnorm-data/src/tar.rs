@@ -1,4 +1,4 @@
-//! WebDataset shards: tar files of images with their labels beside them, read in place.
+//! WebDataset shards: tar files of images with their labels beside them, read in place, or in a plain copy if compressed.
 //!
 //! A sample is what has one key: the name up to the first dot of its last part, or up to its last dot where an
 //! image has a label file of exactly that name. Its label is a number or a name in `.cls`, else the `label` (or
@@ -10,14 +10,15 @@
 //! Not here: which file is a shard of what (`shards.rs`), members of a shard (`tar/scan.rs`), which of them are
 //! images of samples (`tar/samples.rs`), labels to classes (`tar/labels.rs`), the index itself (`index.rs`).
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
-use crate::decode::{MAX_FILE_BYTES, read_within};
+use crate::decode::MAX_FILE_BYTES;
 use crate::index::LoadOptions;
 use crate::left_out::LeftOut;
 use crate::names::{counted, first_few, text_of};
 use crate::parts::{Part, Parts, Purpose};
+use crate::shard_file::ShardFile;
 use crate::shards::{self, Scanned, Shards};
 use crate::split_names::SPLITS;
 use crate::{Columns, DataError, Encoded, Sample, Source, Split};
@@ -31,7 +32,7 @@ use scan::{Contents, Member};
 
 /// Images in shards, by their places.
 struct Tar {
-    shards: Arc<Vec<PathBuf>>,
+    shards: Arc<Vec<ShardFile>>,
     /// Shard and member, in the order of label and name.
     members: Vec<(u32, Member)>,
     labels: Vec<u32>,
@@ -50,9 +51,9 @@ impl Source for Tar {
             let message = format!("it has more than {MAX_FILE_BYTES} bytes");
             return Err(DataError::NotAnImage { path: name, message });
         }
-        match read_within(shard, member.offset, member.size) {
+        match shard.read(member.offset, member.size) {
             Ok(bytes) => Ok(Sample::Encoded(Encoded { bytes, name })),
-            Err(source) => Err(DataError::Read { path: name, source }),
+            Err(source) => Err(DataError::read(&name)(source)),
         }
     }
 
@@ -120,7 +121,7 @@ struct Placed {
 
 /// Images in the order of label, name, shard and place; where directories are classes, files of a directory are
 /// before those of directories in it.
-fn sorted(shards: Arc<Vec<PathBuf>>, mut placed: Vec<Placed>, directories: bool) -> Tar {
+fn sorted(shards: Arc<Vec<ShardFile>>, mut placed: Vec<Placed>, directories: bool) -> Tar {
     let directory = |member: &Member| {
         let parent = Path::new(&member.name).parent().filter(|_| directories);
         parent.map(Path::to_owned)

@@ -1,12 +1,13 @@
 //! The labels of several Parquet files as numbers of one list of classes.
 //! Not here: reading them (`parquet.rs`), which column they are (`parquet/schema.rs`).
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
 use super::Contents;
 use crate::names::first_few;
+use crate::shard_file::ShardFile;
 use crate::shards::Scanned;
 use crate::{DataError, classes, parts};
 
@@ -79,7 +80,7 @@ pub(super) fn unify(
 }
 
 /// The names in all files: sorted where they are text, else in the order of the first that has them.
-fn joined(files: &[(PathBuf, Contents)]) -> Option<Vec<String>> {
+fn joined(files: &[(ShardFile, Contents)]) -> Option<Vec<String>> {
     let mut all: Vec<String> = files[0].1.names.list()?.to_vec();
     let mut known: std::collections::HashSet<&str> =
         files[0].1.names.list()?.iter().map(String::as_str).collect();

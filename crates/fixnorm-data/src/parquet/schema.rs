@@ -1,7 +1,6 @@
 //! Which columns of a Parquet file hold images and labels, and what their classes are called.
 //! Not here: reading them (`parquet.rs`).
 
-use std::fs::File;
 use std::path::Path;
 
 use ::parquet::basic::{Compression, ConvertedType, LogicalType, Type as Physical};
@@ -11,6 +10,7 @@ use ::parquet::schema::types::ColumnDescPtr;
 use serde_json::{Map, Value};
 
 use super::caught;
+use crate::shard_file::ShardFile;
 use crate::{Columns, DataError};
 
 /// The columns in use, by their number among the leaves of the schema.
@@ -26,11 +26,14 @@ pub(super) struct Leaves {
 }
 
 pub(super) fn torn(path: &Path) -> impl Fn(ParquetError) -> DataError + '_ {
-    |error| DataError::format(path, "a Parquet file", error)
+    |error| DataError::torn(path, "a Parquet file", error)
 }
 
-pub(super) fn open(path: &Path, wanted: &Columns) -> Result<(ParquetMetaData, Leaves), DataError> {
-    let file = File::open(path).map_err(DataError::read(path))?;
+pub(super) fn open(
+    path: &ShardFile,
+    wanted: &Columns,
+) -> Result<(ParquetMetaData, Leaves), DataError> {
+    let file = path.chunks().map_err(DataError::read(path))?;
     let parse = || ParquetMetaDataReader::new().parse_and_finish(&file);
     let metadata = caught(parse, |error| error).map_err(torn(path))?;
     let leaves = Schema::of(path, &metadata).leaves(wanted)?;

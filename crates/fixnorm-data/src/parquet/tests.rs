@@ -1,6 +1,6 @@
 //! Files as the writers of others make them: with and without groups, paths, nulls, dictionaries, codecs.
 
-use std::fs;
+use std::fs::{self, File};
 
 use ::parquet::basic::{BrotliLevel, Compression, Encoding, GzipLevel, ZstdLevel};
 use ::parquet::data_type::{ByteArrayType, Int32Type, Int64Type};

@@ -109,9 +109,9 @@ fn the_twin_of_a_training_pattern_validates() {
 
 #[test]
 fn patterns_that_fit_nothing_are_named() {
-    let dir = tree(&["a.tar.gz"]);
+    let dir = tree(&["a.tar.xz"]);
     assert!(
-        error(&dir, "none-*.tar").contains("none-*.tar fits no .tar file; there are .tar.gz files")
+        error(&dir, "none-*.tar").contains("none-*.tar fits no .tar file; there are .tar.xz files")
     );
     assert!(error(&dir, "").contains("unpack them"));
     assert!(error(&tree(&["a.txt"]), "").ends_with("fits no .tar file"));
@@ -137,4 +137,22 @@ fn files_that_are_missing_by_the_names_of_others_are_a_warning() {
     assert_eq!(warnings, ["1 file missing by the names of others: train-00001-of-00003.tar"]);
     let whole = tree(&["train-00000-of-00002.tar", "train-00001-of-00002.tar"]);
     assert!(find(whole.path(), ".tar").unwrap().warnings.is_empty());
+}
+
+#[test]
+fn compressed_tar_files_are_shards_unless_they_are_there_unpacked() {
+    let dir = tree(&["x-train-0.tar.gz", "x-train-1.TGZ", "x-val-0.tar.zst", "x-test-0.tzst"]);
+    let expected =
+        [vec!["x-train-0.tar.gz", "x-train-1.TGZ"], vec!["x-val-0.tar.zst"], vec!["x-test-0.tzst"]];
+    assert_eq!(found(&dir, ""), expected);
+    assert_eq!(found(&dir, "x-train-*")[1], expected[1]);
+    let dir = tree(&["0.tar", "0.tar.gz", "1.tar", "1.tgz", "2.tar.zst"]);
+    let shards = find(dir.path(), ".tar").unwrap();
+    assert_eq!(found(&dir, "")[0], ["0.tar", "1.tar", "2.tar.zst"]);
+    assert_eq!(
+        shards.warnings,
+        ["2 compressed files left out, unpacked beside them: 0.tar.gz, 1.tgz"]
+    );
+    // A Parquet file's columns are compressed, not the file.
+    assert!(find(&tree(&["a.parquet.gz"]).path().join(""), ".parquet").is_err());
 }

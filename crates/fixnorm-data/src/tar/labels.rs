@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::Placed;
 use super::scan::Label;
 use crate::names::{class_list, first_few};
+use crate::shard_file::ShardFile;
 use crate::split_names::of_directory;
 use crate::{DataError, classes, parts};
 
@@ -26,7 +27,7 @@ pub(super) struct Labelled {
 /// Images without a label, labels of several kinds, or of classes that the first part does not have.
 pub(super) fn label(
     pattern: &Path,
-    shards: &[PathBuf],
+    shards: &[ShardFile],
     all: &mut [Vec<Placed>; 3],
 ) -> Result<Labelled, DataError> {
     let none = || DataError::NoImages { path: pattern.to_owned() };
@@ -39,7 +40,7 @@ pub(super) fn label(
 }
 
 /// The error for an image whose label is of another kind than the others'.
-fn wrong(shards: &[PathBuf], placed: &Placed, expected: &str) -> DataError {
+fn wrong(shards: &[ShardFile], placed: &Placed, expected: &str) -> DataError {
     let expected = match &placed.member.label {
         None => "a .cls or .json with its label (?label=ENDING names another), or a directory",
         Some(_) => expected,
@@ -53,7 +54,7 @@ fn wrong(shards: &[PathBuf], placed: &Placed, expected: &str) -> DataError {
 }
 
 /// `classes.txt` beside each shard, or in the directory that the user named.
-fn lists(pattern: &Path, shards: &[PathBuf]) -> Result<Vec<Option<Vec<String>>>, DataError> {
+fn lists(pattern: &Path, shards: &[ShardFile]) -> Result<Vec<Option<Vec<String>>>, DataError> {
     let mut known: HashMap<PathBuf, Option<Vec<String>>> = HashMap::new();
     let mut read = |path: PathBuf| -> Result<Option<Vec<String>>, DataError> {
         if let Some(list) = known.get(&path) {
@@ -63,7 +64,7 @@ fn lists(pattern: &Path, shards: &[PathBuf]) -> Result<Vec<Option<Vec<String>>>,
         known.insert(path, list.clone());
         Ok(list)
     };
-    let of = |shard: &PathBuf| {
+    let of = |shard: &ShardFile| {
         let beside = read(shard.with_file_name("classes.txt"))?;
         if beside.is_none() && pattern.is_dir() {
             read(pattern.join("classes.txt"))
@@ -76,7 +77,7 @@ fn lists(pattern: &Path, shards: &[PathBuf]) -> Result<Vec<Option<Vec<String>>>,
 
 fn numbers(
     pattern: &Path,
-    shards: &[PathBuf],
+    shards: &[ShardFile],
     all: &mut [Vec<Placed>; 3],
 ) -> Result<Labelled, DataError> {
     let lists = lists(pattern, shards)?;
@@ -124,7 +125,7 @@ fn numbers(
 
 /// The places of names in a list of classes, which is that of the first part where there is no other.
 fn by_name(
-    shards: &[PathBuf],
+    shards: &[ShardFile],
     all: &mut [Vec<Placed>; 3],
     list: Option<Vec<String>>,
 ) -> Result<Vec<String>, DataError> {
@@ -156,7 +157,7 @@ fn by_name(
 
 fn names(
     pattern: &Path,
-    shards: &[PathBuf],
+    shards: &[ShardFile],
     all: &mut [Vec<Placed>; 3],
 ) -> Result<Labelled, DataError> {
     let list = lists(pattern, shards)?.into_iter().flatten().next();
@@ -164,7 +165,7 @@ fn names(
     Ok(Labelled { classes, source: "names".to_owned(), directories: false, warnings: vec![] })
 }
 
-fn directories(shards: &[PathBuf], all: &mut [Vec<Placed>; 3]) -> Result<Labelled, DataError> {
+fn directories(shards: &[ShardFile], all: &mut [Vec<Placed>; 3]) -> Result<Labelled, DataError> {
     for part in all.iter_mut() {
         // Of each part, since each may have a root of its own.
         let common = common(part);

@@ -3,12 +3,13 @@
 //! Not here: members and labels of one tar file (`tar/scan.rs`), labels to classes (`tar/labels.rs`).
 
 use std::collections::{HashMap, HashSet};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use super::Placed;
 use super::scan::{Contents, Member, key_and_kind, stem};
 use crate::left_out::{LeftOut, Reason};
+use crate::shard_file::ShardFile;
 use crate::shards::{Scanned, Shards};
 use crate::split_names::{SPLITS, of_directory};
 use crate::{Columns, DataError, Split};
@@ -45,7 +46,7 @@ pub(super) fn choose(
     shards: &Shards,
     mut scanned: [Scanned<Contents>; 3],
     left_out: &mut LeftOut,
-) -> Result<(Arc<Vec<PathBuf>>, Chosen), DataError> {
+) -> Result<(Arc<Vec<ShardFile>>, Chosen), DataError> {
     drop_sides(columns, &mut scanned, left_out);
     if let Some(wanted) = &columns.image {
         check_wanted(pattern, wanted, &scanned)?;

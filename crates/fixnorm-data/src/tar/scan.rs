@@ -2,8 +2,7 @@
 //! Not here: what of it counts in a set of shards (`tar/samples.rs`).
 
 use std::collections::HashMap;
-use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{Read, SeekFrom};
 use std::path::Path;
 
 use ::tar::{Archive, Entry, EntryType};
@@ -12,6 +11,7 @@ use serde_json::Value;
 
 use crate::left_out::{LeftOut, Reason};
 use crate::names::{is_junk, text_of_bytes};
+use crate::shard_file::{ReadSeek, ShardFile};
 use crate::walk::{ending, is_image, is_other_image};
 use crate::{Columns, DataError};
 
@@ -61,9 +61,9 @@ struct Labels {
 }
 
 /// The images of a shard, in its order.
-pub(super) fn scan(path: &Path, columns: &Columns) -> Result<Contents, DataError> {
-    let torn = |error: std::io::Error| DataError::format(path, "a tar file", error);
-    let mut file = File::open(path).map_err(DataError::read(path))?;
+pub(super) fn scan(path: &ShardFile, columns: &Columns) -> Result<Contents, DataError> {
+    let torn = |error: std::io::Error| DataError::torn(path, "a tar file", error);
+    let mut file = path.open()?;
     check_plain(path, &mut file)?;
     let mut scanned = Scan {
         path,
@@ -73,8 +73,7 @@ pub(super) fn scan(path: &Path, columns: &Columns) -> Result<Contents, DataError
         labels: HashMap::new(),
     };
     let mut end = 0;
-    let reader = file.try_clone().map_err(DataError::read(path))?;
-    for entry in Archive::new(reader).entries_with_seek().map_err(torn)? {
+    for entry in Archive::new(&mut file).entries_with_seek().map_err(torn)? {
         let mut entry = entry.map_err(torn)?;
         end = entry.raw_file_position().saturating_add(entry.size()).next_multiple_of(512);
         scanned.add(&mut entry)?;
@@ -85,8 +84,8 @@ pub(super) fn scan(path: &Path, columns: &Columns) -> Result<Contents, DataError
     scanned.finish()
 }
 
-/// Refuses compressed files, which cannot be read in place.
-fn check_plain(path: &Path, file: &mut File) -> Result<(), DataError> {
+/// Refuses compressed files whose names do not say so.
+fn check_plain(path: &Path, file: &mut impl ReadSeek) -> Result<(), DataError> {
     const KNOWN: [(&[u8], &str); 4] = [
         (&[0x1f, 0x8b], "gzip"),
         (&[0x28, 0xb5, 0x2f, 0xfd], "Zstandard"),
@@ -96,7 +95,7 @@ fn check_plain(path: &Path, file: &mut File) -> Result<(), DataError> {
     let mut start = vec![];
     file.by_ref().take(8).read_to_end(&mut start).map_err(DataError::read(path))?;
     if let Some((_, name)) = KNOWN.iter().find(|(magic, _)| start.starts_with(magic)) {
-        let expected = "a tar file that is not compressed, for images are read in place";
+        let expected = "a plain tar file, .tar.gz or .tar.zst";
         return Err(DataError::format(path, expected, format!("a {name} file")));
     }
     file.rewind().map_err(DataError::read(path))
