@@ -122,6 +122,11 @@ impl Kept {
         }
     }
 
+    /// Whether an image is at hand without its source.
+    pub(crate) fn has(&self, index: usize) -> bool {
+        self.images.get(index).is_some_and(|slot| slot.get().is_some())
+    }
+
     fn in_memory(
         &self,
         source: &dyn Source,

@@ -1,6 +1,7 @@
 //! What can be wrong with data: the file, the index, what was expected and found.
 //! Not here: the checks; each stands where the data is read.
 
+use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use crate::names::first_few;
@@ -44,6 +45,16 @@ pub enum DataError {
         path: PathBuf,
         /// Why not.
         source: std::io::Error,
+    },
+    /// A file of a server or an object store that cannot be had.
+    #[error("{url}: {problem}; {remedy}")]
+    Remote {
+        /// The file.
+        url: String,
+        /// Why not.
+        problem: String,
+        /// What to do.
+        remedy: String,
     },
     /// A file that is not what its name says.
     #[error("{}: expected {expected}, found {found}", path.display())]
@@ -213,6 +224,7 @@ impl DataError {
         match self {
             DataError::Read { path, source } => (path, format!("cannot be read: {source}")),
             DataError::NotAnImage { path, message } => (path, message),
+            DataError::Remote { url, problem, .. } => (url.into(), problem),
             DataError::Format { path, expected, found } => {
                 (path, format!("expected {expected}, found {found}"))
             }
@@ -234,13 +246,27 @@ impl DataError {
     }
 
     /// The error for a file that its reader gave up on.
-    pub(crate) fn torn(path: &Path, expected: &str, error: impl std::error::Error) -> Self {
-        Self::format(path, expected, error)
+    pub(crate) fn torn(path: &Path, expected: &str, error: impl Error + 'static) -> Self {
+        Self::remote(&error).unwrap_or_else(|| Self::format(path, expected, error))
+    }
+
+    /// The [`DataError::Remote`] that an error of a reader comes from, if it comes from one.
+    fn remote(error: &(dyn Error + 'static)) -> Option<Self> {
+        if let Some(DataError::Remote { url, problem, remedy }) = error.downcast_ref() {
+            let [url, problem, remedy] = [url, problem, remedy].map(String::clone);
+            return Some(DataError::Remote { url, problem, remedy });
+        }
+        // The source of an I/O error is that of the error within it.
+        let inner = match error.downcast_ref::<std::io::Error>() {
+            Some(error) => error.get_ref().map(|inner| inner as &(dyn Error + 'static)),
+            None => error.source(),
+        };
+        Self::remote(inner?)
     }
 
     pub(crate) fn read(path: &Path) -> impl FnOnce(std::io::Error) -> Self + use<> {
         let path = path.to_owned();
-        move |source| DataError::Read { path, source }
+        move |source| Self::remote(&source).unwrap_or(DataError::Read { path, source })
     }
 }
 

@@ -167,6 +167,10 @@ impl Source for Relabelled {
     fn label(&self, index: usize) -> u32 {
         self.labels[self.of.label(index) as usize]
     }
+
+    fn prefetch(&self, indices: &[usize]) {
+        self.of.prefetch(indices);
+    }
 }
 
 #[cfg(test)]

@@ -37,6 +37,7 @@ fn add(digest: &mut Sha256, part: &dyn Source) {
         digest.update(part.label(index).to_le_bytes());
     }
     let step = len.div_ceil(SAMPLED).max(1);
+    part.prefetch(&(0..len).step_by(step).collect::<Vec<_>>());
     for index in (0..len).step_by(step) {
         match part.sample(index) {
             Ok(Sample::Encoded(encoded)) => update(digest, &encoded.bytes),

@@ -28,12 +28,18 @@ pub struct LoadOptions<'a> {
     /// Called with how many of how many files are indexed, from several threads, first with 0. Never
     /// called where nothing needs to be indexed.
     pub progress: &'a (dyn Fn(usize, usize) + Sync),
+    /// The most bytes of files of servers and object stores that `cache` keeps; what `$FIXNORM_CACHE_SIZE` says, or else 32 GiB,
+    /// if left out.
+    pub kept: Option<u64>,
+    /// Settings of S3-compatible stores by the names of their environment variables, `AWS_REGION` and others; the environment's if
+    /// left out.
+    pub settings: Option<&'a [(String, String)]>,
 }
 
 impl Default for LoadOptions<'_> {
     /// Indices in [`cache_dir`], no word of progress.
     fn default() -> Self {
-        Self { cache: cache_dir(), progress: &|_, _| {} }
+        Self { cache: cache_dir(), progress: &|_, _| {}, kept: None, settings: None }
     }
 }
 
@@ -49,6 +55,41 @@ pub fn cache_dir() -> Option<PathBuf> {
         _ => set("XDG_CACHE_HOME").or_else(|| std::env::home_dir().map(|home| home.join(".cache"))),
     };
     caches.map(|caches| caches.join("fixnorm"))
+}
+
+/// The most bytes of remote files that are kept where nothing else is said.
+#[cfg(feature = "object-store")]
+const KEPT: u64 = 32 << 30;
+
+/// The bound that `$FIXNORM_CACHE_SIZE` sets.
+///
+/// # Errors
+/// A value that is no number of bytes.
+#[cfg(feature = "object-store")]
+pub(crate) fn cache_size() -> Result<u64, DataError> {
+    let given = std::env::var_os("FIXNORM_CACHE_SIZE").filter(|given| !given.is_empty());
+    let Some(given) = given.map(|given| text_of(&given)) else { return Ok(KEPT) };
+    bytes_of(&given).ok_or_else(|| {
+        DataError::Config(format!(
+            "FIXNORM_CACHE_SIZE: expected bytes, such as 200GiB, 500GB or 0, found `{given}`"
+        ))
+    })
+}
+
+/// Bytes as people write them.
+#[cfg(feature = "object-store")]
+fn bytes_of(text: &str) -> Option<u64> {
+    let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+    let (number, unit) = (text[..end].parse::<u64>().ok()?, text[end..].trim());
+    let mut letters = unit.chars();
+    let power = |letter: char| Some("KMGT".find(letter.to_ascii_uppercase())? as u32 + 1);
+    let factor = match (letters.next(), letters.as_str()) {
+        (None, _) | (Some('B'), "") => 1,
+        (Some(letter), "" | "iB") => 1024u64.pow(power(letter)?),
+        (Some(letter), "B") => 1000u64.pow(power(letter)?),
+        _ => return None,
+    };
+    number.checked_mul(factor)
 }
 
 /// The first bytes of an index. The number is the version: of the container and of all that is kept in it.
@@ -67,6 +108,11 @@ struct Fingerprint {
 impl Fingerprint {
     fn of(file: &ShardFile) -> Result<Self, DataError> {
         let path: &Path = file;
+        if let Some(object) = file.object() {
+            let (digest, size) = (Sha256::digest(object.version()), object.size());
+            let changed = digest.first_chunk().map_or(0, |bytes| u128::from_le_bytes(*bytes));
+            return Ok(Self { path: text_of(path.as_os_str()), size, changed });
+        }
         let of = fs::metadata(path).map_err(DataError::read(path))?;
         let changed = of.modified().ok().and_then(|time| time.duration_since(UNIX_EPOCH).ok());
         Ok(Self {
@@ -142,7 +188,7 @@ pub(crate) fn temporary(path: &Path) -> PathBuf {
     path.with_extension(format!("{}-{now:x}-{count}.tmp", std::process::id()))
 }
 
-fn digest<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
+pub(crate) fn digest<'a>(names: impl IntoIterator<Item = &'a str>) -> String {
     let mut digest = Sha256::new();
     for name in names {
         digest.update(name.as_bytes());
@@ -190,7 +236,11 @@ mod tests {
         let progress = |_, _| {
             calls.fetch_add(1, Ordering::Relaxed);
         };
-        let options = LoadOptions { cache: cache.map(Path::to_owned), progress: &progress };
+        let options = LoadOptions {
+            cache: cache.map(Path::to_owned),
+            progress: &progress,
+            ..LoadOptions::default()
+        };
         let files: Vec<_> = files.iter().cloned().map(ShardFile::on_disk).collect();
         let result = of_each("text", &files, &options, |path| {
             looked.lock().unwrap().push(path.to_path_buf());
@@ -247,6 +297,26 @@ mod tests {
             let (found, looked, _) = scanned(&files, Some(&cache));
             assert_eq!((found.unwrap(), looked.len()), (expected.clone(), 3));
             assert_eq!(fs::read(&path).unwrap(), whole);
+        }
+    }
+
+    #[cfg(feature = "object-store")]
+    #[test]
+    fn bytes_have_units() {
+        for (text, bytes) in [
+            ("0", 0),
+            ("17", 17),
+            ("3B", 3),
+            ("2k", 2048),
+            ("2kB", 2000),
+            ("5 MiB", 5 << 20),
+            ("200GiB", 200 << 30),
+            ("1TB", 1_000_000_000_000),
+        ] {
+            assert_eq!(bytes_of(text), Some(bytes), "{text}");
+        }
+        for wrong in ["", "GiB", "-1", "1.5GiB", "3 bytes", "99999999999TiB", "2é"] {
+            assert_eq!(bytes_of(wrong), None, "{wrong}");
         }
     }
 

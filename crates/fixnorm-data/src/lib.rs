@@ -89,6 +89,11 @@ pub mod pixels;
 mod places;
 mod plain_tar;
 pub mod preprocessing;
+#[cfg(feature = "object-store")]
+mod remote;
+#[cfg(not(feature = "object-store"))]
+#[path = "remote/absent.rs"]
+mod remote;
 pub mod resize;
 mod rng;
 mod shard_file;

@@ -269,6 +269,16 @@ impl Inner {
         Ok(Batch { labels, shape, pixels, indices, mixed, bad: met.into_values().collect() })
     }
 
+    /// Has the images of a batch fetched in the background, those that lie elsewhere.
+    fn prefetch(&self, order: &[usize], batch: usize) {
+        let slots = batch * self.config.batch_size..(batch + 1) * self.config.batch_size;
+        let slots = slots.start.min(order.len())..slots.end.min(order.len());
+        let indices = order[slots].iter().map(|&index| index % self.source.len());
+        let kept = |index: &usize| self.kept.as_ref().is_some_and(|kept| kept.has(*index));
+        let indices: Vec<usize> = indices.filter(|index| !kept(index)).collect();
+        self.source.prefetch(&indices);
+    }
+
     /// Appends the values of the image for a place in the epoch's order, its own or its replacement, and
     /// returns its index.
     fn fill(
@@ -324,6 +334,8 @@ impl Inner {
         };
         match done {
             Ok(()) => Ok(Ok(())),
+            // Of a server that cannot be reached nothing is known of the image.
+            Err(error @ DataError::Remote { .. }) => Err(error),
             Err(DataError::Shape { found, expected }) => {
                 let [found, expected] = [found, expected].map(|[h, w, c]| format!("{h}x{w}x{c}"));
                 Err(DataError::Config(format!("image {index} is {found}, expected {expected}")))

@@ -56,7 +56,11 @@ pub(crate) fn text_of_bytes(bytes: &[u8]) -> String {
 /// A file that cannot be read, is not UTF-8, or has no name.
 pub(crate) fn class_list(path: &Path) -> Result<Vec<String>, DataError> {
     DataError::check_regular(path)?;
-    let bytes = std::fs::read(path).map_err(DataError::read(path))?;
+    class_list_in(path, std::fs::read(path).map_err(DataError::read(path))?)
+}
+
+/// The same of the bytes of `path`.
+pub(crate) fn class_list_in(path: &Path, bytes: Vec<u8>) -> Result<Vec<String>, DataError> {
     let text = String::from_utf8(bytes)
         .map_err(|_| DataError::format(path, "class names in UTF-8, one a line", "other bytes"))?;
     let lines = text.trim_start_matches('\u{feff}').lines().map(str::trim);
@@ -65,6 +69,12 @@ pub(crate) fn class_list(path: &Path) -> Result<Vec<String>, DataError> {
         return Err(DataError::format(path, "class names, one a line", "none"));
     }
     Ok(names)
+}
+
+/// Whether a pattern names files behind HTTP or in an object store.
+pub(crate) fn is_url(pattern: &Path) -> bool {
+    let text = pattern.as_os_str().to_string_lossy();
+    ["s3://", "http://", "https://"].iter().any(|scheme| text.starts_with(scheme))
 }
 
 /// The first few of a list, and how many more there are.

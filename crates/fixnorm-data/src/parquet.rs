@@ -13,6 +13,7 @@
 //! (`index.rs`), the copy (`spill.rs`).
 
 use std::io;
+use std::ops::Range;
 use std::panic::{self, AssertUnwindSafe};
 use std::path::Path;
 use std::sync::Arc;
@@ -89,18 +90,29 @@ impl Source for Table {
         if let Some(spill) = &shard.spill {
             return match spill.read(row as usize) {
                 Ok(bytes) => Ok(Sample::Encoded(Encoded { bytes, name })),
-                Err(source) => Err(DataError::Read { path: name, source }),
+                Err(source) => Err(DataError::read(&name)(source)),
             };
         }
         match caught(|| shard.image(row), |error| error) {
             Ok(Some(bytes)) => Ok(Sample::Encoded(Encoded { bytes, name })),
             Ok(None) => Err(DataError::NotAnImage { path: name, message: "it is null".to_owned() }),
-            Err(error) => Err(DataError::format(&name, "an image's bytes", error)),
+            Err(error) => Err(DataError::torn(&name, "an image's bytes", error)),
         }
     }
 
     fn label(&self, index: usize) -> u32 {
         self.rows[index].2
+    }
+
+    fn prefetch(&self, indices: &[usize]) {
+        for &index in indices {
+            let (shard, row, _) = self.rows[index];
+            let shard = &self.shards[shard as usize];
+            if shard.spill.is_none() {
+                let page = shard.page(row);
+                shard.path.prefetch(page.start, page.end - page.start);
+            }
+        }
     }
 }
 
@@ -138,6 +150,20 @@ impl Shard {
             }
         }
         Ok(())
+    }
+
+    /// The bytes of the page that has a row.
+    fn page(&self, row: u32) -> Range<u64> {
+        let (mut group, mut row) = (0, row);
+        while row >= self.groups[group].0 {
+            row -= self.groups[group].0;
+            group += 1;
+        }
+        let pages = &self.groups[group].1;
+        let (start, length) = self.metadata.row_group(group).column(self.column).byte_range();
+        let next = pages.partition_point(|&(_, first)| first <= row);
+        let end = pages.get(next).map_or(start + length, |page| page.0);
+        pages[..next].last().map_or(0..0, |page| page.0..end)
     }
 
     /// The bytes in a row, if it has any. Reads the page that has the row, and a dictionary if there is one.

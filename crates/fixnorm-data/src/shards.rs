@@ -11,9 +11,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 
 use crate::index::{self, LoadOptions};
-use crate::names::{counted, first_few, is_junk, text_of};
+use crate::names::{counted, first_few, is_junk, is_url, text_of};
 use crate::parts::Purpose;
-use crate::pattern::{matching, without_ranges};
+use crate::pattern::{expand, matching, without_ranges};
 use crate::plain_tar::Compression;
 use crate::shard_file::{self, ShardFile};
 use crate::split_names::{Named, SPLITS, Said, of_directory, of_file};
@@ -85,7 +85,9 @@ impl Shards {
 /// # Errors
 /// No file of `kind`, one that is missing, a pattern that is none, or names that mean several things.
 pub(crate) fn find(pattern: &Path, kind: &'static str) -> Result<Shards, DataError> {
-    let (mut files, mut warnings) = if pattern.is_dir() {
+    let (mut files, mut warnings) = if is_url(pattern) {
+        (named_by_url(pattern, kind)?, vec![])
+    } else if pattern.is_dir() {
         in_directory(pattern, kind, 0)?
     } else {
         (fitting(pattern)?, vec![])
@@ -101,7 +103,9 @@ pub(crate) fn find(pattern: &Path, kind: &'static str) -> Result<Shards, DataErr
     warnings.extend(incomplete(&files));
     let mut shards = sorted(pattern, files)?;
     shards.warnings = warnings;
-    if !shards.of(Split::Train).is_empty() && SPLITS[1..].iter().all(|&s| shards.of(s).is_empty()) {
+    // What else a server has is not known.
+    let alone = !shards.of(Split::Train).is_empty() && !is_url(pattern);
+    if alone && SPLITS[1..].iter().all(|&s| shards.of(s).is_empty()) {
         add_twins(&mut shards, pattern, kind)?;
     }
     Ok(shards)
@@ -132,6 +136,26 @@ fn fitting(pattern: &Path) -> Result<Located, DataError> {
     let mut files: Vec<PathBuf> = found.into_iter().flat_map(|(_, files)| files).collect();
     files.sort();
     files.dedup();
+    Ok(files.into_iter().map(|file| (file, None)).collect())
+}
+
+/// The files that a URL stands for: a server's files are those that braces name.
+fn named_by_url(pattern: &Path, kind: &str) -> Result<Located, DataError> {
+    let wrong = |problem: &str| DataError::Layout {
+        path: pattern.to_owned(),
+        problem: problem.to_owned(),
+        remedy: format!("name the files by braces, such as train-{{0000..0146}}{kind}"),
+    };
+    let text = text_of(pattern.as_os_str());
+    if text.contains(['*', '[']) {
+        return Err(wrong("files of servers and stores are not listed"));
+    }
+    let files = expand(&text).ok_or_else(|| wrong("more files than any set has"))?;
+    let files: Vec<PathBuf> = files.into_iter().map(PathBuf::from).collect();
+    let of_kind = |file: &PathBuf| file.file_name().is_some_and(|name| has_ending(name, kind));
+    if !files.iter().all(of_kind) {
+        return Err(wrong(&format!("it names no {kind} file")));
+    }
     Ok(files.into_iter().map(|file| (file, None)).collect())
 }
 

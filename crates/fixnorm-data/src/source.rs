@@ -63,6 +63,9 @@ pub trait Source: Send + Sync {
 
     /// Its label.
     fn label(&self, index: usize) -> u32;
+
+    /// Hears which images are read soon, so that those that lie elsewhere can be fetched meanwhile; returns at once.
+    fn prefetch(&self, _indices: &[usize]) {}
 }
 
 /// Images of one shape, all in memory.
@@ -201,5 +204,10 @@ impl Source for Subset {
 
     fn label(&self, index: usize) -> u32 {
         self.of.label(self.indices[index])
+    }
+
+    fn prefetch(&self, indices: &[usize]) {
+        let indices: Vec<usize> = indices.iter().map(|&index| self.indices[index]).collect();
+        self.of.prefetch(&indices);
     }
 }

@@ -60,6 +60,14 @@ impl Source for Tar {
     fn label(&self, index: usize) -> u32 {
         self.labels[index]
     }
+
+    fn prefetch(&self, indices: &[usize]) {
+        for (shard, member) in indices.iter().map(|&index| &self.members[index]) {
+            if member.size <= MAX_FILE_BYTES {
+                self.shards[*shard as usize].prefetch(member.offset, member.size);
+            }
+        }
+    }
 }
 
 /// The data set in the shards that a pattern names.

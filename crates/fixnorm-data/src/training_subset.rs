@@ -184,6 +184,10 @@ impl Source for Labelled {
     fn label(&self, index: usize) -> u32 {
         self.labels[index]
     }
+
+    fn prefetch(&self, indices: &[usize]) {
+        self.of.prefetch(indices);
+    }
 }
 
 #[cfg(test)]

@@ -33,9 +33,12 @@ impl Epoch {
         let threads = (0..workers).map(|worker| {
             let (sender, receiver) = sync_channel(ahead);
             let (inner, order) = (inner.clone(), order.clone());
-            let own = (left.start + worker..left.end).step_by(workers);
+            let mut own = (left.start + worker..left.end).step_by(workers).peekable();
             let handle = std::thread::spawn(move || {
-                for index in own {
+                own.peek().iter().for_each(|&&first| inner.prefetch(&order, first));
+                while let Some(index) = own.next() {
+                    // While this one is made.
+                    own.peek().iter().for_each(|&&next| inner.prefetch(&order, next));
                     // The consumer has gone: nobody wants the rest.
                     if sender.send(inner.batch(&order, epoch, index)).is_err() {
                         return;
@@ -54,6 +57,8 @@ impl Iterator for Epoch {
     fn next(&mut self) -> Option<Self::Item> {
         let index = self.left.next()?;
         let batch = if self.workers.is_empty() {
+            // What was asked for before is under way and not asked for again.
+            [index, index + 1].iter().for_each(|&batch| self.inner.prefetch(&self.order, batch));
             self.inner.batch(&self.order, self.epoch, index)
         } else {
             let turn = self.turn;

@@ -143,7 +143,8 @@ fn images_in_large_pages_are_copied_once() {
     write(&at("data/val.parquet"), &rows[6..20], properties);
     let progress = std::sync::Mutex::new(vec![]);
     let note = |done, of| progress.lock().unwrap().push((done, of));
-    let options = LoadOptions { cache: Some(at("cache")), progress: &note };
+    let options =
+        LoadOptions { cache: Some(at("cache")), progress: &note, ..LoadOptions::default() };
     let load =
         |options: &LoadOptions<'_>| load_with(&at("data"), &Columns::default(), options).unwrap();
     let all = |data: &DataSet| -> Vec<Option<Vec<u8>>> {

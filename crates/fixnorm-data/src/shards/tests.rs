@@ -156,3 +156,17 @@ fn compressed_tar_files_are_shards_unless_they_are_there_unpacked() {
     // A Parquet file's columns are compressed, not the file.
     assert!(find(&tree(&["a.parquet.gz"]).path().join(""), ".parquet").is_err());
 }
+
+#[cfg(not(feature = "object-store"))]
+#[test]
+fn urls_need_a_build_with_object_stores() {
+    for name in ["tar:s3://bucket/x-{0..3}.tar", "parquet:https://host/x.parquet"] {
+        let spec: crate::DataSpec = name.parse().unwrap();
+        assert_eq!(spec.to_string(), name);
+        let error = spec.load().err().unwrap();
+        assert!(
+            error.is_usage() && error.to_string().contains("--features object-store"),
+            "{error}"
+        );
+    }
+}

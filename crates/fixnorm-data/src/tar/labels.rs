@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::Placed;
 use super::scan::Label;
-use crate::names::{class_list, first_few};
+use crate::names::{class_list, class_list_in, first_few};
 use crate::shard_file::ShardFile;
 use crate::split_names::of_directory;
 use crate::{DataError, classes, parts};
@@ -56,21 +56,17 @@ fn wrong(shards: &[ShardFile], placed: &Placed, expected: &str) -> DataError {
 /// `classes.txt` beside each shard, or in the directory that the user named.
 fn lists(pattern: &Path, shards: &[ShardFile]) -> Result<Vec<Option<Vec<String>>>, DataError> {
     let mut known: HashMap<PathBuf, Option<Vec<String>>> = HashMap::new();
-    let mut read = |path: PathBuf| -> Result<Option<Vec<String>>, DataError> {
+    let above = pattern.join("classes.txt");
+    let above = if pattern.is_dir() && above.exists() { Some(class_list(&above)?) } else { None };
+    let of = |shard: &ShardFile| {
+        let path = shard.with_file_name("classes.txt");
         if let Some(list) = known.get(&path) {
             return Ok(list.clone());
         }
-        let list = if path.exists() { Some(class_list(&path)?) } else { None };
+        let beside = shard.beside("classes.txt")?.map(|bytes| class_list_in(&path, bytes));
+        let list = beside.transpose()?.or_else(|| above.clone());
         known.insert(path, list.clone());
         Ok(list)
-    };
-    let of = |shard: &ShardFile| {
-        let beside = read(shard.with_file_name("classes.txt"))?;
-        if beside.is_none() && pattern.is_dir() {
-            read(pattern.join("classes.txt"))
-        } else {
-            Ok(beside)
-        }
     };
     shards.iter().map(of).collect()
 }
