@@ -58,7 +58,7 @@ pub(crate) fn make<T, E: From<io::Error>>(
 }
 
 /// A lock that is held until it is dropped, or its process ends; none where the file system has no locks.
-fn locked(dir: &Path, name: &str) -> Option<File> {
+pub(crate) fn locked(dir: &Path, name: &str) -> Option<File> {
     fs::create_dir_all(dir).ok()?;
     let file = File::create(dir.join(name)).ok()?;
     file.lock().ok()?;

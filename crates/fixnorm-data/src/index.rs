@@ -16,9 +16,9 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 
-use crate::DataError;
 use crate::names::text_of;
 use crate::shard_file::ShardFile;
+use crate::{DataError, copies};
 
 /// How a data set is loaded.
 #[derive(Clone)]
@@ -138,8 +138,21 @@ where
 {
     let prints: Vec<_> = files.iter().map(Fingerprint::of).collect::<Result<_, _>>()?;
     let index = options.cache.as_ref().map(|cache| cache.join("index").join(name(kind, &prints)));
-    let mut known = index.as_deref().and_then(read::<T>).unwrap_or_default();
-    let found: Vec<Option<T>> = prints.iter().map(|print| known.remove(print)).collect();
+    let look = || -> Vec<Option<T>> {
+        let mut known = index.as_deref().and_then(read::<T>).unwrap_or_default();
+        prints.iter().map(|print| known.remove(print)).collect()
+    };
+    let mut found = look();
+    // Of several processes that start at once, one reads what is elsewhere and the others wait.
+    let waits = found.iter().any(Option::is_none) && files.iter().any(|f| f.object().is_some());
+    let lock = options
+        .cache
+        .as_ref()
+        .filter(|_| waits)
+        .and_then(|cache| copies::locked(&cache.join("locks"), &name(kind, &prints)));
+    if lock.is_some() {
+        found = look();
+    }
     let missing = found.iter().filter(|found| found.is_none()).count();
     if missing > 0 {
         (options.progress)(0, missing);

@@ -181,6 +181,21 @@ fn an_epoch_from_a_server_is_that_from_disk() {
 }
 
 #[test]
+fn of_many_that_start_at_once_one_fetches() {
+    let (dir, sum) = tar_set();
+    let server = Server::with_files_of(dir.path());
+    let cache = tempfile::tempdir().unwrap();
+    let spec = format!("tar:{}/{FILES}", server.http());
+    std::thread::scope(|scope| {
+        for _ in 0..4 {
+            scope.spawn(|| load(&spec, &in_cache(cache.path())).unwrap());
+        }
+    });
+    let lists = 4 * fs::read(dir.path().join("classes.txt")).unwrap().len();
+    assert_eq!(server.shared.bytes.load(Relaxed), sum as usize + lists);
+}
+
+#[test]
 fn parquet_files_and_compressed_shards_are_read_from_a_server_too() {
     let dir = tempfile::tempdir().unwrap();
     let pages = || WriterProperties::builder().set_data_page_size_limit(200_000);
