@@ -198,11 +198,12 @@ class FixNorm(Optimizer):
             found += stacks(params, directions)
         sums = sum_over_processes(inner_products(found, channels), first, 0 if channels else None)
         whole = [p for batch in batches for p in batch.params]
-        sizes = [p.numel() // (p.shape[0] if channels else 1) for p in whole]
-        counts = [local(p).shape[0] if channels else 1 for p in whole]
-        size = torch.cat([sums.new_full((count,), value) for count, value in zip(counts, sizes, strict=True)])
+        size: Tensor | int = 1
         if group["scope"] == "group":
-            sums, size = sums.sum(1, keepdim=True).expand_as(sums), size.sum()
+            sums, size = sums.sum(1, keepdim=True).expand_as(sums), sum(p.numel() for p in whole)
+        elif group["step_rule"] == "rms_normalized":
+            of_rows = [(local(p).shape[0], p.numel() // p.shape[0]) if channels else (1, p.numel()) for p in whole]
+            size = torch.cat([sums.new_full((count,), elements) for count, elements in of_rows])
         radii = None
         if group["constraint"] != "free":
             radii = (torch.cat if channels else torch.stack)([local(self.state[p]["radius"]) for p in whole]).to(sums)
