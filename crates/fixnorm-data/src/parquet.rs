@@ -152,13 +152,19 @@ impl Shard {
         Ok(())
     }
 
-    /// The bytes of the page that has a row.
-    fn page(&self, row: u32) -> Range<u64> {
-        let (mut group, mut row) = (0, row);
+    /// The row group of a row, and its place there.
+    fn group_of(&self, mut row: u32) -> (usize, u32) {
+        let mut group = 0;
         while row >= self.groups[group].0 {
             row -= self.groups[group].0;
             group += 1;
         }
+        (group, row)
+    }
+
+    /// The bytes of the page that has a row.
+    fn page(&self, row: u32) -> Range<u64> {
+        let (group, row) = self.group_of(row);
         let pages = &self.groups[group].1;
         let (start, length) = self.metadata.row_group(group).column(self.column).byte_range();
         let next = pages.partition_point(|&(_, first)| first <= row);
@@ -168,11 +174,7 @@ impl Shard {
 
     /// The bytes in a row, if it has any. Reads the page that has the row, and a dictionary if there is one.
     fn image(&self, row: u32) -> ParquetResult<Option<Vec<u8>>> {
-        let (mut group, mut row) = (0, row);
-        while row >= self.groups[group].0 {
-            row -= self.groups[group].0;
-            group += 1;
-        }
+        let (group, row) = self.group_of(row);
         let (rows, pages) = &self.groups[group];
         let column = self.metadata.row_group(group).column(self.column);
         let (start, length) = column.byte_range();
