@@ -8,12 +8,14 @@
 //! | `windows.rs` | images as the factors of a product, and back |
 //! | `depthwise.rs` | depthwise convolution |
 //! | `norm.rs`, `norm_kernels.rs` | batch norm with activation |
+//! | `loss.rs` | softmax cross-entropy |
 //! | `pixels.rs` | bytes to normalized floats |
 //! | `rows.rs` | images as rows of channels, and launch sizes |
 
 pub(crate) mod conv;
 mod conv_kernels;
 mod depthwise;
+pub(crate) mod loss;
 pub(crate) mod norm;
 mod norm_kernels;
 pub(crate) mod pixels;

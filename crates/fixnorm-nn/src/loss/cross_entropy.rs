@@ -1,4 +1,5 @@
-//! Softmax cross-entropy with label smoothing: on a CPU one operation of our own, elsewhere Burn's.
+//! Softmax cross-entropy with label smoothing: one operation of our own on a CPU and, in `gpu/loss.rs`, on a GPU; elsewhere
+//! Burn's.
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
@@ -11,8 +12,12 @@ use burn::nn::loss::CrossEntropyLossConfig;
 use burn::tensor::{DType, Int, Shape, Tensor};
 use fixnorm_kernels::{Isa, loss};
 
+#[cfg(feature = "gpu")]
+use crate::gpu;
 use crate::ops::flex::{contiguous, flex, slice};
 use crate::ops::pass::on_cpu;
+#[cfg(feature = "gpu")]
+use crate::ops::pass::on_gpu;
 
 /// The mean over the images, with this share of each target spread evenly over all classes, as PyTorch's
 /// `cross_entropy` with `label_smoothing`.
@@ -21,7 +26,7 @@ use crate::ops::pass::on_cpu;
 /// `logits`: `[n, classes]`, `labels`: `[n]`, the result `[1]`.
 ///
 /// # Panics
-/// If there are no images or a label is not below `classes`.
+/// On a CPU, if there are no images or a label is not below `classes`; a GPU does not check labels.
 pub fn cross_entropy(logits: Tensor<2>, labels: Tensor<1, Int>, label_smoothing: f64) -> Tensor<1> {
     if on_cpu(&logits) && logits.dtype() == DType::F32 {
         // A negative label becomes one that no number of classes allows.
@@ -29,6 +34,10 @@ pub fn cross_entropy(logits: Tensor<2>, labels: Tensor<1, Int>, label_smoothing:
         let labels = labels.into_data().iter().map(label).collect();
         let logits = logits.into_dispatch();
         return Tensor::from_dispatch(Dispatch::cross_entropy(logits, labels, label_smoothing));
+    }
+    #[cfg(feature = "gpu")]
+    if on_gpu(&logits) && logits.dtype() == DType::F32 {
+        return gpu::loss::cross_entropy(logits, labels, label_smoothing);
     }
     composed(logits, labels, label_smoothing)
 }

@@ -81,14 +81,19 @@ impl Pass<'_> {
     /// Returns whether convolutions, normalizations and linear layers of `x` run on our kernels for GPUs.
     #[cfg(feature = "gpu")]
     pub(crate) fn uses_gpu_kernels<const D: usize>(&self, x: &Tensor<D>) -> bool {
-        self.execution == BlockExecution::Fused
-            && matches!(x.device().inner().as_dispatch(), DispatchDevice::Cube(_))
+        self.execution == BlockExecution::Fused && on_gpu(x)
     }
 }
 
 /// Returns whether `x` is on Burn's CPU backend.
 pub(crate) fn on_cpu<const D: usize>(x: &Tensor<D>) -> bool {
     x.device().inner() == Device::flex()
+}
+
+/// Returns whether `x` is on a device of CubeCL.
+#[cfg(feature = "gpu")]
+pub(crate) fn on_gpu<const D: usize>(x: &Tensor<D>) -> bool {
+    matches!(x.device().inner().as_dispatch(), DispatchDevice::Cube(_))
 }
 
 #[cfg(test)]
