@@ -35,6 +35,8 @@ PANELS = {
     "shufflenet_n500": "ShuffleNet V2, 500 images",
 }
 DRAWS = 2000
+# Seeds of a whole sweep; further ones are those of a pair of α.
+SWEEP_SEEDS = 5
 
 
 def number(text):
@@ -305,6 +307,10 @@ def main(arguments):
         print(f"\n## {title} (`{name}`)\n")
         sweep_table(runs)
         pairs_table(runs)
+        fresh = [run for run in runs if run.seed >= SWEEP_SEEDS]
+        if fresh:
+            print(f"\nThe same with seeds from {SWEEP_SEEDS} on alone, run after the pair of α was chosen:")
+            pairs_table(fresh)
         if len({(run.angle, run.alpha) for run in runs}) >= 5 and len(runs) >= 20:
             mediation(runs)
     tuned(blocks)
