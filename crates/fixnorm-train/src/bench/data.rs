@@ -156,17 +156,20 @@ mod tests {
 
     #[test]
     fn every_image_is_counted() {
-        let report = data(&DataBench {
-            data: "synthetic:3x20x30".to_owned(),
-            transform: pipeline(&[]).unwrap(),
-            batch: 100,
-            resolution: Some(8),
-            workers: 2,
-            prefetch: 1,
-            seconds: 0.0,
-        })
-        .unwrap();
-        assert_eq!((report.images, report.shape), (2048, [8, 8, 3]));
-        assert!(report.images_per_second > 0.0 && report.images_per_second.is_finite());
+        for cache in [None, Some("ram".to_owned())] {
+            let report = data(&DataBench {
+                data: "synthetic:3x20x30".to_owned(),
+                transform: pipeline(&[]).unwrap(),
+                batch: 100,
+                resolution: Some(8),
+                workers: 2,
+                prefetch: 1,
+                cache,
+                seconds: 0.0,
+            })
+            .unwrap();
+            assert_eq!((report.images, report.shape), (2048, [8, 8, 3]));
+            assert!(report.images_per_second > 0.0 && report.images_per_second.is_finite());
+        }
     }
 }
