@@ -343,6 +343,7 @@ mod tests {
         let text = Recipe::default().to_toml();
         let old = text
             .replace("rms_decay", "alpha")
+            .replace("cache = \"none\"\n", "")
             .replace("\"none\"", "0")
             .replace("clip_norm = 0", "clip_norm = 0.0")
             .replace("init = 0", "init = \"\"")
