@@ -241,7 +241,7 @@ def figure(blocks, path):
     """Test error and gap against α, a panel a block, a line an angle, with t-intervals."""
     shown = [(name, blocks[name]) for name in SWEEPS if len(by_alpha(blocks.get(name, []))) >= 5]
     width, height, left, top = 250, 190, 46, 30
-    columns = min(4, max(2, len(shown)))
+    columns = max(2, -(-len(shown) // 2))
     rows = -(-len(shown) // columns)
     out = [f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {columns * width} {rows * (height + top) + 30}" font-family="sans-serif" font-size="11">',
            "<title>Test error against the norm of the head</title>",
