@@ -2,14 +2,17 @@
 """What weight decay reaches in PyTorch when Optuna tunes it: 20 trials of (lr, decay), then ten other seeds on the test set.
 
     python benches/peers/optuna_decay.py [--trials 20] [--seeds 10] [--settings NAME...] > benches/results/angle/optuna_decay.csv
+    python benches/peers/optuna_decay.py --summary benches/results/angle/optuna_decay.csv benches/results/angle/law.csv
 
 ResNet-8 on the embedded images (`crates/fixnorm-data/assets`), SGD with momentum 0.9 on a cosine, label smoothing 0.1, shift and mirror, as the
 recipe's defaults have it, in the two settings of SETTINGS. The trials are TPE's, with Optuna's defaults, on validation accuracy with seed 0;
 the best one is trained again with the seeds 10, 11, … A line for each run, trials with the part `trial`. One thread. Needs torch and optuna.
+`--summary` prints the test accuracy of these seeds, and how far the law's point is ahead on the same seeds (95 % t-interval; needs scipy).
 """
 import argparse
 import csv
 import math
+import statistics
 import subprocess
 import sys
 
@@ -55,12 +58,31 @@ def train(data, epochs, size, lr, decay, seed):
     return accuracy(model, *data["val"]), accuracy(model, *data["test"])
 
 
+def summary(results, law):
+    from scipy.stats import t
+
+    with open(results, newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["part"] == "best"]
+    with open(law, newline="") as file:
+        ours = {(row["block"], row["seed"]): float(row["test_top1"]) for row in csv.DictReader(file)}
+    for setting in SETTINGS:
+        theirs = {row["seed"]: float(row["test_top1"]) for row in rows if row["setting"] == setting}
+        ahead = [ours[f"{setting}_law", seed] - value for seed, value in theirs.items()]
+        mean, half = statistics.mean(ahead), t.ppf(0.975, len(ahead) - 1) * statistics.stdev(ahead) / len(ahead) ** 0.5
+        values = list(theirs.values())
+        print(f"{setting}: test {statistics.mean(values):.4f} ± {statistics.stdev(values):.4f}, n = {len(values)}; "
+              f"the law's point {mean:+.4f} ({mean - half:+.4f} to {mean + half:+.4f})")  # fmt: skip
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--trials", type=int, default=20)
     parser.add_argument("--seeds", type=int, default=10)
     parser.add_argument("--settings", nargs="+", choices=SETTINGS, default=list(SETTINGS))
+    parser.add_argument("--summary", nargs=2, metavar=("RESULTS", "LAW"))
     args = parser.parse_args()
+    if args.summary:
+        return summary(*args.summary)
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.WARNING)
     data = {name: part(name) for name in ("train", "val", "test")}
