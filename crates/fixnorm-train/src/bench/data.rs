@@ -89,7 +89,7 @@ pub fn data(bench: &DataBench) -> Result<DataReport, TrainError> {
     let settings = recipe::Loader { cache: bench.cache.clone(), ..recipe::Loader::default() };
     let mut transform = bench.transform.clone();
     if bench.cache.is_some() {
-        transform.max_shorter_side.get_or_insert(2 * shape[0].max(shape[1]));
+        transform.max_shorter_side.get_or_insert(recipe::Loader::kept_side(shape));
     }
     let config = LoaderConfig {
         batch_size: bench.batch,

@@ -125,6 +125,11 @@ impl Default for Loader {
 }
 
 impl Loader {
+    /// The shorter side that a cache keeps images in to be cropped at random, for a model's image of `shape`.
+    pub(crate) fn kept_side(shape: [usize; 3]) -> usize {
+        2 * shape[0].max(shape[1])
+    }
+
     /// The cache for a run's images.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use fixnorm_data::{Crop, Interpolation, Resize, Transform};
 use fixnorm_nn::{Criterion, ModelSpec};
 use fixnorm_tune::law;
 
-use crate::recipe::{Follow, Head, HeadControl, Optimizer, Recipe, Train};
+use crate::recipe::{Follow, Head, HeadControl, Loader, Optimizer, Recipe, Train};
 
 impl Train {
     /// Images of a step.
@@ -112,7 +112,7 @@ impl Recipe {
         self.augment.crop.get_or_insert(crop);
         self.augment.interpolation.get_or_insert(own.interpolation);
         if self.loader.cache.is_some() && self.augment.crop == Some(Crop::RandomResized) {
-            self.augment.max_shorter_side.get_or_insert(2 * shape[0].max(shape[1]));
+            self.augment.max_shorter_side.get_or_insert(Loader::kept_side(shape));
         }
         self.eval.crop_ratio.get_or_insert(own.crop_ratio);
         self
