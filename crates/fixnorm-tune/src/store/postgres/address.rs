@@ -184,7 +184,7 @@ fn keep_alive(config: &mut Config) {
 fn scheme(text: &str) -> Option<(&str, &str)> {
     ["postgres://", "postgresql://"]
         .into_iter()
-        .find_map(|scheme| Some((&text[..scheme.len()], text.strip_prefix(scheme)?)))
+        .find_map(|scheme| Some((scheme, text.strip_prefix(scheme)?)))
 }
 
 fn without_password(authority: &str) -> String {
@@ -309,7 +309,10 @@ mod tests {
             let error = Address::parse(url).unwrap_err().to_string();
             assert!(error.contains(part) && !error.contains("s3cret"), "{url}: {error}");
         }
-        assert!(!Address::is_url("runs/tune-1.study"));
+        // Names of files are none, shorter ones than a scheme and those with other letters where it would end included.
+        for name in ["runs/tune-1.study", "a.study", "", "größenversuch.study"] {
+            assert!(!Address::is_url(name), "{name}");
+        }
     }
 
     #[test]
