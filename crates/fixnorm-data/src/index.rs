@@ -28,8 +28,8 @@ pub struct LoadOptions<'a> {
     /// Called with how many of how many files are indexed, from several threads, first with 0. Never
     /// called where nothing needs to be indexed.
     pub progress: &'a (dyn Fn(usize, usize) + Sync),
-    /// The most bytes of files of servers and object stores that `cache` keeps; what `$FIXNORM_CACHE_SIZE` says, or else 32 GiB,
-    /// if left out.
+    /// The most bytes of files of servers and object stores that `cache` keeps, and the most of unpacked copies; what
+    /// `$FIXNORM_CACHE_SIZE` says, or else 32 GiB, if left out.
     pub kept: Option<u64>,
     /// Settings of S3-compatible stores by the names of their environment variables, `AWS_REGION` and others; the environment's if
     /// left out.
@@ -57,16 +57,21 @@ pub fn cache_dir() -> Option<PathBuf> {
     caches.map(|caches| caches.join("fixnorm"))
 }
 
-/// The most bytes of remote files that are kept where nothing else is said.
-#[cfg(feature = "object-store")]
+/// The most bytes that are kept where nothing else is said.
 const KEPT: u64 = 32 << 30;
 
+impl LoadOptions<'_> {
+    /// The most bytes that are kept of remote files, and of unpacked copies.
+    ///
+    /// # Errors
+    /// A value of `$FIXNORM_CACHE_SIZE` that is no number of bytes.
+    pub(crate) fn bound(&self) -> Result<u64, DataError> {
+        self.kept.map_or_else(cache_size, Ok)
+    }
+}
+
 /// The bound that `$FIXNORM_CACHE_SIZE` sets.
-///
-/// # Errors
-/// A value that is no number of bytes.
-#[cfg(feature = "object-store")]
-pub(crate) fn cache_size() -> Result<u64, DataError> {
+fn cache_size() -> Result<u64, DataError> {
     let given = std::env::var_os("FIXNORM_CACHE_SIZE").filter(|given| !given.is_empty());
     let Some(given) = given.map(|given| text_of(&given)) else { return Ok(KEPT) };
     bytes_of(&given).ok_or_else(|| {
@@ -77,7 +82,6 @@ pub(crate) fn cache_size() -> Result<u64, DataError> {
 }
 
 /// Bytes as people write them.
-#[cfg(feature = "object-store")]
 fn bytes_of(text: &str) -> Option<u64> {
     let end = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = (text[..end].parse::<u64>().ok()?, text[end..].trim());

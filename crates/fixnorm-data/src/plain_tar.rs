@@ -1,13 +1,15 @@
 //! Compressed tar files, `.tar.gz` and `.tar.zst`, as plain ones.
 //!
 //! Images are drawn at random from all shards, and nothing within a compressed file can be read by its place. So each
-//! is unpacked once into the cache directory, and read there as any other shard.
+//! is unpacked once into the cache directory, and read there as any other shard. Copies take no more room than the bound of the
+//! cache: a small file can unpack to any size.
 //! Not here: that a copy is made once and whole (`copies.rs`).
 
 use std::ffi::OsStr;
-use std::fs::File;
+use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use flate2::read::MultiGzDecoder;
 use zstd::stream::read::Decoder;
@@ -60,10 +62,36 @@ impl Compression {
     }
 }
 
+/// The directory of copies in a cache.
+const FORM: &str = "tar";
+
+/// Room for copies, shared by all that unpack in this process. Other processes count what they write themselves.
+pub(crate) struct Room {
+    bound: u64,
+    left: AtomicU64,
+}
+
+impl Room {
+    /// What `bound` leaves beside the copies that are there.
+    pub(crate) fn in_cache(cache: Option<&Path>, bound: u64) -> Self {
+        let copies = cache.and_then(|cache| fs::read_dir(cache.join(FORM)).ok());
+        let sizes = copies.into_iter().flatten().flatten().filter_map(|copy| copy.metadata().ok());
+        let taken = sizes.map(|metadata| metadata.len()).sum();
+        Self { bound, left: AtomicU64::new(bound.saturating_sub(taken)) }
+    }
+
+    /// Takes room for so many bytes; false, and none, if there is not enough.
+    fn take(&self, bytes: usize) -> bool {
+        let less = |left: u64| left.checked_sub(bytes as u64);
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, less).is_ok()
+    }
+}
+
 /// Why there is no copy.
 enum Failure {
     Source(DataError),
     Copy(io::Error),
+    Room,
 }
 
 impl From<io::Error> for Failure {
@@ -74,38 +102,47 @@ impl From<io::Error> for Failure {
 
 /// The plain copy of `shard` in `cache`, if it is there.
 pub(crate) fn find(shard: &ShardFile, cache: &Path) -> Option<PathBuf> {
-    copies::place(cache, "tar", shard).filter(|path| path.is_file())
+    copies::place(cache, FORM, shard).filter(|path| path.is_file())
 }
 
 /// The same; it is made if it is not there.
 ///
 /// # Errors
-/// A file that is torn or not compressed so, or a copy that cannot be written.
+/// A file that is torn or not compressed so, or a copy that cannot be written or has no room.
 pub(crate) fn make(
     shard: &ShardFile,
     compression: Compression,
     cache: Option<&Path>,
+    room: &Room,
 ) -> Result<PathBuf, DataError> {
-    let unwritten = |why: String| {
-        DataError::Layout {
+    let failed = |why: String, remedy: &str| DataError::Layout {
         path: shard.to_path_buf(),
         problem: format!("it is compressed, and it cannot be unpacked into the cache: {why}"),
-        remedy: "make room there, name another directory by FIXNORM_CACHE, or unpack the shards yourself"
-            .to_owned(),
-    }
+        remedy: format!("{remedy}, or unpack the shards yourself"),
     };
-    let place = cache.and_then(|cache| Some((cache, copies::place(cache, "tar", shard)?)));
+    let unwritten = |why| failed(why, "make room there, name another directory by FIXNORM_CACHE");
+    let place = cache.and_then(|cache| Some((cache, copies::place(cache, FORM, shard)?)));
     let (cache, path) = place.ok_or_else(|| unwritten("there is no cache directory".to_owned()))?;
     let open = || find(shard, cache);
-    copies::make(cache, &path, open, |to| unpack(shard, compression, to)).map_err(|failure| {
-        match failure {
-            Failure::Source(error) => error,
-            Failure::Copy(error) => unwritten(format!("{}: {error}", path.display())),
-        }
+    let full = || {
+        let dir = cache.join(FORM);
+        let why = format!("{} would hold more than {} bytes", dir.display(), room.bound);
+        failed(why, "set FIXNORM_CACHE_SIZE to more, remove copies of other sets there")
+    };
+    let unpack = |to: &Path| unpack(shard, compression, to, room);
+    copies::make(cache, &path, open, unpack).map_err(|failure| match failure {
+        Failure::Source(error) => error,
+        Failure::Copy(error) => unwritten(format!("{}: {error}", path.display())),
+        Failure::Room => full(),
     })
 }
 
-fn unpack(shard: &ShardFile, compression: Compression, to: &Path) -> Result<(), Failure> {
+fn unpack(
+    shard: &ShardFile,
+    compression: Compression,
+    to: &Path,
+    room: &Room,
+) -> Result<(), Failure> {
     let torn =
         |error: io::Error| Failure::Source(DataError::torn(shard, compression.name(), error));
     let file = shard.open().map_err(Failure::Source)?;
@@ -119,6 +156,9 @@ fn unpack(shard: &ShardFile, compression: Compression, to: &Path) -> Result<(), 
             Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
             Err(error) => return Err(torn(error)),
         };
+        if !room.take(read) {
+            return Err(Failure::Room);
+        }
         copy.write_all(&buffer[..read])?;
     }
     Ok(copy.sync_all()?)
@@ -163,8 +203,17 @@ mod tests {
     }
 
     fn load(dir: &Path, cache: Option<&Path>) -> Result<Vec<(Vec<u8>, u32)>, DataError> {
+        load_within(dir, cache, 1 << 30)
+    }
+
+    fn load_within(
+        dir: &Path,
+        cache: Option<&Path>,
+        bound: u64,
+    ) -> Result<Vec<(Vec<u8>, u32)>, DataError> {
         let spec: DataSpec = format!("tar:{}", dir.display()).parse()?;
-        let options = LoadOptions { cache: cache.map(Path::to_owned), ..LoadOptions::default() };
+        let (cache, kept) = (cache.map(Path::to_owned), Some(bound));
+        let options = LoadOptions { cache, kept, ..LoadOptions::default() };
         let data = spec.load_with(&options)?;
         let bytes = |source: &Arc<dyn Source>, index| match source.sample(index).unwrap() {
             Sample::Encoded(encoded) => encoded.bytes,
@@ -233,6 +282,42 @@ mod tests {
                 assert!(said.contains(name) && said.contains("FIXNORM_CACHE"), "{said}");
             }
             fs::remove_dir_all(&set).unwrap();
+        }
+    }
+
+    #[test]
+    fn copies_stay_within_the_bound_of_the_cache() {
+        let dir = tempfile::tempdir().unwrap();
+        let [set, cache] = ["set", "cache"].map(|name| dir.path().join(name));
+        fs::create_dir(&set).unwrap();
+        let sizes = || -> Vec<u64> {
+            let copies = fs::read_dir(cache.join("tar")).unwrap();
+            copies.map(|copy| copy.unwrap().metadata().unwrap().len()).collect()
+        };
+        // A copy that is there counts.
+        let copy = plain(0).len() as u64;
+        fs::write(set.join("0.tar.gz"), gzip(&plain(0))).unwrap();
+        assert_eq!(load_within(&set, Some(&cache), copy).unwrap().len(), 24);
+        fs::write(set.join("1.tar.gz"), gzip(&plain(1))).unwrap();
+        let said = load_within(&set, Some(&cache), 2 * copy - 1).unwrap_err().to_string();
+        assert!(said.contains("1.tar.gz") && said.contains("FIXNORM_CACHE_SIZE"), "{said}");
+        assert_eq!(sizes(), [copy]);
+        assert_eq!(load_within(&set, Some(&cache), 2 * copy).unwrap().len(), 48);
+        assert_eq!(sizes(), [copy; 2]);
+        // A file of kilobytes that unpacks to much more.
+        let zeros = || io::repeat(0).take(64 << 20);
+        let mut encoder = GzEncoder::new(vec![], flate2::Compression::fast());
+        io::copy(&mut zeros(), &mut encoder).unwrap();
+        for (name, bytes) in [
+            ("2.tar.gz", encoder.finish().unwrap()),
+            ("2.tar.zst", ::zstd::encode_all(zeros(), 1).unwrap()),
+        ] {
+            assert!(bytes.len() < 1 << 20, "{}", bytes.len());
+            fs::write(set.join(name), bytes).unwrap();
+            let said = load_within(&set, Some(&cache), 8 << 20).unwrap_err().to_string();
+            assert!(said.contains(name) && said.contains("8388608 bytes"), "{said}");
+            assert_eq!(sizes(), [copy; 2]);
+            fs::remove_file(set.join(name)).unwrap();
         }
     }
 }

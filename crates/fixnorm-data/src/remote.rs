@@ -21,8 +21,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use ::bytes::Bytes;
 
-use crate::index::{LoadOptions, cache_size};
-use crate::{DataError, names};
+use crate::{DataError, LoadOptions, names};
 use ahead::Ahead;
 use cache::{Blocks, Cache};
 pub(crate) use reader::Reader;
@@ -56,10 +55,7 @@ pub(crate) fn open_all(
     if files.is_empty() {
         return Ok(vec![]);
     }
-    let bound = match options.kept {
-        Some(bound) => bound,
-        None => cache_size()?,
-    };
+    let bound = options.bound()?;
     let stores = Stores::new(options.settings);
     let located: Vec<Location> = files
         .iter()

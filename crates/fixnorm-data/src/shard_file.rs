@@ -15,7 +15,7 @@ use rayon::prelude::*;
 
 use crate::decode::read_within;
 use crate::names::is_url;
-use crate::plain_tar::{self, Compression};
+use crate::plain_tar::{self, Compression, Room};
 use crate::remote::{self, Object, Reader};
 use crate::{DataError, LoadOptions};
 
@@ -195,12 +195,14 @@ pub(crate) fn open_all(
         }
     }
     let missing = packed.len();
-    if missing > 0 {
-        (options.progress)(0, missing);
+    if missing == 0 {
+        return Ok(files);
     }
+    (options.progress)(0, missing);
+    let room = Room::in_cache(cache, options.bound()?);
     let done = AtomicUsize::new(0);
     let unpack = |(file, compression): (&mut ShardFile, Compression)| {
-        file.unpacked(plain_tar::make(file, compression, cache)?);
+        file.unpacked(plain_tar::make(file, compression, cache, &room)?);
         (options.progress)(done.fetch_add(1, Ordering::Relaxed) + 1, missing);
         Ok(())
     };
