@@ -1,7 +1,8 @@
 //! A worker whose trials only sleep, to load a study's store: `benches/store/load.py` starts many of them.
 //!
-//! `store_load PLACE TRIALS SLEEP_MS` shares the study at PLACE (a file or a URL) until TRIALS trials are done, and prints a line
-//! `TRIAL,ATTEMPT,CLAIM_MS,FINISH_MS,COUNTED` for each of its own. `store_load PLACE` prints how often each trial ended.
+//! `store_load PLACE TRIALS SLEEP_MS` opens the study at PLACE (a file or a URL), prints `ready`, and after a line on standard input,
+//! or its end, takes part until TRIALS trials are done. It prints a line `TRIAL,ATTEMPT,CLAIM_MS,FINISH_MS,COUNTED` for each of its
+//! own. `store_load PLACE` prints how often each trial ended.
 
 use std::io::Write;
 use std::path::Path;
@@ -60,6 +61,9 @@ fn study(trials: usize) -> Study {
 fn work(place: &str, trials: usize, sleep: Duration) -> Result<(), StoreError> {
     let (mut store, _) = Place::named(Path::new(place))?.create_or_open(&study(trials))?;
     let worker = format!("process {}", std::process::id());
+    // A reader that is gone is no error, here and below.
+    let _ = writeln!(std::io::stdout(), "ready");
+    let _ = std::io::stdin().read_line(&mut String::new());
     loop {
         let since = Instant::now();
         match store.claim(&worker, LEASE)? {
@@ -74,7 +78,6 @@ fn work(place: &str, trials: usize, sleep: Duration) -> Result<(), StoreError> {
                 let end = End::Complete { val_top1: 0.5, val_loss: None, test_top1: None };
                 let counted = store.finish(&job, &end)?;
                 let [claim, finish] = [claim, since.elapsed()].map(|time| time.as_secs_f64() * 1e3);
-                // A reader that is gone is no error.
                 let _ = writeln!(
                     std::io::stdout(),
                     "{},{},{claim:.3},{finish:.3},{counted}",
