@@ -19,7 +19,7 @@ fn a_build_without_mpi_refuses_several_processes() {
         assert_eq!(said.code, Some(2), "{said:?}");
         let expected = format!("error: {launcher} started 4 processes, and this build cannot");
         assert!(said.stderr.starts_with(&expected), "{said:?}");
-        assert!(said.stderr.contains("--features mpi"), "{said:?}");
+        assert!(said.stderr.contains("--features mpi` and start them by mpirun"), "{said:?}");
         assert!(!dir.path().join("out").exists());
     }
 }
@@ -149,6 +149,23 @@ mod with_mpi {
         let stat = fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
         let state = stat.rsplit(')').next().and_then(|rest| rest.trim_start().chars().next());
         state.is_some_and(|state| state != 'Z')
+    }
+
+    #[test]
+    fn processes_that_mpi_does_not_know_are_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        data(dir.path(), "data");
+        for (launcher, count, rank) in
+            [("torchrun", "WORLD_SIZE", "RANK"), ("srun", "SLURM_STEP_NUM_TASKS", "SLURM_PROCID")]
+        {
+            let mut command = fixnorm(dir.path(), &small_run("out", &[]));
+            let said = Said::from(command.env(count, "2").env(rank, "1").output().unwrap());
+            assert_eq!(said.code, Some(2), "{said:?}");
+            let expected = format!("{launcher} started 2 processes, and MPI finds 1");
+            assert!(said.stderr.contains(&expected), "{said:?}");
+            assert!(said.stderr.contains("mpirun"), "{said:?}");
+            assert!(!dir.path().join("out").exists());
+        }
     }
 
     #[test]

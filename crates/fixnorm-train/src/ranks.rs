@@ -43,8 +43,8 @@ pub struct Ranks {
 pub enum RanksError {
     /// A build without MPI.
     #[error(
-        "{launcher} started {count} processes, and this build cannot train in several: build it with \
-         `--features mpi`, or start one process"
+        "{launcher} started {count} processes, and this build cannot train in several: build it with `--features mpi` and \
+         start them by mpirun or `srun --mpi=pmix`, or start one process"
     )]
     NotBuilt {
         /// The program that started them.
