@@ -329,6 +329,29 @@ mod postgres {
     }
 
     #[test]
+    fn an_operation_asks_the_server_once_a_statement() {
+        let Some(server) = Server::start() else { return };
+        let proxy = Proxy::before(server.port());
+        let place = at(&format!("{}?sslmode=disable", url(proxy.port, "trips")));
+        let mut store = opened(&place, &study(5, &[0]));
+        let asked = |work: &mut dyn FnMut()| {
+            let before = proxy.requests();
+            work();
+            proxy.requests() - before
+        };
+        for _ in 0..2 {
+            let mut taken = None;
+            let claim = asked(&mut || taken = Some(job(&mut *store, LEASE)));
+            let taken = taken.unwrap();
+            let renew =
+                asked(&mut || assert!(store.renew(&taken, LEASE, &[epoch(0, 0.5)]).unwrap()));
+            let finish = asked(&mut || assert!(store.finish(&taken, &complete(0.5)).unwrap()));
+            // Ten statements of a claim that proposes, three of a curve, one of a result; begin and end of each transaction.
+            assert!(claim <= 12 && renew <= 5 && finish <= 3, "{claim} {renew} {finish}");
+        }
+    }
+
+    #[test]
     fn a_server_that_crashes_twice_loses_no_trial() {
         let Some(mut server) = Server::start() else { return };
         let (place, study) = (at(&server.url("crash")), study(120, &[0]));

@@ -6,6 +6,8 @@
 //! - Leases and times are the server's.
 //! - Whatever fails because a connection or the server died is tried again (`postgres/link.rs`). Every write can be repeated:
 //!   a claim has a token by which its job is found again, a result belongs to one attempt.
+//! - Statements name the types of their parameters, which spares the server's description of each, a round trip of its own:
+//!   while a searcher proposes, all others wait.
 //!
 //! Not here: connections (`link.rs`), URLs and passwords (`address.rs`), TLS (`tls.rs`), opening, copying and deleting
 //! (`open.rs`).
@@ -15,6 +17,7 @@ use std::collections::HashMap;
 use std::fmt;
 use std::time::Duration;
 
+use tokio_postgres::types::{ToSql, Type};
 use tokio_postgres::{GenericClient, Row, Transaction};
 
 use super::{
@@ -92,7 +95,10 @@ impl Store for Postgres {
             let sql = "UPDATE fixnorm.job SET lease = clock_timestamp() + $3 * interval '1 ms'
                 WHERE id = $1 AND attempt = $2 AND state = 'running'";
             let attempt = i64::from(job.attempt);
-            let held = transaction.execute(sql, &[&job.id, &attempt, &ms(lease)]).await? == 1;
+            let lease = ms(lease);
+            let parameters: Parameters<'_, 3> =
+                [(&job.id, Type::INT8), (&attempt, Type::INT8), (&lease, Type::FLOAT8)];
+            let held = transaction.execute_typed(sql, &parameters).await? == 1;
             if held {
                 record_curve(&transaction, job.id, curve).await?;
             }
@@ -115,26 +121,22 @@ impl Store for Postgres {
                  WHERE id = $1 AND attempt = $2 AND state = 'running'"
             );
             let name = stored.state.name();
-            let counted = transaction
-                .execute(
-                    &sql,
-                    &[
-                        &job.id,
-                        &attempt,
-                        &name,
-                        &stored.val_top1,
-                        &stored.val_loss,
-                        &stored.test_top1,
-                        &stored.diverged,
-                        &reason,
-                    ],
-                )
-                .await?;
+            let parameters: Parameters<'_, 8> = [
+                (&job.id, Type::INT8),
+                (&attempt, Type::INT8),
+                (&name, Type::TEXT),
+                (&stored.val_top1, Type::FLOAT8),
+                (&stored.val_loss, Type::FLOAT8),
+                (&stored.test_top1, Type::FLOAT8),
+                (&stored.diverged, Type::BOOL),
+                (&reason, Type::TEXT),
+            ];
+            let counted = transaction.execute_typed(&sql, &parameters).await?;
             if counted == 0 {
                 // Nobody else ends this attempt: then our answer was lost.
                 let sql = "SELECT 1 FROM fixnorm.job WHERE id = $1 AND attempt = $2 AND state = $3";
-                let ours = transaction.query_opt(sql, &[&job.id, &attempt, &name]).await?.is_some();
-                return Ok(again && ours);
+                let ours = transaction.query_typed_opt(sql, &parameters[..3]).await?;
+                return Ok(again && ours.is_some());
             }
             if !all_seeds && matches!(stored.state, State::Failed | State::Pruned) {
                 skip_decided(&transaction, id).await?;
@@ -148,7 +150,8 @@ impl Store for Postgres {
         self.writable()?.run(async |client, _| {
             let sql = "UPDATE fixnorm.job SET state = 'waiting', worker = NULL, token = NULL
                 WHERE id = $1 AND attempt = $2 AND state = 'running'";
-            client.execute(sql, &[&job.id, &i64::from(job.attempt)]).await?;
+            let attempt = i64::from(job.attempt);
+            client.execute_typed(sql, &[(&job.id, Type::INT8), (&attempt, Type::INT8)]).await?;
             Ok(())
         })
     }
@@ -161,6 +164,9 @@ impl Store for Postgres {
         })
     }
 }
+
+/// Values of a statement's parameters, with their types.
+type Parameters<'a, const N: usize> = [(&'a (dyn ToSql + Sync), Type); N];
 
 /// A claim on its way.
 struct Claimed<'a> {
@@ -177,7 +183,8 @@ impl Claimed<'_> {
         let sql = "SELECT job.id, job.trial, job.seed, job.attempt, trial.point
             FROM fixnorm.job JOIN fixnorm.trial ON trial.study = job.study AND trial.number = job.trial
             WHERE job.study = $1 AND job.token = $2 AND job.state = 'running'";
-        Ok(transaction.query_opt(sql, &[&self.id, &self.token]).await?.map(|row| job(&row)))
+        let parameters: Parameters<'_, 2> = [(&self.id, Type::INT8), (&self.token, Type::TEXT)];
+        Ok(transaction.query_typed_opt(sql, &parameters).await?.map(|row| job(&row)))
     }
 
     /// Takes the first job that waits or whose lease ran out, unless its trial is decided.
@@ -198,19 +205,20 @@ impl Claimed<'_> {
              WHERE job.id = free.id AND trial.study = job.study AND trial.number = job.trial
              RETURNING job.id, job.trial, job.seed, job.attempt, trial.point"
         );
-        let row = transaction
-            .query_opt(
-                &sql,
-                &[&self.id, &self.study.all_seeds, &self.worker, &self.token, &self.lease],
-            )
-            .await?;
-        Ok(row.map(|row| job(&row)))
+        let parameters: Parameters<'_, 5> = [
+            (&self.id, Type::INT8),
+            (&self.study.all_seeds, Type::BOOL),
+            (&self.worker, Type::TEXT),
+            (&self.token, Type::TEXT),
+            (&self.lease, Type::FLOAT8),
+        ];
+        Ok(transaction.query_typed_opt(&sql, &parameters).await?.map(|row| job(&row)))
     }
 
     /// Where no job is free: asks the searcher, one process at a time.
     async fn proposed(&self, transaction: &Transaction<'_>) -> Result<Claim, Failure> {
         let sql = "SELECT (SELECT count(*) FROM fixnorm.trial WHERE study = $1) FROM fixnorm.study WHERE id = $1 FOR UPDATE";
-        transaction.query_opt(sql, &[&self.id]).await?;
+        transaction.query_typed_opt(sql, &[(&self.id, Type::INT8)]).await?;
         // Another process may have proposed meanwhile.
         if !self.study.all_seeds {
             skip_decided(transaction, self.id).await?;
@@ -228,7 +236,8 @@ impl Claimed<'_> {
                 // Jobs of others may yet be given back.
                 let sql = "SELECT EXISTS (SELECT FROM fixnorm.job
                     WHERE study = $1 AND state IN ('waiting', 'running'))";
-                let open: bool = transaction.query_one(sql, &[&self.id]).await?.get(0);
+                let row = transaction.query_typed_one(sql, &[(&self.id, Type::INT8)]).await?;
+                let open: bool = row.get(0);
                 Ok(if open { Claim::Wait } else { Claim::Done(reason) })
             }
         }
@@ -237,7 +246,8 @@ impl Claimed<'_> {
     /// Asks the searcher and adds what it proposes.
     async fn propose(&self, transaction: &Transaction<'_>) -> Result<Ask<Vec<f64>>, Failure> {
         let sql = "SELECT count(*) FROM fixnorm.trial WHERE study = $1";
-        let number: i64 = transaction.query_one(sql, &[&self.id]).await?.get(0);
+        let row = transaction.query_typed_one(sql, &[(&self.id, Type::INT8)]).await?;
+        let number: i64 = row.get(0);
         if number as usize >= self.study.trials {
             return Ok(Ask::Done(format!("all {number} trials are done")));
         }
@@ -251,12 +261,16 @@ impl Claimed<'_> {
             let sql = format!(
                 "INSERT INTO fixnorm.trial (study, number, point, proposed_ms) VALUES ($1, $2, $3, {NOW_MS})"
             );
-            transaction.execute(&sql, &[&self.id, &number, point]).await?;
+            let parameters: Parameters<'_, 3> =
+                [(&self.id, Type::INT8), (&number, Type::INT8), (point, Type::FLOAT8_ARRAY)];
+            transaction.execute_typed(&sql, &parameters).await?;
             let seeds = self.study.seeds_at(point, &history);
             // In order: ids follow it, and jobs are claimed by id.
             let sql = "INSERT INTO fixnorm.job (study, trial, seed)
                 SELECT $1, $2, seed FROM unnest($3::bigint[]) WITH ORDINALITY AS seeds (seed, place) ORDER BY place";
-            transaction.execute(sql, &[&self.id, &number, &seeds]).await?;
+            let parameters: Parameters<'_, 3> =
+                [(&self.id, Type::INT8), (&number, Type::INT8), (&seeds, Type::INT8_ARRAY)];
+            transaction.execute_typed(sql, &parameters).await?;
         }
         Ok(ask)
     }
@@ -288,7 +302,7 @@ async fn skip_decided(transaction: &Transaction<'_>, study: i64) -> Result<(), F
     let sql = "UPDATE fixnorm.job SET state = 'skipped'
         WHERE study = $1 AND (state = 'waiting' OR state = 'running' AND lease < clock_timestamp())
         AND trial IN (SELECT trial FROM fixnorm.job WHERE study = $1 AND state IN ('failed', 'pruned'))";
-    transaction.execute(sql, &[&study]).await?;
+    transaction.execute_typed(sql, &[(&study, Type::INT8)]).await?;
     Ok(())
 }
 
@@ -304,12 +318,20 @@ async fn record_curve(
     let scores: Vec<f64> = curve.iter().map(|epoch| epoch.val_top1).collect();
     let (train_losses, val_losses) = (column(|e| e.train_loss), column(|e| e.val_loss));
     let sql = "DELETE FROM fixnorm.curve WHERE job = $1 AND epoch > $2";
-    transaction.execute(sql, &[&job, &(last.epoch as i64)]).await?;
+    let last = last.epoch as i64;
+    transaction.execute_typed(sql, &[(&job, Type::INT8), (&last, Type::INT8)]).await?;
     let sql = "INSERT INTO fixnorm.curve (job, epoch, train_loss, val_loss, val_top1)
         SELECT $1, * FROM unnest($2::bigint[], $3::float8[], $4::float8[], $5::float8[])
         ON CONFLICT (job, epoch) DO UPDATE SET train_loss = excluded.train_loss, val_loss = excluded.val_loss,
             val_top1 = excluded.val_top1";
-    transaction.execute(sql, &[&job, &epochs, &train_losses, &val_losses, &scores]).await?;
+    let parameters: Parameters<'_, 5> = [
+        (&job, Type::INT8),
+        (&epochs, Type::INT8_ARRAY),
+        (&train_losses, Type::FLOAT8_ARRAY),
+        (&val_losses, Type::FLOAT8_ARRAY),
+        (&scores, Type::FLOAT8_ARRAY),
+    ];
+    transaction.execute_typed(sql, &parameters).await?;
     Ok(())
 }
 
@@ -321,7 +343,7 @@ async fn trials(
 ) -> Result<Vec<TrialRow>, tokio_postgres::Error> {
     let sql = "SELECT number, point FROM fixnorm.trial WHERE study = $1 ORDER BY number";
     let mut rows: Vec<TrialRow> = client
-        .query(sql, &[&study])
+        .query_typed(sql, &[(&study, Type::INT8)])
         .await?
         .iter()
         .map(|row| TrialRow {
@@ -335,7 +357,7 @@ async fn trials(
     if with_curves {
         let sql = "SELECT curve.job, epoch, curve.train_loss, curve.val_loss, curve.val_top1 FROM fixnorm.curve
             JOIN fixnorm.job ON job.id = curve.job WHERE job.study = $1 ORDER BY curve.job, epoch";
-        for row in client.query(sql, &[&study]).await? {
+        for row in client.query_typed(sql, &[(&study, Type::INT8)]).await? {
             curves.entry(row.get(0)).or_default().push(Epoch {
                 epoch: row.get::<_, i64>(1) as usize,
                 train_loss: row.get(2),
@@ -347,7 +369,7 @@ async fn trials(
     let sql = "SELECT id, trial, seed, state, attempt, val_top1, val_loss, test_top1, diverged, reason, started_ms,
             ended_ms
         FROM fixnorm.job WHERE study = $1 ORDER BY trial, id";
-    for row in client.query(sql, &[&study]).await? {
+    for row in client.query_typed(sql, &[(&study, Type::INT8)]).await? {
         let curve = curves.remove(&row.get(0)).unwrap_or_default();
         let state = State::from_name(row.get(3)).unwrap_or(State::Waiting);
         let job = JobRow {

@@ -7,7 +7,7 @@ use std::net::{Shutdown, TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 /// What the server's only user has to say.
@@ -185,48 +185,56 @@ fn restrict(_path: &Path) {}
 /// A port in front of a server. Armed, it passes the next COMMIT on and cuts the connection before the answer.
 pub(crate) struct Proxy {
     pub(crate) port: u16,
-    armed: Arc<AtomicBool>,
+    shared: Arc<Shared>,
+}
+
+#[derive(Default)]
+struct Shared {
+    armed: AtomicBool,
+    /// How often clients sent something.
+    requests: AtomicUsize,
 }
 
 impl Proxy {
     pub(crate) fn before(port: u16) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let own = listener.local_addr().unwrap().port();
-        let armed = Arc::new(AtomicBool::new(false));
-        let shared = armed.clone();
+        let shared = Arc::new(Shared::default());
+        let of_proxy = shared.clone();
         std::thread::spawn(move || {
             for client in listener.incoming().flatten() {
                 let Ok(server) = TcpStream::connect(("127.0.0.1", port)) else { continue };
                 let (back, client_again) =
                     (server.try_clone().unwrap(), client.try_clone().unwrap());
-                let (armed, answers) = (shared.clone(), Arc::new(AtomicBool::new(true)));
+                let (shared, answers) = (shared.clone(), Arc::new(AtomicBool::new(true)));
                 let answered = answers.clone();
-                std::thread::spawn(move || to_server(client, server, &armed, &answers));
+                std::thread::spawn(move || to_server(client, server, &shared, &answers));
                 std::thread::spawn(move || to_client(back, client_again, &answered));
             }
         });
-        Self { port: own, armed }
+        Self { port: own, shared: of_proxy }
     }
 
     pub(crate) fn arm(&self) {
-        self.armed.store(true, Ordering::SeqCst);
+        self.shared.armed.store(true, Ordering::SeqCst);
     }
 
     pub(crate) fn has_cut(&self) -> bool {
-        !self.armed.load(Ordering::SeqCst)
+        !self.shared.armed.load(Ordering::SeqCst)
+    }
+
+    /// How often clients sent something and waited for the answer, at most.
+    pub(crate) fn requests(&self) -> usize {
+        self.shared.requests.load(Ordering::SeqCst)
     }
 }
 
-fn to_server(
-    mut client: TcpStream,
-    mut server: TcpStream,
-    armed: &AtomicBool,
-    answers: &AtomicBool,
-) {
+fn to_server(mut client: TcpStream, mut server: TcpStream, shared: &Shared, answers: &AtomicBool) {
     let mut buffer = [0; 65536];
     while let Ok(count @ 1..) = client.read(&mut buffer) {
+        shared.requests.fetch_add(1, Ordering::SeqCst);
         let is_commit = buffer[..count].windows(6).any(|word| word == b"COMMIT");
-        let cut = is_commit && armed.swap(false, Ordering::SeqCst);
+        let cut = is_commit && shared.armed.swap(false, Ordering::SeqCst);
         if cut {
             answers.store(false, Ordering::SeqCst);
         }
