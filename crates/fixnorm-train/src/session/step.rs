@@ -7,6 +7,7 @@ use burn::module::Module;
 use burn::optim::{GradientsParams, ModuleOptimizer};
 use burn::tensor::{Device, Int, Tensor};
 use fixnorm::average::{Averaged, interpolate};
+use fixnorm::optim::step_together;
 use fixnorm::{Roles, clip_grad_norm};
 use fixnorm_analysis::measure::gradient_norms;
 use fixnorm_data::Batch;
@@ -117,7 +118,7 @@ impl Learner {
             None => grads,
             Some(max_norm) => clip_grad_norm(&self.model, grads, max_norm).0,
         };
-        self.model = self.optimizer.step(lr, self.model, grads);
+        self.model = step_together(&mut self.optimizer, lr, self.model, grads);
         self
     }
 }

@@ -11,6 +11,7 @@ mod gpu;
 #[cfg(feature = "flex")]
 mod host;
 mod plan;
+mod together;
 
 use burn::optim::{LearningRate, Optimizer, RecordState, StateSink, StateSource};
 use burn::tensor::{DType, Device, Tensor, TensorData};
@@ -19,6 +20,7 @@ use fixnorm_kernels::update::{Groups, norms};
 use crate::decay::{Decay, DecayKind};
 use crate::{BaseUpdate, Constraint, UpdateRule};
 use plan::StepPlan;
+pub use together::step_together;
 
 /// Base update, rule and decay of one parameter.
 ///
@@ -83,6 +85,12 @@ impl Optimizer for NormOptimizer {
         grad: Tensor<D>,
         state: Option<NormState<D>>,
     ) -> (Tensor<D>, Option<NormState<D>>) {
+        #[cfg(feature = "gpu")]
+        match gpu::together::begin_step() {
+            gpu::together::Turn::Step => {}
+            gpu::together::Turn::Keep => return (tensor, state),
+            gpu::together::Turn::Take(stepped) => return stepped.into_state(state),
+        }
         let mut state = state.unwrap_or_else(|| self.initial_state(&tensor));
         state.steps += 1;
         let plan = self.plan(lr, state.steps, &tensor.dims());
@@ -95,7 +103,7 @@ impl Optimizer for NormOptimizer {
         }
         #[cfg(feature = "gpu")]
         if f32_throughout && self.runs_on_gpu(&tensor.device()) {
-            let (tensor, state) = self.step_on_gpu(plan, tensor, grad, state);
+            let (tensor, state) = self.step_or_collect(plan, tensor, grad, state);
             return (tensor, Some(state));
         }
         #[cfg(not(any(feature = "flex", feature = "gpu")))]

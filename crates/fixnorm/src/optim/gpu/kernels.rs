@@ -13,7 +13,6 @@
 
 use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
-use burn_cubecl::cubecl::std::tensor::layout::linear::LinearView;
 
 use crate::rule::{Constraint, StepRule};
 
@@ -219,57 +218,102 @@ fn coefficients(
     Coefficients { a: a * scale, b: b * scale }
 }
 
-/// The norm that a group is held at; 1 where none is.
+/// The same tensor of each parameter of a launch.
+type Tensors<N> = Sequence<Box<[Vector<f32, N>]>>;
+
+/// The norm that a group of parameter `i` is held at; 1 where none is.
 #[cube]
-fn radius_of(radius: &ComptimeOption<&[f32]>, group: usize) -> f32 {
-    #[comptime]
-    match radius {
-        ComptimeOption::Some(radius) => radius[group],
-        ComptimeOption::None => 1.0f32.runtime(),
+fn radius_of(
+    radius: &Sequence<Box<[f32]>>,
+    i: usize,
+    group: u32,
+    #[comptime] has_radius: bool,
+) -> f32 {
+    let mut norm = 1.0f32;
+    if comptime!(has_radius) {
+        norm = radius.index(i)[group as usize];
     }
+    norm
 }
 
-/// A step that asks for no norm.
+/// Advances the states of parameter `i` at a vector; returns the direction there.
+#[cube]
+fn advance_at<N: Size>(
+    w: &Tensors<N>,
+    grad: &Tensors<N>,
+    first: &mut Tensors<N>,
+    second: &mut Tensors<N>,
+    i: usize,
+    at: u32,
+    scalars: &Scalars,
+    #[comptime] base: Base,
+) -> Vector<f32, N> {
+    let at = at as usize;
+    let second_at = second_at::<N>(&*second, i, at, base);
+    let (w_at, grad_at, first_at) = (w.index(i)[at], grad.index(i)[at], first.index(i)[at]);
+    let next = advance::<N>(w_at, grad_at, first_at, second_at, scalars, base);
+    first.index_mut(i)[at] = next.first;
+    if comptime!(base.has_second()) {
+        second.index_mut(i)[at] = next.second;
+    }
+    next.direction
+}
+
+#[cube]
+fn second_at<N: Size>(
+    second: &Tensors<N>,
+    i: usize,
+    at: usize,
+    #[comptime] base: Base,
+) -> Vector<f32, N> {
+    let mut value = Vector::<f32, N>::new(0.0f32);
+    if comptime!(base.has_second()) {
+        value = second.index(i)[at];
+    }
+    value
+}
+
+/// Steps that ask for no norm. Each parameter has a row of cubes.
 #[cube(launch)]
 pub(super) fn step_free<N: Size>(
-    w: &[Vector<f32, N>],
-    first: &[Vector<f32, N>],
-    second: &[Vector<f32, N>],
-    grad: LinearView<'_, Vector<f32, N>>,
-    w_out: &mut [Vector<f32, N>],
-    first_out: &mut [Vector<f32, N>],
-    second_out: &mut [Vector<f32, N>],
-    vectors: u32,
+    w: &mut Sequence<Box<[Vector<f32, N>]>>,
+    grad: &Sequence<Box<[Vector<f32, N>]>>,
+    first: &mut Sequence<Box<[Vector<f32, N>]>>,
+    second: &mut Sequence<Box<[Vector<f32, N>]>>,
+    vectors: &Sequence<u32>,
     scalars: &Scalars,
     #[comptime] base: Base,
 ) {
     let a = 1.0f32 - scalars.shrink;
     let b = 0.0f32 - scalars.length;
-    let mut at = ABSOLUTE_POS;
-    while at < vectors as usize {
-        let w_at = w[at];
-        let next = advance::<N>(w_at, grad.read(at), first[at], second[at], scalars, base);
-        first_out[at] = next.first;
-        if comptime!(base.has_second()) {
-            second_out[at] = next.second;
+    let count = w.len().comptime();
+    #[unroll]
+    for i in 0..count {
+        if CUBE_POS_Y == i as u32 {
+            let end = *vectors.index(i);
+            let mut at = CUBE_POS_X * CUBE_DIM_X + UNIT_POS_X;
+            while at < end {
+                let w_at = w.index(i)[at as usize];
+                let d = advance_at::<N>(&*w, grad, first, second, i, at, scalars, base);
+                w.index_mut(i)[at as usize] =
+                    w_at * Vector::<f32, N>::new(a) + d * Vector::<f32, N>::new(b);
+                at += CUBE_COUNT_X * CUBE_DIM_X;
+            }
         }
-        w_out[at] = w_at * Vector::<f32, N>::new(a) + next.direction * Vector::<f32, N>::new(b);
-        at += CUBE_COUNT * CUBE_DIM as usize;
     }
 }
 
 /// The first pass over a group, from vector `start` on: states, and what the units add up.
 #[cube]
 fn sum_group<N: Size>(
-    w: &[Vector<f32, N>],
-    first: &[Vector<f32, N>],
-    second: &[Vector<f32, N>],
-    grad: &LinearView<'_, Vector<f32, N>>,
-    first_out: &mut [Vector<f32, N>],
-    second_out: &mut [Vector<f32, N>],
-    start: usize,
-    end: usize,
-    stride: usize,
+    w: &Tensors<N>,
+    grad: &Tensors<N>,
+    first: &mut Tensors<N>,
+    second: &mut Tensors<N>,
+    i: usize,
+    start: u32,
+    end: u32,
+    stride: u32,
     scalars: &Scalars,
     #[comptime] base: Base,
 ) -> Moments {
@@ -278,15 +322,11 @@ fn sum_group<N: Size>(
     let mut dd = 0.0f32;
     let mut at = start;
     while at < end {
-        let w_at = w[at];
-        let next = advance::<N>(w_at, grad.read(at), first[at], second[at], scalars, base);
-        first_out[at] = next.first;
-        if comptime!(base.has_second()) {
-            second_out[at] = next.second;
-        }
+        let w_at = w.index(i)[at as usize];
+        let d = advance_at::<N>(w, grad, first, second, i, at, scalars, base);
         ww += dot::<N>(w_at, w_at);
-        wd += dot::<N>(w_at, next.direction);
-        dd += dot::<N>(next.direction, next.direction);
+        wd += dot::<N>(w_at, d);
+        dd += dot::<N>(d, d);
         at += stride;
     }
     Moments { ww, wd, dd }
@@ -295,124 +335,108 @@ fn sum_group<N: Size>(
 /// The second pass, over the same vectors with states that are advanced.
 #[cube]
 fn apply_group<N: Size>(
-    w: &[Vector<f32, N>],
-    first: &[Vector<f32, N>],
-    second: &[Vector<f32, N>],
-    grad: &LinearView<'_, Vector<f32, N>>,
-    w_out: &mut [Vector<f32, N>],
-    start: usize,
-    end: usize,
-    stride: usize,
+    w: &mut Tensors<N>,
+    grad: &Tensors<N>,
+    first: &Tensors<N>,
+    second: &Tensors<N>,
+    i: usize,
+    start: u32,
+    end: u32,
+    stride: u32,
     coefficients: Coefficients,
     scalars: &Scalars,
     #[comptime] base: Base,
 ) {
     let a = Vector::<f32, N>::new(coefficients.a);
     let b = Vector::<f32, N>::new(coefficients.b);
-    let mut at = start;
-    while at < end {
-        let w_at = w[at];
-        let d = direction::<N>(w_at, grad.read(at), first[at], second[at], scalars, base);
-        w_out[at] = w_at * a + d * b;
-        at += stride;
+    let mut next = start;
+    while next < end {
+        let at = next as usize;
+        let second_at = second_at::<N>(second, i, at, base);
+        let (w_at, grad_at, first_at) = (w.index(i)[at], grad.index(i)[at], first.index(i)[at]);
+        let d = direction::<N>(w_at, grad_at, first_at, second_at, scalars, base);
+        w.index_mut(i)[at] = w_at * a + d * b;
+        next += stride;
     }
 }
 
-/// A step of groups that one cube sums each.
+/// Steps of groups that one cube sums each. Each parameter has a row of cubes.
 #[cube(launch)]
 pub(super) fn step_groups<N: Size>(
-    w: &[Vector<f32, N>],
-    first: &[Vector<f32, N>],
-    second: &[Vector<f32, N>],
-    grad: LinearView<'_, Vector<f32, N>>,
-    radius: ComptimeOption<&[f32]>,
-    w_out: &mut [Vector<f32, N>],
-    first_out: &mut [Vector<f32, N>],
-    second_out: &mut [Vector<f32, N>],
-    groups: u32,
-    vectors: u32,
+    w: &mut Sequence<Box<[Vector<f32, N>]>>,
+    grad: &Sequence<Box<[Vector<f32, N>]>>,
+    first: &mut Sequence<Box<[Vector<f32, N>]>>,
+    second: &mut Sequence<Box<[Vector<f32, N>]>>,
+    radius: &Sequence<Box<[f32]>>,
+    groups: &Sequence<u32>,
+    vectors: &Sequence<u32>,
     scalars: &Scalars,
     #[comptime] rules: Rules,
+    #[comptime] has_radius: bool,
 ) {
     let mut shared = Shared::<[f32]>::new_slice(comptime!(3 * UNITS as usize));
-    let stride = CUBE_DIM as usize;
-    let mut group = CUBE_POS;
-    while group < groups as usize {
-        let start = group * vectors as usize + UNIT_POS as usize;
-        let end = (group + 1) * vectors as usize;
-        let own = sum_group::<N>(
-            w, first, second, &grad, first_out, second_out, start, end, stride, scalars, rules.base,
-        );
-        let moments = over_cube(own, &mut shared);
-        let step = coefficients(moments, radius_of(&radius, group), scalars, rules);
-        apply_group::<N>(
-            w,
-            &*first_out,
-            &*second_out,
-            &grad,
-            w_out,
-            start,
-            end,
-            stride,
-            step,
-            scalars,
-            rules.base,
-        );
-        group += CUBE_COUNT;
+    let count = w.len().comptime();
+    #[unroll]
+    for i in 0..count {
+        if CUBE_POS_Y == i as u32 {
+            let (groups, vectors) = (*groups.index(i), *vectors.index(i));
+            let mut group = CUBE_POS_X;
+            while group < groups {
+                let start = group * vectors + UNIT_POS;
+                let end = (group + 1) * vectors;
+                let own = sum_group::<N>(
+                    &*w, grad, first, second, i, start, end, CUBE_DIM, scalars, rules.base,
+                );
+                let moments = over_cube(own, &mut shared);
+                let held = radius_of(radius, i, group, has_radius);
+                let step = coefficients(moments, held, scalars, rules);
+                apply_group::<N>(
+                    w, grad, &*first, &*second, i, start, end, CUBE_DIM, step, scalars, rules.base,
+                );
+                group += CUBE_COUNT_X;
+            }
+        }
     }
 }
 
 /// States of a whole tensor, and what each cube sums of it: `[cubes, 3]`.
 #[cube(launch)]
 pub(super) fn sum<N: Size>(
-    w: &[Vector<f32, N>],
-    first: &[Vector<f32, N>],
-    second: &[Vector<f32, N>],
-    grad: LinearView<'_, Vector<f32, N>>,
-    first_out: &mut [Vector<f32, N>],
-    second_out: &mut [Vector<f32, N>],
+    w: &Sequence<Box<[Vector<f32, N>]>>,
+    grad: &Sequence<Box<[Vector<f32, N>]>>,
+    first: &mut Sequence<Box<[Vector<f32, N>]>>,
+    second: &mut Sequence<Box<[Vector<f32, N>]>>,
     partial: &mut [f32],
     vectors: u32,
     scalars: &Scalars,
     #[comptime] base: Base,
 ) {
     let mut shared = Shared::<[f32]>::new_slice(comptime!(3 * UNITS as usize));
-    let (end, stride) = (vectors as usize, CUBE_COUNT * CUBE_DIM as usize);
-    let own = sum_group::<N>(
-        w,
-        first,
-        second,
-        &grad,
-        first_out,
-        second_out,
-        ABSOLUTE_POS,
-        end,
-        stride,
-        scalars,
-        base,
-    );
+    let (start, stride) = (CUBE_POS_X * CUBE_DIM_X + UNIT_POS_X, CUBE_COUNT_X * CUBE_DIM_X);
+    let own = sum_group::<N>(w, grad, first, second, 0usize, start, vectors, stride, scalars, base);
     let moments = over_cube(own, &mut shared);
     if UNIT_POS == 0 {
-        partial[3 * CUBE_POS] = moments.ww;
-        partial[3 * CUBE_POS + 1] = moments.wd;
-        partial[3 * CUBE_POS + 2] = moments.dd;
+        let at = 3 * CUBE_POS_X as usize;
+        partial[at] = moments.ww;
+        partial[at + 1] = moments.wd;
+        partial[at + 2] = moments.dd;
     }
 }
 
 /// The weight of a whole tensor. Each cube adds up what the cubes of `sum` left, all in the same order.
 #[cube(launch)]
 pub(super) fn apply<N: Size>(
-    w: &[Vector<f32, N>],
-    first: &[Vector<f32, N>],
-    second: &[Vector<f32, N>],
-    grad: LinearView<'_, Vector<f32, N>>,
-    radius: ComptimeOption<&[f32]>,
+    w: &mut Sequence<Box<[Vector<f32, N>]>>,
+    grad: &Sequence<Box<[Vector<f32, N>]>>,
+    first: &Sequence<Box<[Vector<f32, N>]>>,
+    second: &Sequence<Box<[Vector<f32, N>]>>,
+    radius: &Sequence<Box<[f32]>>,
     partial: &[f32],
-    w_out: &mut [Vector<f32, N>],
     vectors: u32,
     cubes: u32,
     scalars: &Scalars,
     #[comptime] rules: Rules,
+    #[comptime] has_radius: bool,
 ) {
     let mut shared = Shared::<[f32]>::new_slice(comptime!(3 * UNITS as usize));
     let mut ww = 0.0f32;
@@ -427,19 +451,10 @@ pub(super) fn apply<N: Size>(
         cube += CUBE_DIM;
     }
     let moments = over_cube(Moments { ww, wd, dd }, &mut shared);
-    let step = coefficients(moments, radius_of(&radius, 0usize), scalars, rules);
-    let (end, stride) = (vectors as usize, CUBE_COUNT * CUBE_DIM as usize);
+    let held = radius_of(radius, 0usize, 0u32, has_radius);
+    let step = coefficients(moments, held, scalars, rules);
+    let (start, stride) = (CUBE_POS_X * CUBE_DIM_X + UNIT_POS_X, CUBE_COUNT_X * CUBE_DIM_X);
     apply_group::<N>(
-        w,
-        first,
-        second,
-        &grad,
-        w_out,
-        ABSOLUTE_POS,
-        end,
-        stride,
-        step,
-        scalars,
-        rules.base,
+        w, grad, first, second, 0usize, start, vectors, stride, step, scalars, rules.base,
     );
 }

@@ -1,7 +1,10 @@
 //! The kernels against the composed step on the same device. `BURN_DEVICE` chooses it.
 
-use burn::optim::Optimizer;
+use burn::module::{Module, ModuleVisitor, Param};
+use burn::nn::{Linear, LinearConfig};
+use burn::optim::{GradientsParams, ModuleOptimizer, Optimizer};
 use burn::tensor::{Device, Distribution, Tensor, TensorData};
+use fixnorm_kernels::update::Moments;
 
 use super::*;
 use crate::decay::Decay;
@@ -76,6 +79,15 @@ fn norms(w: &Tensor<2>, groups: usize) -> Vec<f64> {
     w.chunks(w.len() / groups).map(|group| square(group).sqrt()).collect()
 }
 
+/// The angular step of a single number, which has nothing to turn to: its direction lies along it. The composed step sees that
+/// only in sums that are not rounded to `f32`.
+fn without_turn(plan: &StepPlan, w: Tensor<2>) -> Tensor<2> {
+    let ww = f64::from(floats(&w)[0]).powi(2);
+    let step = plan.coefficients(Moments { ww, wd: ww, dd: ww }, f64::from(RADIUS));
+    assert_eq!(step.b, 0.0);
+    w.mul_scalar(step.a)
+}
+
 /// Three steps by both executors.
 fn hold(optimizer: &NormOptimizer, shape: [usize; 2], lr: f64) {
     let what = format!("{optimizer:?} {shape:?}");
@@ -86,7 +98,11 @@ fn hold(optimizer: &NormOptimizer, shape: [usize; 2], lr: f64) {
         let grad = random(shape, 0.5);
         let plan = optimizer.plan(lr, own.1.steps, &shape);
         own = optimizer.step_on_gpu(plan, own.0, grad.clone(), own.1);
+        let before = composed.0.clone();
         composed = optimizer.step_composed(&plan, composed.0, grad, composed.1);
+        if shape == [1, 1] && plan.rule == StepRule::Angular {
+            composed.0 = without_turn(&plan, before);
+        }
         own.1.steps += 1;
         composed.1.steps += 1;
     }
@@ -273,6 +289,76 @@ fn a_training_follows_the_cpus() {
                 w
             };
             near(&run(&gpu), &run(&cpu), &format!("{optimizer:?}"));
+        }
+    }
+}
+
+/// A random gradient for each parameter.
+struct Gradients(GradientsParams);
+
+impl ModuleVisitor for Gradients {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        let w = param.val().inner();
+        let noise = Distribution::Normal(0.0, 0.5);
+        self.0.register(param.id, Tensor::<D>::random(w.dims(), noise, &w.device()));
+    }
+}
+
+/// The same gradients again.
+struct Copies<'a>(&'a GradientsParams, GradientsParams);
+
+impl ModuleVisitor for Copies<'_> {
+    fn visit_float<const D: usize>(&mut self, param: &Param<Tensor<D>>) {
+        if let Some(grad) = self.0.get::<D>(param.id) {
+            self.1.register(param.id, grad);
+        }
+    }
+}
+
+/// All values, parameter by parameter.
+fn values(model: &[Linear]) -> Vec<Vec<f32>> {
+    let floats = |data: TensorData| data.iter().collect();
+    let both = |layer: &Linear| {
+        let bias = layer.bias.as_ref().expect("linear layers have one");
+        [floats(layer.weight.val().into_data()), floats(bias.val().into_data())]
+    };
+    model.iter().flat_map(both).collect()
+}
+
+#[test]
+fn a_model_steps_as_its_parameters_one_by_one() {
+    let device = Device::default().autodiff();
+    // More than a launch takes, some in vectors and some not, one for several cubes.
+    let shapes = (1..=12).map(|i| [i, 4 + i % 5]).chain([[64, 129]]);
+    let layer = |[c_in, c_out]: [usize; 2]| LinearConfig::new(c_in, c_out).init(&device);
+    let model: Vec<Linear> = shapes.map(layer).collect();
+    for base in BASES {
+        for optimizer in [None, Some(0)].map(|axis| optimizers(base(), axis)).concat() {
+            if optimizer.decay.is_some() {
+                continue;
+            }
+            let optimizers = [(); 2].map(|()| ModuleOptimizer::from(optimizer));
+            let [mut alone, mut together] = optimizers;
+            let mut models = [model.clone(), model.clone()];
+            for _ in 0..3 {
+                let mut grads = Gradients(GradientsParams::new());
+                model.visit(&mut grads);
+                let mut copies = Copies(&grads.0, GradientsParams::new());
+                model.visit(&mut copies);
+                let copies = copies.1;
+                let [one, all] = models;
+                models = [
+                    alone.step(0.02, one, copies),
+                    crate::optim::step_together(&mut together, 0.02, all, grads.0),
+                ];
+            }
+            let [one, all] = models.map(|model| values(&model));
+            for (at, (one, all)) in one.iter().zip(&all).enumerate() {
+                for (one, all) in one.iter().zip(all) {
+                    // This way round, a NaN fails.
+                    assert!((one - all).abs() <= 1e-5 * one.abs().max(1.0), "{optimizer:?} {at}");
+                }
+            }
         }
     }
 }
