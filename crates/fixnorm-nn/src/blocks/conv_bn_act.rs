@@ -2,6 +2,8 @@
 //! Not here: stringing several together (`chain.rs`).
 
 use burn::module::Module;
+#[cfg(feature = "gpu")]
+use burn::module::{ModuleMapper, Param, RunningState};
 use burn::nn::conv::{Conv2d, Conv2dConfig};
 use burn::nn::{BatchNorm, BatchNormConfig, PaddingConfig2d};
 use burn::tensor::ops::ConvOptions;
@@ -245,7 +247,7 @@ impl ConvBnAct {
             let values = running.map(|statistic| statistic.value_sync());
             let (out, next) = gpu::norm::norm_act(y, [gamma, beta], values, spec);
             for (statistic, next) in running.into_iter().zip(next) {
-                statistic.update(next);
+                replace(statistic, next);
             }
             return out;
         }
@@ -291,6 +293,27 @@ impl ConvBnAct {
         let [h, w] = [h.div_ceil(self.conv.stride[0]), w.div_ceil(self.conv.stride[1])];
         ((weights * h * w) as u64, h, w)
     }
+}
+
+/// Sets a running statistic at once. Burn's `update` keeps it aside and at the next step averages over the threads, which is a
+/// launch more.
+#[cfg(feature = "gpu")]
+fn replace(statistic: &RunningState<Tensor<1>>, value: Tensor<1>) {
+    struct Replace(Option<Tensor<1>>);
+
+    impl ModuleMapper for Replace {
+        fn map_float<const D: usize>(&mut self, param: Param<Tensor<D>>) -> Param<Tensor<D>> {
+            match self.0.take() {
+                Some(value) => {
+                    Param::initialized(param.id, Tensor::from_dispatch(value.into_dispatch()))
+                }
+                None => param,
+            }
+        }
+    }
+
+    // Copies share the value.
+    let _ = statistic.clone().map(&mut Replace(Some(value)));
 }
 
 /// The same convolution with TensorFlow's padding.

@@ -1,6 +1,6 @@
 //! Batch norm by the batch's own statistics, followed by an activation, as one operation of a GPU. For the backward pass it
 //! keeps the input and its moments, and not the output.
-//! Not here: the kernels (`norm_kernels.rs`), the same composed of Burn's operations (`blocks/conv_bn_act.rs`).
+//! Not here: its launches (`norm_launch.rs`), the same composed of Burn's operations (`blocks/conv_bn_act.rs`).
 
 use burn::backend::autodiff::checkpoint::base::Checkpointer;
 use burn::backend::autodiff::checkpoint::strategy::CheckpointStrategy;
@@ -203,6 +203,12 @@ mod tests {
                 compare(&format!("{n}x{h}x{w}x{c}"), &x, spec(activation), 2e-4);
             }
         }
+    }
+
+    #[test]
+    fn many_rows_are_summed_by_a_launch_in_between() {
+        let x = images([1, 150, 150, 128], 0.3);
+        compare("many rows", &x, spec(Activation::HardSwish), 2e-4);
     }
 
     #[test]

@@ -1,234 +1,38 @@
 //! Kernels of the normalization, in CubeCL: column sums over rows of pixels, and the operations on each pixel that use
 //! them. Sums are in `f32`, of differences to the first row: a large mean loses no precision.
+//! Not here: the kernels of its backward pass (`norm_gradient.rs`), which of them a pass takes (`norm_launch.rs`).
 
-use burn::backend::TensorMetadata;
-use burn::backend::tensor::FloatTensor;
+use burn_cubecl::cubecl;
 use burn_cubecl::cubecl::prelude::*;
-use burn_cubecl::kernel::into_contiguous;
-use burn_cubecl::{CubeBackend, cubecl};
 use fixnorm_kernels::Activation;
 
-use super::norm::{NormBackend, NormGradBackend, NormSpec};
-use super::rows::{
-    CUBES, ROWS, Rows, UNITS, add_up, elem, finishing, floats, high, over_cubes, small,
-};
+use super::activations::activate;
+use super::rows::{UNITS, add_up};
 
-impl NormBackend for CubeBackend {
-    fn norm_act(
-        x: FloatTensor<Self>,
-        gamma: FloatTensor<Self>,
-        beta: FloatTensor<Self>,
-        mean: FloatTensor<Self>,
-        var: FloatTensor<Self>,
-        spec: NormSpec,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let x = Rows::new(x);
-        let (client, dtype) = (x.tensor.client.clone(), elem(&x.tensor));
-        let [gamma, beta, mean, var] = [gamma, beta, mean, var].map(into_contiguous);
-        let c = gamma.shape()[0];
-        let (count, dim) = x.cubes(ROWS, CUBES);
-        let cubes = high(&count);
-        let partial = floats(&x.tensor, [cubes as usize, 2, c]);
-        sum_moments::launch(
-            &client,
-            count,
-            dim,
-            x.lanes,
-            x.tensor.clone().into_buffer_arg(),
-            partial.clone().into_buffer_arg(),
-            x.rows,
-            x.columns,
-            x.pitch,
-            dtype,
-        );
-        let moments = floats(&x.tensor, [2, c]);
-        let [next_mean, next_var] = [0, 1].map(|_| floats(&x.tensor, [c]));
-        let (count, dim) = finishing(c);
-        finish_moments::launch(
-            &client,
-            count,
-            dim,
-            x.tensor.clone().into_buffer_arg(),
-            partial.into_buffer_arg(),
-            mean.into_buffer_arg(),
-            var.into_buffer_arg(),
-            moments.clone().into_buffer_arg(),
-            next_mean.clone().into_buffer_arg(),
-            next_var.clone().into_buffer_arg(),
-            small(c),
-            cubes,
-            x.rows,
-            spec.momentum,
-            dtype,
-        );
-        let out = x.empty_like();
-        let (count, dim) = x.cubes(ROWS, u32::from(u16::MAX));
-        normalize::launch(
-            &client,
-            count,
-            dim,
-            x.lanes,
-            x.tensor.clone().into_buffer_arg(),
-            moments.clone().into_buffer_arg(),
-            gamma.into_buffer_arg(),
-            beta.into_buffer_arg(),
-            out.tensor.clone().into_buffer_arg(),
-            x.rows,
-            x.columns,
-            x.pitch,
-            spec.epsilon,
-            spec.activation,
-            dtype,
-        );
-        (out.tensor, moments, next_mean, next_var)
-    }
-}
-
-impl NormGradBackend for CubeBackend {
-    fn norm_act_grad(
-        x: FloatTensor<Self>,
-        gamma: FloatTensor<Self>,
-        beta: FloatTensor<Self>,
-        moments: FloatTensor<Self>,
-        dout: FloatTensor<Self>,
-        spec: NormSpec,
-    ) -> (FloatTensor<Self>, FloatTensor<Self>, FloatTensor<Self>) {
-        let (x, dout) = (Rows::new(x), Rows::new(dout));
-        let (client, dtype) = (x.tensor.client.clone(), elem(&x.tensor));
-        let [gamma, beta, moments] = [gamma, beta, moments].map(into_contiguous);
-        let c = gamma.shape()[0];
-        let (count, dim) = x.cubes(ROWS, CUBES);
-        let cubes = high(&count);
-        let partial = floats(&x.tensor, [cubes as usize, 2, c]);
-        sum_gradients::launch(
-            &client,
-            count,
-            dim,
-            x.lanes,
-            x.tensor.clone().into_buffer_arg(),
-            dout.tensor.clone().into_buffer_arg(),
-            moments.clone().into_buffer_arg(),
-            gamma.clone().into_buffer_arg(),
-            beta.clone().into_buffer_arg(),
-            partial.clone().into_buffer_arg(),
-            x.rows,
-            x.columns,
-            x.pitch,
-            dout.pitch,
-            spec.epsilon,
-            spec.activation,
-            dtype,
-        );
-        let [dgamma, dbeta] = [0, 1].map(|_| floats(&x.tensor, [c]));
-        let (count, dim) = finishing(c);
-        finish_gradients::launch(
-            &client,
-            count,
-            dim,
-            partial.into_buffer_arg(),
-            moments.clone().into_buffer_arg(),
-            dgamma.clone().into_buffer_arg(),
-            dbeta.clone().into_buffer_arg(),
-            small(c),
-            cubes,
-            spec.epsilon,
-        );
-        let dx = x.empty_like();
-        let (count, dim) = x.cubes(ROWS, u32::from(u16::MAX));
-        normalize_gradient::launch(
-            &client,
-            count,
-            dim,
-            x.lanes,
-            x.tensor.clone().into_buffer_arg(),
-            dout.tensor.clone().into_buffer_arg(),
-            moments.into_buffer_arg(),
-            gamma.into_buffer_arg(),
-            beta.into_buffer_arg(),
-            dgamma.clone().into_buffer_arg(),
-            dbeta.clone().into_buffer_arg(),
-            dx.tensor.clone().into_buffer_arg(),
-            x.rows,
-            x.columns,
-            x.pitch,
-            dout.pitch,
-            spec.epsilon,
-            spec.activation,
-            dtype,
-        );
-        (dx.tensor, dgamma, dbeta)
-    }
-}
-
-/// The activation.
-#[cube]
-fn activate(z: f32, #[comptime] activation: Activation) -> f32 {
-    let mut y = z;
-    if comptime!(activation == Activation::Relu) {
-        y = select(z < 0.0f32, 0.0f32, z);
-    } else if comptime!(activation == Activation::Relu6) {
-        y = select(z < 0.0f32, 0.0f32, select(z > 6.0f32, 6.0f32, z));
-    } else if comptime!(activation == Activation::Silu) {
-        y = z * sigmoid(z);
-    } else if comptime!(activation == Activation::HardSwish) {
-        y = z * hard_sigmoid(z);
-    } else if comptime!(activation == Activation::HardSigmoid) {
-        y = hard_sigmoid(z);
-    } else if comptime!(activation == Activation::Sigmoid) {
-        y = sigmoid(z);
-    }
-    y
-}
-
-/// Derivative of the activation.
-#[cube]
-fn slope(z: f32, #[comptime] activation: Activation) -> f32 {
-    let mut d = 1.0f32;
-    if comptime!(activation == Activation::Relu) {
-        d = select(z > 0.0f32, 1.0f32, 0.0f32);
-    } else if comptime!(activation == Activation::Relu6) {
-        d = select(z > 0.0f32 && z < 6.0f32, 1.0f32, 0.0f32);
-    } else if comptime!(activation == Activation::Silu) {
-        let s = sigmoid(z);
-        d = s * (1.0f32 + z * (1.0f32 - s));
-    } else if comptime!(activation == Activation::HardSwish) {
-        d = hard_sigmoid(z) + z * hard_sigmoid_slope(z);
-    } else if comptime!(activation == Activation::HardSigmoid) {
-        d = hard_sigmoid_slope(z);
-    } else if comptime!(activation == Activation::Sigmoid) {
-        let s = sigmoid(z);
-        d = s * (1.0f32 - s);
-    }
-    d
-}
-
-#[cube]
-fn sigmoid(z: f32) -> f32 {
-    1.0f32 / (1.0f32 + (0.0f32 - z).exp())
-}
-
-#[cube]
-fn hard_sigmoid(z: f32) -> f32 {
-    let t = z + 3.0f32;
-    select(t < 0.0f32, 0.0f32, select(t > 6.0f32, 6.0f32, t)) / 6.0f32
-}
-
-#[cube]
-fn hard_sigmoid_slope(z: f32) -> f32 {
-    select(z > -3.0f32 && z < 3.0f32, 1.0f32 / 6.0f32, 0.0f32)
-}
-
-/// For each channel the sum of the differences to the first row, and of their squares.
+/// For each channel the sum of the differences to the first row, and of their squares, behind a place for the moments.
 #[cube(launch)]
-fn sum_moments<E: Float, N: Size>(
+pub(super) fn sum_moments<E: Float, N: Size>(
     x: &[Vector<E, N>],
-    partial: &mut [Vector<f32, N>],
+    sums: &mut [Vector<f32, N>],
     rows: u32,
     columns: u32,
     pitch: u32,
     #[define(E)] _dtype: ElemType,
 ) {
     let column = CUBE_POS_X * CUBE_DIM_X + UNIT_POS_X;
+    let own = differences::<E, N>(x, column, rows, columns, pitch);
+    leave::<N>(own, sums, 1u32, column, columns);
+}
+
+/// The sums of a unit's rows: of the differences to the first row, and of their squares.
+#[cube]
+fn differences<E: Float, N: Size>(
+    x: &[Vector<E, N>],
+    column: u32,
+    rows: u32,
+    columns: u32,
+    pitch: u32,
+) -> Sums<N> {
     let mut sum = Vector::<f32, N>::new(0.0);
     let mut squares = Vector::<f32, N>::new(0.0);
     if column < columns {
@@ -241,69 +45,184 @@ fn sum_moments<E: Float, N: Size>(
             row += CUBE_COUNT_Y * CUBE_DIM_Y;
         }
     }
-    leave::<N>(sum, squares, partial, column, columns);
+    Sums::<N> { first: sum, second: squares }
 }
 
-/// Adds up the sums of a cube's units and stores the result.
+/// Two sums of each channel.
+#[derive(CubeType, Clone, Copy)]
+pub(super) struct Sums<N: Size> {
+    pub(super) first: Vector<f32, N>,
+    pub(super) second: Vector<f32, N>,
+}
+
+/// Mean and biased variance of each channel.
+#[derive(CubeType, Clone, Copy)]
+struct Moments<N: Size> {
+    mean: Vector<f32, N>,
+    var: Vector<f32, N>,
+}
+
+/// Adds up the sums of the units of each column, for all of them.
 #[cube]
-fn leave<N: Size>(
-    first: Vector<f32, N>,
-    second: Vector<f32, N>,
+pub(super) fn down_columns<N: Size>(own: Sums<N>) -> Sums<N> {
+    let mut firsts = Shared::<[Vector<f32, N>]>::new_slice(comptime!(UNITS as usize));
+    let mut seconds = Shared::<[Vector<f32, N>]>::new_slice(comptime!(UNITS as usize));
+    firsts[UNIT_POS as usize] = own.first;
+    seconds[UNIT_POS as usize] = own.second;
+    add_up::<N>(&mut firsts);
+    add_up::<N>(&mut seconds);
+    Sums::<N> { first: firsts[UNIT_POS_X as usize], second: seconds[UNIT_POS_X as usize] }
+}
+
+/// Adds up the sums of a cube's units and stores the result, behind those of `before` others.
+#[cube]
+pub(super) fn leave<N: Size>(
+    own: Sums<N>,
     partial: &mut [Vector<f32, N>],
+    before: u32,
     column: u32,
     columns: u32,
 ) {
-    let mut firsts = Shared::<[Vector<f32, N>]>::new_slice(comptime!(UNITS as usize));
-    let mut seconds = Shared::<[Vector<f32, N>]>::new_slice(comptime!(UNITS as usize));
-    firsts[UNIT_POS as usize] = first;
-    seconds[UNIT_POS as usize] = second;
-    add_up::<N>(&mut firsts);
-    add_up::<N>(&mut seconds);
+    let sums = down_columns::<N>(own);
     if UNIT_POS_Y == 0 && column < columns {
-        let at = (2 * CUBE_POS_Y * columns + column) as usize;
-        partial[at] = firsts[UNIT_POS as usize];
-        partial[at + columns as usize] = seconds[UNIT_POS as usize];
+        let at = (2 * (before + CUBE_POS_Y) * columns + column) as usize;
+        partial[at] = sums.first;
+        partial[at + columns as usize] = sums.second;
     }
 }
 
-/// Mean and biased variance of each channel, and their running means; the variance's is of the unbiased ones.
+/// A unit's share of the sums over all cubes of a column's sums, which are behind those of `before` others.
+#[cube]
+pub(super) fn share<N: Size>(
+    partial: &[Vector<f32, N>],
+    before: u32,
+    cubes: u32,
+    column: u32,
+    columns: u32,
+) -> Sums<N> {
+    let mut first = Vector::<f32, N>::new(0.0);
+    let mut second = Vector::<f32, N>::new(0.0);
+    if column < columns {
+        let mut cube = UNIT_POS_Y;
+        while cube < cubes {
+            let at = (2 * (before + cube) * columns + column) as usize;
+            first += partial[at];
+            second += partial[at + columns as usize];
+            cube += CUBE_DIM_Y;
+        }
+    }
+    Sums::<N> { first, second }
+}
+
+/// Moments, from sums of differences to the first row.
+#[cube]
+fn moments_of<N: Size>(first_row: Vector<f32, N>, sums: Sums<N>, rows: u32) -> Moments<N> {
+    let count = Vector::<f32, N>::new(f32::cast_from(rows));
+    let off = sums.first / count;
+    let mut var = sums.second / count - off * off;
+    #[unroll]
+    for lane in 0..N::value() {
+        let value = var.extract(lane);
+        var.insert(lane, select(value < 0.0f32, 0.0f32, value));
+    }
+    Moments::<N> { mean: first_row + off, var }
+}
+
+/// Stores moments, and the running ones behind them; the variance's are of the unbiased ones.
+#[cube]
+fn keep<N: Size>(
+    found: &Moments<N>,
+    running_mean: &[Vector<f32, N>],
+    running_var: &[Vector<f32, N>],
+    moments: &mut [Vector<f32, N>],
+    next_mean: &mut [Vector<f32, N>],
+    next_var: &mut [Vector<f32, N>],
+    column: u32,
+    columns: u32,
+    rows: u32,
+    momentum: f32,
+) {
+    let at = column as usize;
+    moments[at] = found.mean;
+    moments[(columns + column) as usize] = found.var;
+    let (new, old) = (Vector::<f32, N>::new(momentum), Vector::<f32, N>::new(1.0f32 - momentum));
+    // One value has no variance.
+    let count = f32::cast_from(rows);
+    let unbiased =
+        found.var * Vector::<f32, N>::new(count / (select(rows < 2, 2.0f32, count) - 1.0f32));
+    next_mean[at] = running_mean[at] * old + found.mean * new;
+    next_var[at] = running_var[at] * old + unbiased * new;
+}
+
+/// Moments from many partial sums.
 #[cube(launch)]
-fn finish_moments<E: Float>(
-    x: &[E],
-    partial: &[f32],
-    running_mean: &[f32],
-    running_var: &[f32],
-    moments: &mut [f32],
-    next_mean: &mut [f32],
-    next_var: &mut [f32],
-    channels: u32,
+pub(super) fn finish_moments<E: Float, N: Size>(
+    x: &[Vector<E, N>],
+    sums: &[Vector<f32, N>],
+    running_mean: &[Vector<f32, N>],
+    running_var: &[Vector<f32, N>],
+    moments: &mut [Vector<f32, N>],
+    next_mean: &mut [Vector<f32, N>],
+    next_var: &mut [Vector<f32, N>],
+    columns: u32,
     cubes: u32,
     rows: u32,
     momentum: f32,
     #[define(E)] _dtype: ElemType,
 ) {
-    let channel = CUBE_POS_X * CUBE_DIM_X + UNIT_POS_X;
-    let sum = over_cubes(partial, 2 * channels, cubes, channel);
-    let squares = over_cubes(partial, 2 * channels, cubes, channels + channel);
-    if UNIT_POS_Y == 0 && channel < channels {
-        let count = f32::cast_from(rows);
-        let off = sum / count;
-        let var = squares / count - off * off;
-        let at = channel as usize;
-        let mean = f32::cast_from(x[at]) + off;
-        let var = select(var < 0.0f32, 0.0f32, var);
-        moments[at] = mean;
-        moments[(channels + channel) as usize] = var;
-        // One value has no variance.
-        let unbiased = var * (count / (select(rows < 2, 2.0f32, count) - 1.0f32));
-        next_mean[at] = running_mean[at] * (1.0f32 - momentum) + mean * momentum;
-        next_var[at] = running_var[at] * (1.0f32 - momentum) + unbiased * momentum;
+    let column = CUBE_POS_X * CUBE_DIM_X + UNIT_POS_X;
+    let total = down_columns::<N>(share::<N>(sums, 1u32, cubes, column, columns));
+    if UNIT_POS_Y == 0 && column < columns {
+        let first = Vector::<f32, N>::cast_from(x[column as usize]);
+        let found = moments_of::<N>(first, total, rows);
+        keep::<N>(
+            &found,
+            running_mean,
+            running_var,
+            moments,
+            next_mean,
+            next_var,
+            column,
+            columns,
+            rows,
+            momentum,
+        );
     }
 }
 
-/// The activation of (x − mean)/deviation·gamma + beta.
+/// The activation of (x − mean)/deviation·gamma + beta, for the rows of a unit.
+#[cube]
+fn normalize_rows<E: Float, N: Size>(
+    x: &[Vector<E, N>],
+    found: &Moments<N>,
+    gamma: Vector<f32, N>,
+    beta: Vector<f32, N>,
+    out: &mut [Vector<E, N>],
+    column: u32,
+    rows: u32,
+    columns: u32,
+    pitch: u32,
+    epsilon: f32,
+    #[comptime] activation: Activation,
+) {
+    let scale = gamma / (found.var + Vector::<f32, N>::new(epsilon)).sqrt();
+    let shift = beta - found.mean * scale;
+    let mut row = CUBE_POS_Y * CUBE_DIM_Y + UNIT_POS_Y;
+    while row < rows {
+        let z = Vector::<f32, N>::cast_from(x[(row * pitch + column) as usize]) * scale + shift;
+        let mut y = z;
+        #[unroll]
+        for lane in 0..N::value() {
+            y.insert(lane, activate(z.extract(lane), activation));
+        }
+        out[(row * columns + column) as usize] = Vector::<E, N>::cast_from(y);
+        row += CUBE_COUNT_Y * CUBE_DIM_Y;
+    }
+}
+
+/// Normalization by finished moments.
 #[cube(launch)]
-fn normalize<E: Float, N: Size>(
+pub(super) fn normalize<E: Float, N: Size>(
     x: &[Vector<E, N>],
     moments: &[Vector<f32, N>],
     gamma: &[Vector<f32, N>],
@@ -319,135 +238,62 @@ fn normalize<E: Float, N: Size>(
     let column = CUBE_POS_X * CUBE_DIM_X + UNIT_POS_X;
     if column < columns {
         let at = column as usize;
-        let var = moments[(columns + column) as usize];
-        let scale = gamma[at] / (var + Vector::<f32, N>::new(epsilon)).sqrt();
-        let shift = beta[at] - moments[at] * scale;
-        let mut row = CUBE_POS_Y * CUBE_DIM_Y + UNIT_POS_Y;
-        while row < rows {
-            let z = Vector::<f32, N>::cast_from(x[(row * pitch + column) as usize]) * scale + shift;
-            let mut y = z;
-            #[unroll]
-            for lane in 0..N::value() {
-                y.insert(lane, activate(z.extract(lane), activation));
-            }
-            out[(row * columns + column) as usize] = Vector::<E, N>::cast_from(y);
-            row += CUBE_COUNT_Y * CUBE_DIM_Y;
-        }
+        let found = Moments::<N> { mean: moments[at], var: moments[(columns + column) as usize] };
+        normalize_rows::<E, N>(
+            x, &found, gamma[at], beta[at], out, column, rows, columns, pitch, epsilon, activation,
+        );
     }
 }
 
-/// The gradient of the activation's input.
-#[cube]
-fn before_activation<N: Size>(
-    dout: Vector<f32, N>,
-    z: Vector<f32, N>,
-    #[comptime] activation: Activation,
-) -> Vector<f32, N> {
-    let mut dz = dout;
-    #[unroll]
-    for lane in 0..N::value() {
-        dz.insert(lane, dout.extract(lane) * slope(z.extract(lane), activation));
-    }
-    dz
-}
-
-/// For each channel the sum of the gradients of the activation's input, and of their products with x − mean.
+/// Normalization by few partial sums, which every cube adds up, or by the cube's own ones, if it has all rows of its columns.
+/// The first cube stores the moments.
 #[cube(launch)]
-fn sum_gradients<E: Float, N: Size>(
+pub(super) fn normalize_by_sums<E: Float, N: Size>(
     x: &[Vector<E, N>],
-    dout: &[Vector<E, N>],
-    moments: &[Vector<f32, N>],
+    sums: &mut [Vector<f32, N>],
     gamma: &[Vector<f32, N>],
     beta: &[Vector<f32, N>],
-    partial: &mut [Vector<f32, N>],
+    running_mean: &[Vector<f32, N>],
+    running_var: &[Vector<f32, N>],
+    out: &mut [Vector<E, N>],
+    next_mean: &mut [Vector<f32, N>],
+    next_var: &mut [Vector<f32, N>],
     rows: u32,
     columns: u32,
     pitch: u32,
-    dout_pitch: u32,
+    cubes: u32,
+    momentum: f32,
     epsilon: f32,
     #[comptime] activation: Activation,
+    #[comptime] has_all_rows: bool,
     #[define(E)] _dtype: ElemType,
 ) {
     let column = CUBE_POS_X * CUBE_DIM_X + UNIT_POS_X;
-    let mut sum = Vector::<f32, N>::new(0.0);
-    let mut products = Vector::<f32, N>::new(0.0);
+    let own = if comptime!(has_all_rows) {
+        differences::<E, N>(x, column, rows, columns, pitch)
+    } else {
+        share::<N>(&*sums, 1u32, cubes, column, columns)
+    };
+    let total = down_columns::<N>(own);
     if column < columns {
         let at = column as usize;
-        let mean = moments[at];
-        let var = moments[(columns + column) as usize];
-        let scale = gamma[at] / (var + Vector::<f32, N>::new(epsilon)).sqrt();
-        let bias = beta[at];
-        let mut row = CUBE_POS_Y * CUBE_DIM_Y + UNIT_POS_Y;
-        while row < rows {
-            let d = Vector::<f32, N>::cast_from(x[(row * pitch + column) as usize]) - mean;
-            let dy = Vector::<f32, N>::cast_from(dout[(row * dout_pitch + column) as usize]);
-            let dz = before_activation::<N>(dy, d * scale + bias, activation);
-            sum += dz;
-            products += dz * d;
-            row += CUBE_COUNT_Y * CUBE_DIM_Y;
+        let found = moments_of::<N>(Vector::<f32, N>::cast_from(x[at]), total, rows);
+        if CUBE_POS_Y == 0 && UNIT_POS_Y == 0 {
+            keep::<N>(
+                &found,
+                running_mean,
+                running_var,
+                sums,
+                next_mean,
+                next_var,
+                column,
+                columns,
+                rows,
+                momentum,
+            );
         }
-    }
-    leave::<N>(sum, products, partial, column, columns);
-}
-
-/// Gradients of gamma and beta.
-#[cube(launch)]
-fn finish_gradients(
-    partial: &[f32],
-    moments: &[f32],
-    dgamma: &mut [f32],
-    dbeta: &mut [f32],
-    channels: u32,
-    cubes: u32,
-    epsilon: f32,
-) {
-    let channel = CUBE_POS_X * CUBE_DIM_X + UNIT_POS_X;
-    let sum = over_cubes(partial, 2 * channels, cubes, channel);
-    let products = over_cubes(partial, 2 * channels, cubes, channels + channel);
-    if UNIT_POS_Y == 0 && channel < channels {
-        let deviation = (moments[(channels + channel) as usize] + epsilon).sqrt();
-        dgamma[channel as usize] = products / deviation;
-        dbeta[channel as usize] = sum;
-    }
-}
-
-/// The gradient of the images.
-#[cube(launch)]
-fn normalize_gradient<E: Float, N: Size>(
-    x: &[Vector<E, N>],
-    dout: &[Vector<E, N>],
-    moments: &[Vector<f32, N>],
-    gamma: &[Vector<f32, N>],
-    beta: &[Vector<f32, N>],
-    dgamma: &[Vector<f32, N>],
-    dbeta: &[Vector<f32, N>],
-    dx: &mut [Vector<E, N>],
-    rows: u32,
-    columns: u32,
-    pitch: u32,
-    dout_pitch: u32,
-    epsilon: f32,
-    #[comptime] activation: Activation,
-    #[define(E)] _dtype: ElemType,
-) {
-    let column = CUBE_POS_X * CUBE_DIM_X + UNIT_POS_X;
-    if column < columns {
-        let (at, second) = (column as usize, (columns + column) as usize);
-        let count = Vector::<f32, N>::new(f32::cast_from(rows));
-        let deviation = (moments[second] + Vector::<f32, N>::new(epsilon)).sqrt();
-        let mean = moments[at];
-        let scale = gamma[at] / deviation;
-        let bias = beta[at];
-        let along = dgamma[at] / (deviation * count);
-        let level = dbeta[at] / count;
-        let mut row = CUBE_POS_Y * CUBE_DIM_Y + UNIT_POS_Y;
-        while row < rows {
-            let d = Vector::<f32, N>::cast_from(x[(row * pitch + column) as usize]) - mean;
-            let dy = Vector::<f32, N>::cast_from(dout[(row * dout_pitch + column) as usize]);
-            let dz = before_activation::<N>(dy, d * scale + bias, activation);
-            let gradient = scale * (dz - level - d * along);
-            dx[(row * columns + column) as usize] = Vector::<E, N>::cast_from(gradient);
-            row += CUBE_COUNT_Y * CUBE_DIM_Y;
-        }
+        normalize_rows::<E, N>(
+            x, &found, gamma[at], beta[at], out, column, rows, columns, pitch, epsilon, activation,
+        );
     }
 }

@@ -17,6 +17,10 @@ pub(super) const UNITS: u32 = 256;
 pub(super) const CUBES: u32 = 1024;
 /// Smallest number of rows a unit.
 pub(super) const ROWS: u32 = 8;
+/// Most partial sums that each cube of the pass behind adds up by itself; for more a launch in between costs less.
+pub(super) const FEW: u32 = 32;
+/// Most rows a unit for the sake of so few partial sums.
+const LONG: u32 = 64;
 
 /// Images as rows of vectors.
 pub(super) struct Rows {
@@ -67,6 +71,17 @@ impl Rows {
         let wide = self.columns.div_ceil(x);
         let high = self.rows.div_ceil(y * rows).clamp(1, (most / wide).max(1));
         (CubeCount::Static(wide, high, 1), CubeDim::new_2d(x, y))
+    }
+
+    /// Number and size of cubes that sum over the rows.
+    pub(super) fn summing(&self) -> (CubeCount, CubeDim) {
+        let (count, dim) = self.cubes(ROWS, CUBES);
+        match count {
+            CubeCount::Static(wide, high, _) if high > FEW && self.rows <= FEW * dim.y * LONG => {
+                (CubeCount::Static(wide, FEW, 1), dim)
+            }
+            count => (count, dim),
+        }
     }
 }
 
