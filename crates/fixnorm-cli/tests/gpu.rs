@@ -113,8 +113,8 @@ fn launches_of_a_gpu_and_their_times_are_reported() {
     let options: Vec<_> = options.split(' ').chain([&gpu[..]]).collect();
     let report = json(dir.path(), &options);
     let launches = report["launches"].as_u64().unwrap();
-    // There are 52 convolutions, each with two backward passes.
-    assert!(launches > 150, "{report}");
+    // There are 52 convolutions, each with two backward passes. At most 450 are wanted for the whole step.
+    assert!((150..=450).contains(&launches), "{report}");
     let kernels = report["kernels"].as_array().unwrap();
     let of_kernels: u64 = kernels.iter().map(|kernel| kernel["launches"].as_u64().unwrap()).sum();
     assert_eq!(of_kernels, launches, "{report}");
