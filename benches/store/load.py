@@ -231,7 +231,7 @@ def main():
                 continue
             is_new = not Path(args.out).exists()
             with open(args.out, "a", newline="") as file:
-                writer = csv.DictWriter(file, row.keys())
+                writer = csv.DictWriter(file, row.keys(), lineterminator="\n")
                 if is_new:
                     writer.writeheader()
                 writer.writerow(row)
