@@ -179,29 +179,29 @@ def main():
     # What is ended from outside ends its programs and hosts, too.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit("ended"))
     hosts = Hosts(args.rate)
-    rows = []
     try:
         for number in range(args.rounds):
             for kind in args.only.split(","):
                 load = os.getloadavg()[0]
                 steps, sent = measure(kind, hosts, args)
-                rows.append({
+                row = {
                     "program": kind, "model": args.model, "resolution": args.resolution,
                     "images_a_host": args.batch // 2, "rate": args.rate, "round": number, "steps": len(steps),
                     "step_ms_median": round(statistics.median(steps), 1), "step_ms_least": round(min(steps), 1),
                     "step_ms_largest": round(max(steps), 1), "sent_mb_a_step": round(sent / 1e6, 2),
                     "gradient_mb": round(megabytes, 2), "load_before": round(load, 1),
-                })
-                print(rows[-1], flush=True)
+                }
+                print(row, flush=True)
+                if not args.out:
+                    continue
+                is_new = not Path(args.out).exists()
+                with open(args.out, "a", newline="") as file:
+                    writer = csv.DictWriter(file, row.keys(), lineterminator="\n")
+                    if is_new:
+                        writer.writeheader()
+                    writer.writerow(row)
     finally:
         hosts.end()
-    if args.out:
-        is_new = not Path(args.out).exists()
-        with open(args.out, "a", newline="") as file:
-            writer = csv.DictWriter(file, rows[0].keys(), lineterminator="\n")
-            if is_new:
-                writer.writeheader()
-            writer.writerows(rows)
 
 
 main()
