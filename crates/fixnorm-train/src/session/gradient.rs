@@ -93,8 +93,8 @@ impl Gradient {
     }
 }
 
-/// Loss and logits of a batch, and its part of the mean gradient of `of` such batches. On a CPU the gradient is none if the
-/// loss is not finite, a peer's included; elsewhere checking it would wait for the device.
+/// Loss and logits of a batch, and its part of the mean gradient of `of` such batches. On a CPU, and with peers, the
+/// gradient is none if the loss is not finite, a peer's included; elsewhere checking it would wait for the device.
 pub(crate) fn gradients(
     model: &Classifier,
     criterion: Criterion,
@@ -104,7 +104,8 @@ pub(crate) fn gradients(
     of: usize,
     peer: Option<&Peer>,
 ) -> (Tensor<1>, Tensor<2>, Option<GradientsParams>) {
-    let checked = is_read_at_once(&x.device());
+    // Peers decide together, so a GPU among them has to read its loss too.
+    let checked = peer.is_some() || is_read_at_once(&x.device());
     let logits = model.forward_train(x, rng, peer);
     let loss = criterion.forward(logits.clone(), targets);
     if checked {
