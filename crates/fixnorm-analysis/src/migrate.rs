@@ -27,6 +27,19 @@ pub fn geometric_mean(values: impl IntoIterator<Item = f64>) -> Option<f64> {
     (count > 0).then(|| (sum / f64::from(count)).exp())
 }
 
+/// The peak angle of a schedule along which a weight turns as far as along the measured steps: √(Σθ²/Σh²) over pairs of a
+/// measured angle θ and the schedule's height h there. Directions of different steps count as independent, as at the
+/// equilibrium of decay, so that a few large angles at the start weigh more than many small ones behind them. None
+/// without a height.
+pub fn peak_angle(measured: impl IntoIterator<Item = (f64, f64)>) -> Option<f64> {
+    let (mut angles, mut heights) = (0.0, 0.0);
+    for (angle, height) in measured {
+        angles += angle * angle;
+        heights += height * height;
+    }
+    (heights > 0.0).then(|| (angles / heights).sqrt())
+}
+
 /// α of a head of this norm: ‖W‖_F/√C.
 pub fn alpha_of(norm: f64, classes: usize) -> f64 {
     norm / (classes as f64).sqrt()
@@ -56,6 +69,16 @@ mod tests {
         let plain = first_alpha(10, 0.0, 2.0);
         assert!((plain - first_alpha(10, 1.0 / 9.0, 2.0)).abs() < 1e-12);
         assert!((plain - 81f64.ln() * 0.9 / 2.0).abs() < 1e-12);
+    }
+
+    #[test]
+    fn a_peak_angle_turns_as_far_as_what_was_measured() {
+        assert_eq!(peak_angle([]), None);
+        let along = [(0.02, 1.0), (0.01, 0.5), (0.0, 0.0)];
+        assert!((peak_angle(along).unwrap() - 0.02).abs() < 1e-12);
+        // Angles that fall to nothing long before the schedule: the mean of logarithms would be 0.001.
+        let falling = [(0.1, 1.0), (0.001, 1.0), (0.00001, 1.0)];
+        assert!((peak_angle(falling).unwrap() - 0.1 / 3f64.sqrt()).abs() < 1e-5);
     }
 
     #[test]

@@ -8,7 +8,7 @@ use burn::tensor::Tensor;
 use fixnorm::base::BaseName;
 use fixnorm::{Constraint, ParamRole, Role, Roles, ScheduleShape, StepRule};
 use fixnorm_analysis::measure::{gradient_norms, weight_norms};
-use fixnorm_analysis::migrate::{alpha_of, first_alpha, geometric_mean, radius_square};
+use fixnorm_analysis::migrate::{alpha_of, first_alpha, geometric_mean, peak_angle, radius_square};
 use fixnorm_analysis::{Equilibrium, LayerMeasure};
 use fixnorm_data::{DataSet, Loader};
 use serde::Serialize;
@@ -184,8 +184,8 @@ fn held(recipe: &Recipe, param: &ParamRole, norm: f64) -> f64 {
 
 /// From a recorded run, by the effective learning rates that were measured along it.
 ///
-/// The per-layer rates are those of the whole run but for the last twentieth of the schedule's height, where
-/// ratios of numbers near zero mean nothing.
+/// The per-layer rates and angles are those of the whole run but for the last twentieth of the schedule's height, where
+/// ratios of numbers near zero mean nothing; the angle of the very first step, which stands for no other, is left out.
 ///
 /// # Errors
 /// No finished measurement in the run, none at all, or a run that diverged.
@@ -202,9 +202,9 @@ pub fn from_run(dir: &Path) -> Result<Migration, TrainError> {
     let head = head.ok_or_else(|| MigrateError::NoMeasuredHead(dir.to_owned()))?;
     let alpha = alpha_of(head.norm, history.plan.derived.classes.len());
     let first = &history.measures[0];
-    let rates = best_fit(&history, &roles, |layer| layer.effective_lr)?;
+    let rates = best_fit(&history, &roles, Measured::EffectiveLr)?;
     // A run that diverged in the end, or whose weights did not move, has no angles.
-    let angles = best_fit(&history, &roles, |layer| layer.angular_update).ok();
+    let angles = best_fit(&history, &roles, Measured::Angle).ok();
     let layers = rates.layers.iter().filter_map(|(path, effective_lr)| {
         let layer = first.layers.iter().find(|layer| layer.path == *path)?;
         let square = held(recipe, roles.get(path)?, layer.norm);
@@ -230,7 +230,8 @@ pub fn from_run(dir: &Path) -> Result<Migration, TrainError> {
     ));
     if let Some(shape) = migration.angle_shape {
         migration.assumed.push(format!(
-            "so does the peak angle, under the schedule {}; angles were measured",
+            "under the schedule {} the peak angle turns each weight as far as the angles that were measured, their directions \
+             taken as independent",
             shape.name()
         ));
     }
@@ -245,19 +246,39 @@ struct Fit {
     layers: Vec<(String, f64)>,
 }
 
+/// What a schedule is laid over.
+#[derive(Clone, Copy, PartialEq)]
+enum Measured {
+    EffectiveLr,
+    Angle,
+}
+
+impl Measured {
+    fn of(self, layer: &LayerMeasure) -> f64 {
+        match self {
+            Measured::EffectiveLr => layer.effective_lr,
+            Measured::Angle => layer.angular_update,
+        }
+    }
+
+    /// The schedule's peak for pairs of a measured value and the schedule's height.
+    fn peak(self, measured: impl Iterator<Item = (f64, f64)>) -> Option<f64> {
+        match self {
+            Measured::EffectiveLr => geometric_mean(measured.map(|(value, height)| value / height)),
+            Measured::Angle => peak_angle(measured),
+        }
+    }
+}
+
 /// The fit of the run's own schedule; of a cosine also that of its root, and the nearer one.
-fn best_fit(
-    history: &History,
-    roles: &Roles,
-    of: fn(&LayerMeasure) -> f64,
-) -> Result<Fit, TrainError> {
+fn best_fit(history: &History, roles: &Roles, measured: Measured) -> Result<Fit, TrainError> {
     let shapes = match history.plan.recipe.schedule.shape {
         ScheduleShape::Cosine | ScheduleShape::SqrtCosine => {
             vec![ScheduleShape::SqrtCosine, ScheduleShape::Cosine]
         }
         other => vec![other],
     };
-    let fits = shapes.into_iter().map(|shape| fit(history, roles, of, shape));
+    let fits = shapes.into_iter().map(|shape| fit(history, roles, measured, shape));
     let fits: Vec<Fit> = fits.collect::<Result<_, _>>()?;
     let best = fits.into_iter().min_by(|a, b| a.error.total_cmp(&b.error));
     Ok(best.expect("there is at least one shape"))
@@ -266,7 +287,7 @@ fn best_fit(
 fn fit(
     history: &History,
     roles: &Roles,
-    of: fn(&LayerMeasure) -> f64,
+    measured: Measured,
     shape: ScheduleShape,
 ) -> Result<Fit, TrainError> {
     let mut recipe = history.plan.recipe.clone();
@@ -274,11 +295,14 @@ fn fit(
     recipe.optimizer.lr = Some(1.0);
     let schedule = recipe.lr_schedule(history.plan.derived.steps_per_epoch);
     let is_measured = |layer: &&LayerMeasure| {
-        layer.role == Role::ScaleInvariant && of(layer) > 0.0 && of(layer).is_finite()
+        let value = measured.of(layer);
+        layer.role == Role::ScaleInvariant && value > 0.0 && value.is_finite()
     };
+    let later = history.measures.iter().any(|measure| measure.step > 0);
     let measures: Vec<_> = history
         .measures
         .iter()
+        .filter(|measure| measured == Measured::EffectiveLr || measure.step > 0 || !later)
         .map(|measure| (schedule.at_step(measure.step), measure))
         .filter(|(height, measure)| {
             *height >= 0.05 && measure.layers.iter().any(|l| is_measured(&l))
@@ -290,15 +314,15 @@ fn fit(
     let peak = |path: &str| {
         let found = measures.iter().filter_map(|(height, measure)| {
             let mut layers = measure.layers.iter().filter(is_measured);
-            Some(of(layers.find(|layer| layer.path == path)?) / height)
+            Some((measured.of(layers.find(|layer| layer.path == path)?), *height))
         });
-        geometric_mean(found)
+        measured.peak(found)
     };
     let weights = roles.params.iter().filter(|param| param.role == Role::ScaleInvariant);
     let layers = weights.filter_map(|param| Some((param.path.clone(), peak(&param.path)?)));
     let curve = measures.iter().filter_map(|(height, measure)| {
         let layers = measure.layers.iter().filter(is_measured);
-        Some(geometric_mean(layers.map(|layer| of(layer) / height))?.ln())
+        Some(geometric_mean(layers.map(|layer| measured.of(layer) / height))?.ln())
     });
     let curve: Vec<f64> = curve.collect();
     let mean = curve.iter().sum::<f64>() / curve.len() as f64;
