@@ -82,8 +82,7 @@ impl FixNormConfig {
     ///
     /// # Errors
     /// A value out of range (α ≤ 0 among them), a controlled weight of norm zero, no head where one
-    /// is to be controlled, channel scope where the loss depends on the channels' ratio, roles that
-    /// belong to another model.
+    /// is to be controlled, channel scope for a weight whose layout is not known, roles that belong to another model.
     pub fn init<M: Module>(
         &self,
         model: M,
@@ -163,12 +162,15 @@ impl FixNormConfig {
 
     /// The optimizer of one parameter.
     fn optimizer(&self, param: &ParamRole) -> Result<NormOptimizer, SetupError> {
-        let rule = self.rule(param);
+        let mut rule = self.rule(param);
         let decay = self.weight_decay.iter().rfind(|decay| decay.target.includes(param));
         let channel_axis = match rule.scope {
-            Scope::OutputChannel if param.is_weight() => Some(channel_axis(param)?),
+            Scope::OutputChannel if param.is_weight() => channel_axis(param)?,
             _ => None,
         };
+        if param.is_weight() && channel_axis.is_none() {
+            rule.scope = Scope::Tensor;
+        }
         Ok(NormOptimizer {
             base: self.base,
             rule,
@@ -179,13 +181,13 @@ impl FixNormConfig {
     }
 }
 
-fn channel_axis(param: &ParamRole) -> Result<usize, SetupError> {
-    let refuse = |reason| SetupError::NoChannelScope { path: param.path.clone(), reason };
-    let axis = param.channel_axis.ok_or_else(|| refuse("its layer's layout is not known"))?;
-    if param.role == Role::ScaleInvariant && !param.channel_invariant && !param.overridden {
-        return Err(refuse("the loss depends on the ratio of its channels' norms"));
-    }
-    Ok(axis)
+/// The axis of the channels that are held one by one; none where the loss depends on the ratio of their norms.
+fn channel_axis(param: &ParamRole) -> Result<Option<usize>, SetupError> {
+    let unknown = || SetupError::NoChannelScope { path: param.path.clone() };
+    let axis = param.channel_axis.ok_or_else(unknown)?;
+    let as_a_whole =
+        param.role == Role::ScaleInvariant && !param.channel_invariant && !param.overridden;
+    Ok((!as_a_whole).then_some(axis))
 }
 
 /// Brings every controlled weight to its norm and collects the groups' optimizers.

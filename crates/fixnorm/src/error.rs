@@ -38,15 +38,13 @@ pub enum SetupError {
         /// The value given.
         value: f64,
     },
-    /// Norms by output channel were asked for where the loss depends on the channels' ratio.
+    /// Norms by output channel were asked for where the channels are not known.
     #[error(
-        "weight {path}: scope `output_channel` asked for, but {reason}; use scope `tensor` or give it the role `free`"
+        "weight {path}: scope `output_channel` asked for, but its layer's layout is not known; use scope `tensor` or give it the role `free`"
     )]
     NoChannelScope {
         /// Path of the weight.
         path: String,
-        /// Why its channels cannot be held one by one.
-        reason: &'static str,
     },
     /// The loss changes between two evaluations of the same batch.
     #[error(

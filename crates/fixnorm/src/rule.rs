@@ -133,7 +133,8 @@ impl<'de> Deserialize<'de> for Radius {
 pub enum Scope {
     /// The whole tensor.
     Tensor,
-    /// Each output channel by itself.
+    /// Each output channel by itself. A scale-invariant weight is taken as a whole where the loss depends on the ratio of its
+    /// channels' norms ([`ParamRole::channel_invariant`](crate::ParamRole::channel_invariant)).
     OutputChannel,
 }
 

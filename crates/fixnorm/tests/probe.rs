@@ -10,7 +10,7 @@ use burn::nn::{
 };
 use burn::tensor::activation::{gelu, log_softmax, relu, sigmoid, silu, tanh};
 use burn::tensor::{Device, Distribution, Int, Tensor};
-use fixnorm::{Probe, Role, Roles, SetupError};
+use fixnorm::{BaseUpdate, FixNormConfig, Probe, Role, Roles, Scope, SetupError, UpdateRule};
 
 use Role::{Free, Head, ScaleInvariant};
 
@@ -209,6 +209,25 @@ fn every_structure_is_distinguished() {
         assert!(vectors.clone().count() > 0);
         assert!(vectors.clone().all(|p| p.role == Free && p.deviation.is_none()));
     }
+}
+
+#[test]
+fn channels_that_depend_on_each_other_are_held_as_a_whole() {
+    let seeded = seeded(0);
+    let (zoo, x) = (Zoo::new(&seeded), seeded.images());
+    let roles = Probe::new().run(&zoo, |zoo| zoo.losses(&x)).unwrap();
+    let held = UpdateRule::held().with_scope(Scope::OutputChannel);
+    let config = FixNormConfig::new(BaseUpdate::sgd(0.9)).with_scale_invariant(held);
+    let (zoo, _) = config.init(zoo, &roles).unwrap();
+    // A linear weight is [d_in, d_out]; layer norm sees its channels together, batch norm each by itself.
+    let norms = |weight: Tensor<2>| -> Vec<f32> {
+        weight.powi_scalar(2).sum_dim(0).sqrt().into_data().iter().collect()
+    };
+    let (together, alone) = (norms(zoo.linear.weight.val()), norms(zoo.dense.weight.val()));
+    assert!(alone.iter().all(|norm| (norm - 1.0).abs() < 1e-6), "{alone:?}");
+    assert!(together.iter().any(|norm| (norm - 1.0).abs() > 1e-3), "{together:?}");
+    let square: f32 = together.iter().map(|norm| norm * norm).sum();
+    assert!((square / together.len() as f32 - 1.0).abs() < 1e-5, "{together:?}");
 }
 
 /// Conv, batch norm and head.
