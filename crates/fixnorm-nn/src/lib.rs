@@ -31,6 +31,6 @@ pub use loss::{Criterion, Loss, Targets, cross_entropy};
 pub use models::{
     Classifier, Input, Library, ModelConfig, ModelSpec, Precision, StepRng, UnknownModel, models,
 };
-pub use ops::pass::{BlockExecution, UnknownExecution};
+pub use ops::pass::{BlockExecution, Recompute, UnknownExecution};
 pub use ops::peer::{Peer, Processes};
 pub use ops::product_tuning::{ProductRoutine, ProductTable, ProductTuning, UnknownTuning};

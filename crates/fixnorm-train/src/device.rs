@@ -7,7 +7,7 @@ use std::str::FromStr;
 #[cfg(feature = "gpu")]
 use burn::tensor::DeviceType;
 use burn::tensor::{Device, FloatDType};
-use fixnorm_nn::{Precision, ProductTuning};
+use fixnorm_nn::{Precision, ProductTuning, Recompute};
 use serde::{Deserialize, Serialize};
 
 use crate::TrainError;
@@ -174,13 +174,15 @@ impl Devices {
         Ok(self.open()?.swap_remove(0))
     }
 
-    /// The first device, if all can store tensors in this precision and share `batch_size` images evenly.
+    /// The first device, if all can store tensors in this precision, compute this again in the backward pass and share
+    /// `batch_size` images evenly.
     ///
     /// # Errors
     /// As [`open`](Self::open), and [`TrainError::Unsupported`] for a device that cannot.
     pub(crate) fn first_for(
         &self,
         precision: Precision,
+        recompute: Recompute,
         batch_size: usize,
     ) -> Result<Device, TrainError> {
         let (mut devices, names) = (self.open()?, self.resolved());
@@ -188,6 +190,10 @@ impl Devices {
         for (i, (name, device)) in names.0.iter().zip(&devices).enumerate() {
             if precision == Precision::Bf16 && !device.supports_dtype(FloatDType::BF16) {
                 return unsupported(name.to_string(), "it has no bf16, only f32".to_owned());
+            }
+            if recompute == Recompute::Blocks && *name != DeviceName::Cpu {
+                let why = "train.recompute = \"blocks\" is for CPUs; use train.recompute=none";
+                return unsupported(name.to_string(), why.to_owned());
             }
             // Several CPUs are allowed, to see what several devices do to a run.
             if *name != DeviceName::Cpu && names.0[..i].contains(name) {
@@ -294,8 +300,9 @@ mod tests {
 
     #[test]
     fn devices_share_a_batch_evenly() {
-        assert!(named("cpu,cpu").first_for(Precision::F32, 6).is_ok());
-        let error = named("cpu,cpu").first_for(Precision::F32, 7).unwrap_err().to_string();
+        let of = |n| named("cpu,cpu").first_for(Precision::F32, Recompute::Blocks, n);
+        assert!(of(6).is_ok());
+        let error = of(7).unwrap_err().to_string();
         assert!(error.contains("cpu,cpu") && error.contains("train.batch_size = 7"), "{error}");
     }
 

@@ -50,4 +50,4 @@ pub use weights::Bundle;
 // The command depends on this crate alone for what it prints.
 pub use fixnorm;
 pub use fixnorm_data::{self as data, image_files};
-pub use fixnorm_nn::{BlockExecution, ModelSpec, Precision, ProductTuning, models};
+pub use fixnorm_nn::{BlockExecution, ModelSpec, Precision, ProductTuning, Recompute, models};

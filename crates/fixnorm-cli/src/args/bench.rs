@@ -2,7 +2,7 @@
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, Subcommand};
-use fixnorm_train::Precision;
+use fixnorm_train::{Precision, Recompute};
 
 use crate::args::DeviceArg;
 
@@ -85,6 +85,9 @@ pub(crate) struct BenchStepArgs {
     /// Precision of activations and of the operands of matrix products.
     #[arg(long, default_value = "f32", value_parser = PossibleValuesParser::new(["f32", "bf16"]).map(precision))]
     pub(crate) precision: Precision,
+    /// What the backward pass computes again instead of keeping it in memory.
+    #[arg(long, default_value = "none", value_parser = PossibleValuesParser::new(["none", "blocks"]).map(recompute))]
+    pub(crate) recompute: Recompute,
     /// Inference with running statistics instead of training.
     #[arg(long)]
     pub(crate) inference: bool,
@@ -97,6 +100,10 @@ pub(crate) struct BenchStepArgs {
     pub(crate) profile: bool,
     #[command(flatten)]
     pub(crate) device: DeviceArg,
+}
+
+fn recompute(name: String) -> Recompute {
+    if name == "blocks" { Recompute::Blocks } else { Recompute::None }
 }
 
 fn precision(name: String) -> Precision {

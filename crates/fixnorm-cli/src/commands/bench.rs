@@ -22,6 +22,7 @@ pub(crate) fn step(args: &BenchStepArgs, format: Format) -> anyhow::Result<ExitC
         resolution: args.res.map_or(spec.resolution, |res| res as usize),
         channels: args.channels.map(|channels| channels as usize),
         precision: args.precision,
+        recompute: args.recompute,
         inference: args.inference,
         steps: args.steps as usize,
         profile: args.profile,

@@ -9,8 +9,8 @@
 //! out = activation(survival·norm(y_last) + shortcut(x))
 //! ```
 //!
-//! A training step keeps x and the yᵢ of a block: the backward pass computes normalization and activation again. It does
-//! not store dyᵢ either: the kernel that reads dyᵢ computes it from the masked gradient and yᵢ.
+//! A training step keeps x and the yᵢ of a block: the backward pass computes normalization and activation again. To save
+//! memory it can compute the yᵢ again, too ([`Block::recompute`]). It does not store dyᵢ either: the kernel that reads dyᵢ computes it from the masked gradient and yᵢ.
 
 mod ends;
 mod squeeze;
@@ -84,6 +84,17 @@ pub struct Block<'a> {
     /// Factor of each sample's result before the shortcut is added, `[n]`: 0 or 1/(1 − rate) of a drop
     /// path.
     pub survival: Option<&'a [f32]>,
+}
+
+/// What a run through a block is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Run {
+    /// The result, and what the backward pass needs.
+    Forward,
+    /// What the backward pass needs, without the result.
+    Recompute,
+    /// The result alone.
+    Infer,
 }
 
 /// Results of the forward pass that the backward pass needs.
@@ -182,35 +193,40 @@ impl Block<'_> {
     /// # Panics
     /// If sizes do not fit each other.
     pub fn forward<T: Real>(&self, isa: Isa, x: &[T]) -> (Vec<T>, Saved<T>) {
-        self.run_format(isa, x, true)
+        self.run_format(isa, x, Run::Forward)
+    }
+
+    /// Returns what [`forward`](Self::forward) saves for the backward pass, the same values to the bit.
+    pub fn recompute<T: Real>(&self, isa: Isa, x: &[T]) -> Saved<T> {
+        self.run_format(isa, x, Run::Recompute).1
     }
 
     /// Returns the result alone; memory of a stage is freed as soon as the next one has read it.
     pub fn infer<T: Real>(&self, isa: Isa, x: &[T]) -> Vec<T> {
-        self.run_format(isa, x, false).0
+        self.run_format(isa, x, Run::Infer).0
     }
 
     // Both formats are compiled in this crate, by functions that are not generic. The generic ones would be compiled in
     // every crate that calls them, which took minutes each.
-    fn run_format<T: Real>(&self, isa: Isa, x: &[T], keep: bool) -> (Vec<T>, Saved<T>) {
+    fn run_format<T: Real>(&self, isa: Isa, x: &[T], what: Run) -> (Vec<T>, Saved<T>) {
         match (f32::same(x), bf16::same(x)) {
-            (Some(x), _) => same_type(self.run_f32(isa, x, keep)),
-            (_, Some(x)) => same_type(self.run_bf16(isa, x, keep)),
+            (Some(x), _) => same_type(self.run_f32(isa, x, what)),
+            (_, Some(x)) => same_type(self.run_bf16(isa, x, what)),
             _ => unreachable!("there are two formats"),
         }
     }
 
     #[inline(never)]
-    fn run_f32(&self, isa: Isa, x: &[f32], keep: bool) -> (Vec<f32>, Saved<f32>) {
-        self.run(isa, x, keep)
+    fn run_f32(&self, isa: Isa, x: &[f32], what: Run) -> (Vec<f32>, Saved<f32>) {
+        self.run(isa, x, what)
     }
 
     #[inline(never)]
-    fn run_bf16(&self, isa: Isa, x: &[bf16], keep: bool) -> (Vec<bf16>, Saved<bf16>) {
-        self.run(isa, x, keep)
+    fn run_bf16(&self, isa: Isa, x: &[bf16], what: Run) -> (Vec<bf16>, Saved<bf16>) {
+        self.run(isa, x, what)
     }
 
-    fn run<T: Real>(&self, isa: Isa, x: &[T], keep: bool) -> (Vec<T>, Saved<T>) {
+    fn run<T: Real>(&self, isa: Isa, x: &[T], what: Run) -> (Vec<T>, Saved<T>) {
         assert!(self.squeeze.is_none() || self.stages.len() > 1, "a squeeze follows a stage");
         let mut saved = Saved { stages: Vec::new(), projection: None, squeeze: None };
         let mut affine = None;
@@ -232,13 +248,16 @@ impl Block<'_> {
             let gate = saved.squeeze.as_ref().map(SqueezeSaved::gate);
             let own = stage.run(isa, Input { data: input, affine: affine.as_ref(), gate });
             affine = Some(stage.affine(&own.moments, stage.activation));
-            if !keep {
+            if what == Run::Infer {
                 saved.stages.clear();
             }
             saved.stages.push(own);
         }
         if let Shortcut::Projection(stage) = &self.shortcut {
             saved.projection = Some(stage.run(isa, Input::plain(x)));
+        }
+        if what == Run::Recompute {
+            return (Vec::new(), saved);
         }
         let last = self.last().shape;
         let bytes = (2 + usize::from(!matches!(self.shortcut, Shortcut::None)))

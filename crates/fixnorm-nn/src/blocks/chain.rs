@@ -10,7 +10,7 @@ use super::conv_bn_act::{Activation, ConvBnAct};
 use super::squeeze::SqueezeExcite;
 use crate::ops::composed::{apply, in_precision};
 use crate::ops::fused_block::{BlockBackend, BlockSpec, BlockTensors, ShortcutSpec, StageTensors};
-use crate::ops::pass::{BlockExecution, Pass};
+use crate::ops::pass::{BlockExecution, Pass, Recompute};
 
 /// The term that is added to a block's result before its last activation.
 #[derive(Clone, Copy)]
@@ -60,7 +60,7 @@ impl Chain<'_> {
         pass: Pass<'_>,
     ) -> Tensor<4> {
         if pass.is_fused(&x) {
-            self.forward_fused(x, survival)
+            self.forward_fused(x, survival, pass.recompute)
         } else {
             self.forward_composed(x, survival, pass)
         }
@@ -74,7 +74,12 @@ impl Chain<'_> {
         self.stages.iter().copied().chain(projection)
     }
 
-    fn forward_fused(&self, x: Tensor<4>, survival: Option<Vec<f32>>) -> Tensor<4> {
+    fn forward_fused(
+        &self,
+        x: Tensor<4>,
+        survival: Option<Vec<f32>>,
+        recompute: Recompute,
+    ) -> Tensor<4> {
         let device = x.device();
         let input = x.dims();
         let mut shape = input;
@@ -92,6 +97,7 @@ impl Chain<'_> {
                 Shortcut::Projection(stage) => ShortcutSpec::Projection(stage.spec(input, &device)),
             },
             survival,
+            recompute: recompute == Recompute::Blocks,
         };
         let shapes: Vec<_> = spec.all_stages().map(|stage| stage.shape).collect();
         let (out, moments) = Dispatch::block(x.into_dispatch(), self.tensors(&device), spec);

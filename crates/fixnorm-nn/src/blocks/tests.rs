@@ -2,14 +2,14 @@
 //! training and evaluation.
 
 use burn::module::{Module, ModuleVisitor, Param};
-use burn::tensor::{Device, Distribution};
+use burn::tensor::{DType, Device, Distribution};
 
 use super::chain::{Chain, Shortcut};
 use super::*;
-use crate::ops::pass::BlockExecution;
+use crate::ops::pass::{BlockExecution, Recompute};
 
-const FUSED: Pass<'static> = Pass { execution: BlockExecution::Fused, peer: None };
-const COMPOSED: Pass<'static> = Pass { execution: BlockExecution::Composed, peer: None };
+const FUSED: Pass<'static> = Pass::alone(BlockExecution::Fused);
+const COMPOSED: Pass<'static> = Pass::alone(BlockExecution::Composed);
 
 /// A block under test.
 #[expect(clippy::large_enum_variant, reason = "a handful of values")]
@@ -121,37 +121,39 @@ fn close(what: &str, got: &[f32], expected: &[f32], tolerance: f32) {
     }
 }
 
+/// Result, gradients of the input and of the parameters with running statistics between them, result in evaluation.
+type Outcome = (Vec<f32>, Vec<f32>, Vec<(String, Vec<f32>)>, Vec<f32>);
+
+fn outcome(subject: &Subject, x: &Tensor<4>, pass: Pass<'_>) -> Outcome {
+    let copy = subject_copy(subject);
+    let x = x.clone().require_grad();
+    let out = copy.with_chain(|chain| {
+        let survival = with_shortcut(&chain).then(|| vec![1.25, 0.0, 1.25]);
+        chain.forward(x.clone(), survival, pass)
+    });
+    // Not the sum: behind a normalization its gradient is zero.
+    let len = out.dims().iter().product::<usize>();
+    let values: Vec<f32> = (0..len).map(|i| ((i * 37 % 101) as f32) / 50.0 - 1.0).collect();
+    let weights = Tensor::<1>::from_floats(&values[..], &x.device()).reshape(out.dims());
+    let grads = (out.clone() * weights.cast(out.dtype())).sum().backward();
+    let mut collect = Collect { grads: &grads, found: vec![] };
+    copy.visit(&mut collect);
+    let floats = |t: Tensor<4>| -> Vec<f32> { t.cast(DType::F32).into_data().iter().collect() };
+    let dx = floats(Tensor::from_inner(x.grad(&grads).expect("wanted")));
+    let inferred = {
+        let valid = copy.map(|block| block.valid(), |conv| conv.valid());
+        valid.with_chain(|chain| chain.forward(x.inner(), None, pass))
+    };
+    (floats(out), dx, collect.found, floats(inferred))
+}
+
 #[test]
 fn fused_and_composed_agree() {
     let device = Device::flex().autodiff();
     for (name, subject, c_in) in subjects(&device) {
         // Pairwise distinct, the height odd.
         let x = Tensor::<4>::random([3, 7, 10, c_in], Distribution::Normal(0.3, 1.0), &device);
-        let survival = vec![1.25, 0.0, 1.25];
-        let run = |pass: Pass<'_>| {
-            let copy = subject_copy(&subject);
-            let x = x.clone().require_grad();
-            let out = copy.with_chain(|chain| {
-                let survival = with_shortcut(&chain).then(|| survival.clone());
-                chain.forward(x.clone(), survival, pass)
-            });
-            // Not the sum: behind a normalization its gradient is zero.
-            let len = out.dims().iter().product::<usize>();
-            let values: Vec<f32> = (0..len).map(|i| ((i * 37 % 101) as f32) / 50.0 - 1.0).collect();
-            let weights = Tensor::<1>::from_floats(&values[..], &device).reshape(out.dims());
-            let grads = (out.clone() * weights).sum().backward();
-            let mut collect = Collect { grads: &grads, found: vec![] };
-            copy.visit(&mut collect);
-            let dx: Vec<f32> = x.grad(&grads).expect("wanted").into_data().iter().collect();
-            let inferred = {
-                let valid = copy.map(|block| block.valid(), |conv| conv.valid());
-                let x = x.clone().inner();
-                valid.with_chain(|chain| chain.forward(x, None, pass))
-            };
-            let floats = |t: Tensor<4>| -> Vec<f32> { t.into_data().iter().collect() };
-            (floats(out), dx, collect.found, floats(inferred))
-        };
-        let (fused, composed) = (run(FUSED), run(COMPOSED));
+        let (fused, composed) = (outcome(&subject, &x, FUSED), outcome(&subject, &x, COMPOSED));
         close(&format!("{name}: result"), &fused.0, &composed.0, 2e-5);
         close(&format!("{name}: dx"), &fused.1, &composed.1, 1e-4);
         assert_eq!(fused.2.len(), composed.2.len());
@@ -159,6 +161,19 @@ fn fused_and_composed_agree() {
             close(&format!("{name}: parameter {shape}"), got, expected, 2e-4);
         }
         close(&format!("{name}: with running statistics"), &fused.3, &composed.3, 2e-5);
+    }
+}
+
+#[test]
+fn what_is_computed_again_is_the_same_to_the_bit() {
+    let device = Device::flex().autodiff();
+    let again = Pass { recompute: Recompute::Blocks, ..FUSED };
+    for (name, subject, c_in) in subjects(&device) {
+        let x = Tensor::<4>::random([3, 7, 10, c_in], Distribution::Normal(0.3, 1.0), &device);
+        for dtype in [DType::F32, DType::BF16] {
+            let x = x.clone().cast(dtype);
+            assert_eq!(outcome(&subject, &x, again), outcome(&subject, &x, FUSED), "{name}");
+        }
     }
 }
 

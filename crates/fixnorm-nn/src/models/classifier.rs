@@ -12,7 +12,7 @@ use super::step_rng::{Layer, StepRng};
 use crate::blocks::{Activation, Block, ConvBnAct};
 use crate::ops::composed::apply;
 use crate::ops::linear::{linear, pointwise};
-use crate::ops::pass::{BlockExecution, Pass};
+use crate::ops::pass::{BlockExecution, Pass, Recompute};
 use crate::ops::peer::Peer;
 use crate::ops::pool::{global_average, max_pool};
 
@@ -44,6 +44,8 @@ pub struct Classifier {
     precision: Precision,
     #[module(skip)]
     execution: BlockExecution,
+    #[module(skip)]
+    recompute: Recompute,
 }
 
 /// The layers of a classifier but for the final one.
@@ -102,6 +104,7 @@ impl Classifier {
             drop_path_depth: parts.drop_path_depth.max(1),
             precision: Precision::F32,
             execution: BlockExecution::of_process(),
+            recompute: Recompute::None,
         }
     }
 
@@ -114,6 +117,12 @@ impl Classifier {
     /// The same model with its blocks executed in this way.
     pub fn with_execution(mut self, execution: BlockExecution) -> Self {
         self.execution = execution;
+        self
+    }
+
+    /// The same model whose training computes this again in the backward pass. The gradients are the same to the bit.
+    pub fn with_recompute(mut self, recompute: Recompute) -> Self {
+        self.recompute = recompute;
         self
     }
 
@@ -132,7 +141,7 @@ impl Classifier {
     /// # Shapes
     /// `x`: `[n, h, w, c]` to `[n, classes]`.
     pub fn forward_train(&self, x: Tensor<4>, rng: StepRng, peer: Option<&Peer>) -> Tensor<2> {
-        let pass = Pass { execution: self.execution, peer };
+        let pass = Pass { execution: self.execution, recompute: self.recompute, peer };
         let mut features = self.features_in(x, Some(rng), pass);
         let [n, c] = features.dims();
         if let Some(factors) = rng.survival(Layer::Head, n * c, self.dropout) {

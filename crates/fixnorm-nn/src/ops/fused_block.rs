@@ -44,6 +44,8 @@ pub(crate) struct BlockSpec {
     pub(crate) squeeze: Option<(Activation, Activation)>,
     pub(crate) shortcut: ShortcutSpec,
     pub(crate) survival: Option<Vec<f32>>,
+    /// The backward pass computes what is inside the block again.
+    pub(crate) recompute: bool,
 }
 
 impl BlockSpec {
@@ -164,6 +166,7 @@ impl<C: CheckpointStrategy> BlockBackend for Autodiff<Flex, C> {
                 (out, moments, SavedAny::F32(saved))
             }
         };
+        let saved = if spec.recompute { SavedAny::Nothing } else { saved };
         let out = match BlockBackward.prepare::<C>(guards).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish(State(Arc::new((tensors, spec, saved))), out),
             OpsKind::UnTracked(prep) => prep.finish(out),
@@ -179,6 +182,8 @@ struct State(Arc<([FlexTensor; INPUTS], BlockSpec, SavedAny)>);
 enum SavedAny {
     F32(Saved<f32>),
     Bf16(Saved<bf16>),
+    /// To be computed again.
+    Nothing,
 }
 
 // Not derived: it would print every value.
@@ -198,9 +203,15 @@ impl Backward<Flex, INPUTS> for BlockBackward {
         let dout = grads.consume::<Flex>(&ops.node);
         let (tensors, spec, saved) = &*ops.state.0;
         let wants_dx = ops.parents[0].is_some();
-        let found = match saved {
-            SavedAny::F32(saved) => backward(tensors, spec, saved, &dout, wants_dx),
-            SavedAny::Bf16(saved) => backward(tensors, spec, saved, &dout, wants_dx),
+        let found = match (saved, tensors[0].dtype()) {
+            (SavedAny::F32(saved), _) => backward(tensors, spec, saved, &dout, wants_dx),
+            (SavedAny::Bf16(saved), _) => backward(tensors, spec, saved, &dout, wants_dx),
+            (SavedAny::Nothing, DType::BF16) => {
+                backward(tensors, spec, &recompute::<bf16>(tensors, spec), &dout, wants_dx)
+            }
+            (SavedAny::Nothing, _) => {
+                backward(tensors, spec, &recompute::<f32>(tensors, spec), &dout, wants_dx)
+            }
         };
         for (parent, (input, grad)) in ops.parents.iter().zip(tensors.iter().zip(found)) {
             if let (Some(parent), Some(grad)) = (parent, grad) {
@@ -286,6 +297,10 @@ fn forward<T: Stored>(
         with_block(tensors, spec, |block| block.forward(Isa::current(), slice::<T>(&tensors[0])));
     let moments = saved.moments().flat_map(|m| m.mean.iter().chain(&m.var).copied()).collect();
     (result(spec, out), flat(moments), saved)
+}
+
+fn recompute<T: Stored>(tensors: &[FlexTensor; INPUTS], spec: &BlockSpec) -> Saved<T> {
+    with_block(tensors, spec, |block| block.recompute(Isa::current(), slice::<T>(&tensors[0])))
 }
 
 fn flat(values: Vec<f32>) -> FlexTensor {

@@ -7,6 +7,7 @@ use std::sync::OnceLock;
 #[cfg(feature = "gpu")]
 use burn::backend::DispatchDevice;
 use burn::tensor::{Device, Tensor};
+use serde::{Deserialize, Serialize};
 
 use super::peer::Peer;
 
@@ -59,18 +60,30 @@ impl FromStr for BlockExecution {
     }
 }
 
+/// What the backward pass computes again instead of keeping it in memory: the same values, for another forward pass's time.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Recompute {
+    /// Nothing.
+    #[default]
+    None,
+    /// Everything between a block's input and its result. On a CPU, where a block is one operation.
+    Blocks,
+}
+
 /// The execution of one forward pass.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pass<'a> {
     pub(crate) execution: BlockExecution,
+    pub(crate) recompute: Recompute,
     /// In training, this device's place among those that normalize together.
     pub(crate) peer: Option<&'a Peer>,
 }
 
 impl Pass<'_> {
     /// A pass on one device.
-    pub(crate) fn alone(execution: BlockExecution) -> Self {
-        Self { execution, peer: None }
+    pub(crate) const fn alone(execution: BlockExecution) -> Self {
+        Self { execution, recompute: Recompute::None, peer: None }
     }
 
     /// Returns whether a whole block of `x` is one operation: on a CPU that does not wait for other devices.

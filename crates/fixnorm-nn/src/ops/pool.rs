@@ -182,8 +182,8 @@ mod tests {
     use crate::ops::pass::BlockExecution;
     use burn::tensor::{Device, Distribution};
 
-    const FUSED: Pass<'static> = Pass { execution: BlockExecution::Fused, peer: None };
-    const COMPOSED: Pass<'static> = Pass { execution: BlockExecution::Composed, peer: None };
+    const FUSED: Pass<'static> = Pass::alone(BlockExecution::Fused);
+    const COMPOSED: Pass<'static> = Pass::alone(BlockExecution::Composed);
 
     #[test]
     fn own_and_composed_operations_agree() {

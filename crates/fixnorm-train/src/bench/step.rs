@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use burn::module::Module;
 use burn::tensor::{Device, Distribution, Int, Tensor};
 use fixnorm_kernels::{Isa, bf16, profile};
-use fixnorm_nn::{Input, ModelSpec, Precision};
+use fixnorm_nn::{Input, ModelSpec, Precision, Recompute};
 use serde::Serialize;
 
 use super::ceiling::Ceiling;
@@ -30,6 +30,8 @@ pub struct StepBench {
     pub channels: Option<usize>,
     /// Precision of activations and products.
     pub precision: Precision,
+    /// What the backward pass computes again instead of keeping it.
+    pub recompute: Recompute,
     /// Inference with running statistics instead of training.
     pub inference: bool,
     /// Steps that are measured, after two that are not.
@@ -51,6 +53,8 @@ pub struct StepReport {
     pub resolution: usize,
     /// `f32` or `bf16`.
     pub precision: Precision,
+    /// `none` or `blocks`.
+    pub recompute: Recompute,
     /// Whether a step was inference.
     pub inference: bool,
     /// Threads that the CPU's kernels use.
@@ -144,7 +148,7 @@ fn watched<R>(_timed: bool, work: impl FnOnce() -> R) -> (R, Launched) {
 pub fn step(bench: &StepBench) -> Result<StepReport, TrainError> {
     let spec = ModelSpec::find(&bench.model)?;
     let chosen = Devices::from(bench.device.resolved());
-    let device = chosen.first_for(bench.precision, bench.batch)?.autodiff();
+    let device = chosen.first_for(bench.precision, bench.recompute, bench.batch)?.autodiff();
     let name = || chosen.to_string();
     let failed = |why| TrainError::Device { name: name(), why };
     let on_cpu = device.clone().inner() == Device::flex();
@@ -156,7 +160,9 @@ pub fn step(bench: &StepBench) -> Result<StepReport, TrainError> {
         let x = Tensor::<4>::random(shape, Distribution::Default, &device.clone().inner());
         Box::new(move |_| drop(model.forward(x.clone())))
     } else {
-        let mut learner = Some(learner(spec, input, bench.precision, &device)?);
+        let mut learner = learner(spec, input, bench.precision, &device)?;
+        learner.model = learner.model.with_recompute(bench.recompute);
+        let mut learner = Some(learner);
         let x = Tensor::<4>::random(shape, Distribution::Default, &device);
         let classes = Distribution::Uniform(0.0, input.classes as f64);
         let labels = Tensor::<1, Int>::random([n], classes, &device);
@@ -219,6 +225,7 @@ pub fn step(bench: &StepBench) -> Result<StepReport, TrainError> {
         batch: n,
         resolution: side,
         precision: bench.precision,
+        recompute: bench.recompute,
         inference: bench.inference,
         threads: rayon::current_num_threads(),
         isa: Isa::current().name(),

@@ -3,6 +3,7 @@
 
 pub(crate) mod pretrained;
 
+use burn::tensor::Device;
 use fixnorm::LrSchedule;
 use fixnorm_data::{DataSet, DataSpec, LoadOptions, Normalization, Resize};
 use fixnorm_nn::{Input, ModelSpec};
@@ -75,6 +76,12 @@ pub struct Plan {
     pub recipe: Recipe,
 }
 
+/// The first device, if it and the others can do what the recipe asks for.
+fn first_device(recipe: &Recipe, made_by: &Provenance) -> Result<Device, TrainError> {
+    let train = &recipe.train;
+    made_by.device.first_for(train.precision, train.recompute, train.batch_size)
+}
+
 impl Plan {
     /// Resolves a recipe and loads its data set. Images of any size are resized to the model's own resolution.
     ///
@@ -96,7 +103,7 @@ impl Plan {
         // First the checks that need no images.
         recipe.clone().resolved().validate()?;
         ModelSpec::find(&recipe.model)?;
-        made_by.device.first_for(recipe.train.precision, recipe.train.batch_size)?;
+        first_device(&recipe, &made_by)?;
         let data = recipe.data.parse::<DataSpec>()?.load_with(options)?;
         let plan = Self::of(recipe, made_by, &data)?;
         Ok((plan, data))
@@ -110,7 +117,7 @@ impl Plan {
         let recipe = recipe.resolved();
         recipe.validate()?;
         let spec = ModelSpec::find(&recipe.model)?;
-        let device = made_by.device.first_for(recipe.train.precision, recipe.train.batch_size)?;
+        let device = first_device(&recipe, &made_by)?;
         let train_images = data.train.len();
         // An incomplete last step is left out: its batch statistics would differ.
         let steps_per_epoch = train_images / recipe.train.step_size();

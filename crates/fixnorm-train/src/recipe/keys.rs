@@ -344,6 +344,7 @@ mod tests {
         let old = text
             .replace("rms_decay", "alpha")
             .replace("cache = \"none\"\n", "")
+            .replace("recompute = \"none\"\n", "")
             .replace("\"none\"", "0")
             .replace("clip_norm = 0", "clip_norm = 0.0")
             .replace("init = 0", "init = \"\"")

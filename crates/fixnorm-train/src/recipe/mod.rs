@@ -102,7 +102,8 @@ pub struct Optimizer {
     /// Their norm: `unit`, `init`, `sqrt_c_out` or a number.
     pub radius: Radius,
     /// What a norm is taken over, and an angle: `tensor` or `output_channel`; `auto` is `output_channel` under
-    /// `step_rule = "angular"` and `tensor` under the other rules.
+    /// `step_rule = "angular"` and `tensor` under the other rules. A weight whose channels are not scale-invariant one by one is
+    /// taken as a whole.
     #[serde(with = "optional::derived")]
     pub scope: Option<Scope>,
     /// Step rule of scale-invariant weights, from a direction to a step: `raw`; `angular`, whose learning rate is an angle in

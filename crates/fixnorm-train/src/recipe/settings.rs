@@ -8,7 +8,7 @@ use fixnorm::{
 };
 use fixnorm_analysis::Equilibrium;
 use fixnorm_data::{Crop, Interpolation, Resize, Transform};
-use fixnorm_nn::{Criterion, ModelSpec};
+use fixnorm_nn::{Criterion, ModelSpec, Recompute};
 use fixnorm_tune::law;
 
 use crate::recipe::{Follow, Head, HeadControl, Loader, Optimizer, Recipe, Train};
@@ -258,6 +258,8 @@ impl Recipe {
         let size = train.batch_size;
         check(size > 1, "train.batch_size", "at least 2 (batch norm needs them)", size as f64)?;
         check(train.accumulate > 0, "train.accumulate", "at least 1", 0.0)?;
+        let shared = train.sync_batch_norm && train.recompute != Recompute::None;
+        check(!shared, "train.recompute", "none with train.sync_batch_norm=true", 1.0)?;
         let clip = self.optimizer.clip_norm.unwrap_or(1.0);
         let is_norm = clip > 0.0 && clip.is_finite();
         check(is_norm, "optimizer.clip_norm", "above 0 and finite, or none", clip)?;

@@ -1,6 +1,6 @@
 //! Keys of `[train]`: length, loss, precision, averaging.
 
-use fixnorm_nn::{Loss, Precision};
+use fixnorm_nn::{Loss, Precision, Recompute};
 use serde::{Deserialize, Serialize};
 
 use crate::recipe::optional;
@@ -36,6 +36,9 @@ pub struct Train {
     pub drop_path: f64,
     /// Precision of activations and of the operands of matrix products: `f32` or `bf16`.
     pub precision: Precision,
+    /// What the backward pass computes again instead of keeping it: `none`, or `blocks`, everything inside a block: less
+    /// memory for another forward pass's time, the same run to the bit. On CPUs.
+    pub recompute: Recompute,
     /// With several devices: batch norm uses the statistics of the whole batch, for which devices wait for each other,
     /// instead of each device's own share.
     pub sync_batch_norm: bool,
@@ -62,6 +65,7 @@ impl Default for Train {
             drop_path: 0.0,
             sync_batch_norm: false,
             precision: Precision::F32,
+            recompute: Recompute::None,
             ema_decay: None,
             ema_warmup: true,
         }

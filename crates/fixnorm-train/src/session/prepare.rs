@@ -111,7 +111,8 @@ pub(super) fn fresh(plan: &Plan, device: &Device) -> Result<Classifier, TrainErr
     let train = &plan.recipe.train;
     let config = plan.spec()?.config(plan.input());
     let config = config.with_dropout(train.dropout).with_drop_path(train.drop_path);
-    Ok(config.init(train.seed, device).with_precision(train.precision))
+    let model = config.init(train.seed, device).with_precision(train.precision);
+    Ok(model.with_recompute(train.recompute))
 }
 
 /// Finds the role of each parameter on the first few training images.
