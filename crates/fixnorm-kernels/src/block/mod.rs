@@ -10,7 +10,8 @@
 //! ```
 //!
 //! A training step keeps x and the yᵢ of a block: the backward pass computes normalization and activation again. To save
-//! memory it can compute the yᵢ again, too ([`Block::recompute`]). It does not store dyᵢ either: the kernel that reads dyᵢ computes it from the masked gradient and yᵢ.
+//! memory it can compute the yᵢ again, too ([`Block::recompute`]). It does not store dyᵢ either: the kernel that reads dyᵢ
+//! computes it from the masked gradient and yᵢ.
 
 mod ends;
 mod squeeze;
