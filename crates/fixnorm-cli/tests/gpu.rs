@@ -27,7 +27,7 @@ fn train(dir: &Path, out: &str, device: &str, setting: &str) -> (Vec<f64>, Value
     let flag = if device.contains(',') { "--devices" } else { "--device" };
     // Small steps: at the default rate a ReLU whose input rounds to the other side of zero is 1e-3 of the loss ten steps later,
     // also between the CPU's own two ways.
-    let more = ["--epochs", "1", flag, device, "--set", setting, "--set", "optimizer.lr=0.01"];
+    let more = ["--epochs", "1", flag, device, "--set", setting, "--set", "optimizer.lr=0.003"];
     let document = json(dir, &small_run(out, &more));
     let losses =
         events(&dir.join(out), "step").iter().map(|step| step["loss"].as_f64().unwrap()).collect();
@@ -79,12 +79,12 @@ fn steps_are_shared_with_the_cpu() {
     let (dir, gpu) = (tempfile::tempdir().unwrap(), gpu());
     data(dir.path(), "data");
     let both = format!("{gpu},cpu");
-    // Each normalizes its half, or all together, which is what one device does.
-    for (name, alike, setting) in [
-        ("halves", "cpu,cpu", "train.sync_batch_norm=false"),
-        ("together", "cpu", "train.sync_batch_norm=true"),
-    ] {
-        let (expected, on_cpu) = train(dir.path(), name, alike, setting);
+    // Each normalizes its half, or all together. Not against one CPU, whose blocks are others: two that normalize together are
+    // 1e-3 from it after ten steps.
+    for (name, setting) in
+        [("halves", "train.sync_batch_norm=false"), ("together", "train.sync_batch_norm=true")]
+    {
+        let (expected, on_cpu) = train(dir.path(), name, "cpu,cpu", setting);
         let (found, on_both) = train(dir.path(), &format!("{name}-both"), &both, setting);
         near(&expected, &found, 1e-3);
         let (expected, found) = (val_loss(&on_cpu), val_loss(&on_both));
