@@ -166,7 +166,7 @@ impl<C: CheckpointStrategy> BlockBackend for Autodiff<Flex, C> {
                 (out, moments, SavedAny::F32(saved))
             }
         };
-        let saved = if spec.recompute { SavedAny::Nothing } else { saved };
+        let saved = (!spec.recompute).then_some(saved);
         let out = match BlockBackward.prepare::<C>(guards).compute_bound().stateful() {
             OpsKind::Tracked(prep) => prep.finish(State(Arc::new((tensors, spec, saved))), out),
             OpsKind::UnTracked(prep) => prep.finish(out),
@@ -177,13 +177,11 @@ impl<C: CheckpointStrategy> BlockBackend for Autodiff<Flex, C> {
 
 /// Inputs, configuration and saved values that the backward pass needs.
 #[derive(Clone)]
-struct State(Arc<([FlexTensor; INPUTS], BlockSpec, SavedAny)>);
+struct State(Arc<([FlexTensor; INPUTS], BlockSpec, Option<SavedAny>)>);
 
 enum SavedAny {
     F32(Saved<f32>),
     Bf16(Saved<bf16>),
-    /// To be computed again.
-    Nothing,
 }
 
 // Not derived: it would print every value.
@@ -203,15 +201,17 @@ impl Backward<Flex, INPUTS> for BlockBackward {
         let dout = grads.consume::<Flex>(&ops.node);
         let (tensors, spec, saved) = &*ops.state.0;
         let wants_dx = ops.parents[0].is_some();
-        let found = match (saved, tensors[0].dtype()) {
-            (SavedAny::F32(saved), _) => backward(tensors, spec, saved, &dout, wants_dx),
-            (SavedAny::Bf16(saved), _) => backward(tensors, spec, saved, &dout, wants_dx),
-            (SavedAny::Nothing, DType::BF16) => {
-                backward(tensors, spec, &recompute::<bf16>(tensors, spec), &dout, wants_dx)
+        let again;
+        let saved = match saved {
+            Some(saved) => saved,
+            None => {
+                again = recompute(tensors, spec);
+                &again
             }
-            (SavedAny::Nothing, _) => {
-                backward(tensors, spec, &recompute::<f32>(tensors, spec), &dout, wants_dx)
-            }
+        };
+        let found = match saved {
+            SavedAny::F32(saved) => backward(tensors, spec, saved, &dout, wants_dx),
+            SavedAny::Bf16(saved) => backward(tensors, spec, saved, &dout, wants_dx),
         };
         for (parent, (input, grad)) in ops.parents.iter().zip(tensors.iter().zip(found)) {
             if let (Some(parent), Some(grad)) = (parent, grad) {
@@ -299,8 +299,13 @@ fn forward<T: Stored>(
     (result(spec, out), flat(moments), saved)
 }
 
-fn recompute<T: Stored>(tensors: &[FlexTensor; INPUTS], spec: &BlockSpec) -> Saved<T> {
-    with_block(tensors, spec, |block| block.recompute(Isa::current(), slice::<T>(&tensors[0])))
+/// What [`forward`] saves.
+fn recompute(tensors: &[FlexTensor; INPUTS], spec: &BlockSpec) -> SavedAny {
+    let x = &tensors[0];
+    with_block(tensors, spec, |block| match x.dtype() {
+        DType::BF16 => SavedAny::Bf16(block.recompute(Isa::current(), slice::<bf16>(x))),
+        _ => SavedAny::F32(block.recompute(Isa::current(), slice::<f32>(x))),
+    })
 }
 
 fn flat(values: Vec<f32>) -> FlexTensor {
