@@ -46,7 +46,7 @@ fn unknown_kernels_are_refused() {
     data(dir.path(), "data");
     let available: Vec<_> = Isa::available().map(Isa::name).collect();
     // What no processor has, and what this one may lack.
-    let names = ["mmx", "avx2", "avx512", "avx512_bf16", "amx"];
+    let names = ["mmx", "neon", "avx2", "avx512", "avx512_bf16", "amx"];
     for name in names.into_iter().filter(|name| !available.contains(name)) {
         let mut command = fixnorm(dir.path(), &small_run("out", &[]));
         let said = Said::from(command.env("FIXNORM_ISA", name).output().unwrap());

@@ -6,7 +6,7 @@
 use std::fmt;
 use std::sync::OnceLock;
 
-/// An instruction set that this processor has. Each set includes the ones that are less than it.
+/// An instruction set that this processor has. Each set includes those of its architecture that are less than it.
 ///
 /// There is no way to name a set into existence:
 ///
@@ -30,8 +30,10 @@ pub struct Isa(Level);
 /// The name of an instruction set, least first. It proves nothing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum Level {
-    /// What every processor of the target has: plain loops (on AArch64 these become NEON).
+    /// What every processor of the target has: plain loops, which compilers turn into its vector instructions.
     Scalar,
+    /// NEON, 32 registers of four `f32`: every processor of the usual targets for AArch64.
+    Neon,
     /// AVX2 and FMA.
     Avx2,
     /// AVX-512 F, BW, DQ, VL.
@@ -43,12 +45,24 @@ pub(crate) enum Level {
 }
 
 impl Level {
-    const ALL: [Level; 5] =
-        [Level::Scalar, Level::Avx2, Level::Avx512, Level::Avx512Bf16, Level::Amx];
+    const ALL: [Level; 6] =
+        [Level::Scalar, Level::Neon, Level::Avx2, Level::Avx512, Level::Avx512Bf16, Level::Amx];
+
+    /// Returns whether processors of this target's architecture may have the set.
+    fn is_of_target(self) -> bool {
+        match self {
+            Level::Scalar => true,
+            Level::Neon => cfg!(target_arch = "aarch64"),
+            Level::Avx2 | Level::Avx512 | Level::Avx512Bf16 | Level::Amx => {
+                cfg!(target_arch = "x86_64")
+            }
+        }
+    }
 
     fn name(self) -> &'static str {
         match self {
             Level::Scalar => "scalar",
+            Level::Neon => "neon",
             Level::Avx2 => "avx2",
             Level::Avx512 => "avx512",
             Level::Avx512Bf16 => "avx512_bf16",
@@ -112,10 +126,13 @@ impl Isa {
     /// The sets that this processor has, least first.
     pub fn available() -> impl Iterator<Item = Isa> {
         let detected = Isa::detected().0;
-        Level::ALL.into_iter().filter(move |&level| level <= detected).map(Isa)
+        Level::ALL
+            .into_iter()
+            .filter(move |&level| level.is_of_target() && level <= detected)
+            .map(Isa)
     }
 
-    /// The set of this name: `scalar`, `avx2`, `avx512`, `avx512_bf16` or `amx`.
+    /// The set of this name: `scalar`, `neon`, `avx2`, `avx512`, `avx512_bf16` or `amx`.
     ///
     /// # Errors
     /// [`IsaError::Unknown`] for any other name, [`IsaError::Unsupported`] where this processor lacks the set.
@@ -166,12 +183,13 @@ impl Isa {
     pub(crate) fn run<R>(self, f: impl FnOnce() -> R) -> R {
         #[cfg(target_arch = "x86_64")]
         match self.0 {
-            Level::Scalar => f(),
+            Level::Scalar | Level::Neon => f(),
             // SAFETY: `self` exists, so this processor has AVX2 and FMA.
             Level::Avx2 => unsafe { with_avx2(f) },
             // SAFETY: `self` exists, so this processor has AVX-512 F, BW, DQ and VL, and AVX2 and FMA as well.
             Level::Avx512 | Level::Avx512Bf16 | Level::Amx => unsafe { with_avx512(f) },
         }
+        // NEON belongs to what AArch64's targets are compiled for anyway.
         #[cfg(not(target_arch = "x86_64"))]
         f()
     }
@@ -220,9 +238,14 @@ fn is_intel() -> bool {
     false
 }
 
-#[cfg(not(target_arch = "x86_64"))]
+#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
 fn detect() -> Level {
     Level::Scalar
+}
+
+#[cfg(target_arch = "aarch64")]
+fn detect() -> Level {
+    if std::arch::is_aarch64_feature_detected!("neon") { Level::Neon } else { Level::Scalar }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -299,10 +322,26 @@ mod tests {
         assert!(available.contains(&Isa::current()));
         for level in Level::ALL {
             let made = Isa::from_name(level.name());
-            if level <= Isa::detected().level() {
+            if level.is_of_target() && level <= Isa::detected().level() {
                 assert_eq!(made.map(Isa::level), Ok(level));
             } else {
                 assert_eq!(made, Err(IsaError::Unsupported(level.name().to_owned())));
+            }
+        }
+    }
+
+    /// Names are known everywhere, sets of another architecture are available nowhere else.
+    #[test]
+    fn sets_of_another_architecture_are_unsupported() {
+        let names: Vec<_> = Isa::available().map(Isa::name).collect();
+        if cfg!(target_arch = "aarch64") {
+            assert_eq!(names, ["scalar", "neon"]);
+        } else {
+            assert!(!names.contains(&"neon"));
+        }
+        for name in ["neon", "avx2", "avx512", "avx512_bf16", "amx"] {
+            if !names.contains(&name) {
+                assert_eq!(Isa::from_name(name), Err(IsaError::Unsupported(name.to_owned())));
             }
         }
     }

@@ -1,11 +1,13 @@
 //! The inner loops of a product, chosen by number format and instruction set.
 
+#[cfg(target_arch = "aarch64")]
+use super::neon;
 use super::operands::Operands;
 use super::scalar;
 #[cfg(target_arch = "x86_64")]
 use super::{amx, avx2, avx512};
 use crate::isa::Isa;
-#[cfg(target_arch = "x86_64")]
+#[cfg(any(target_arch = "x86_64", target_arch = "aarch64"))]
 use crate::isa::Level;
 use crate::real::{Format, Real, bf16};
 
@@ -32,8 +34,13 @@ unsafe fn product_f32(isa: Isa, o: Operands<f32>) {
         match isa.level() {
             Level::Avx512 | Level::Avx512Bf16 | Level::Amx => return avx512::product_f32(o),
             Level::Avx2 => return avx2::product_f32(o),
-            Level::Scalar => {}
+            Level::Scalar | Level::Neon => {}
         }
+    }
+    #[cfg(target_arch = "aarch64")]
+    if isa.level() == Level::Neon {
+        // SAFETY: the sizes are the caller's; `isa` exists, so this processor has NEON.
+        return unsafe { neon::product_f32(o) };
     }
     let _ = isa;
     // SAFETY: the caller's.
@@ -49,7 +56,7 @@ unsafe fn product_bf16(isa: Isa, o: Operands<bf16>) {
         match isa.level() {
             Level::Amx => return amx::product_bf16(o),
             Level::Avx512Bf16 => return avx512::product_bf16(o),
-            Level::Avx512 | Level::Avx2 | Level::Scalar => {}
+            Level::Avx512 | Level::Avx2 | Level::Neon | Level::Scalar => {}
         }
     }
     let _ = isa;
