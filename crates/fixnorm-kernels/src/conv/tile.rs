@@ -14,9 +14,12 @@
 //!
 //! The usual points 0, ±1, ±2 and ∞ give the same products with rounding errors twice as large.
 
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+use std::arch::aarch64 as neon;
 use std::f32::consts::{FRAC_1_SQRT_2 as P, SQRT_2 as Q};
 use std::mem::MaybeUninit;
 
+#[cfg(not(all(target_arch = "aarch64", target_feature = "neon")))]
 use crate::lanes::{fma, map};
 
 /// Side of a tile's result.
@@ -34,25 +37,55 @@ pub(super) trait Transform<const N: usize, const M: usize> {
     fn of(line: &[Lanes; N]) -> [Lanes; M];
 }
 
+/// Values for each lane or, with NEON, for each vector of four lanes: left alone, the compiler computes half of a
+/// transform lane by lane there.
+macro_rules! lanewise {
+    (|$i:ident| $value:expr, |$v:ident| $vector:expr) => {{
+        #[cfg(not(all(target_arch = "aarch64", target_feature = "neon")))]
+        {
+            map!(|$i| $value)
+        }
+        #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+        {
+            let mut lanes: Lanes = [0.0; LANES];
+            for (four, $v) in lanes.as_chunks_mut().0.iter_mut().zip(0..) {
+                let four: &mut [f32; 4] = four;
+                // SAFETY: the target has NEON, and an array of four is good for a vector.
+                unsafe { neon::vst1q_f32(four.as_mut_ptr(), $vector) }
+            }
+            lanes
+        }
+    }};
+}
+
+/// The lanes from `4·v` on.
+#[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
+#[inline(always)]
+fn vector(lanes: &Lanes, v: usize) -> neon::float32x4_t {
+    let four: &[f32; 4] = &lanes.as_chunks().0[v];
+    // SAFETY: the target has NEON, and an array of four is good for a vector.
+    unsafe { neon::vld1q_f32(four.as_ptr()) }
+}
+
 /// `a + k·b`.
 #[inline(always)]
 fn plus(a: Lanes, k: f32, b: Lanes) -> Lanes {
-    map!(|i| fma(k, b[i], a[i]))
+    lanewise!(|i| fma(k, b[i], a[i]), |v| neon::vfmaq_n_f32(vector(&a, v), vector(&b, v), k))
 }
 
 #[inline(always)]
 fn times(k: f32, a: Lanes) -> Lanes {
-    map!(|i| k * a[i])
+    lanewise!(|i| k * a[i], |v| neon::vmulq_n_f32(vector(&a, v), k))
 }
 
 #[inline(always)]
 fn sum(a: Lanes, b: Lanes) -> Lanes {
-    map!(|i| a[i] + b[i])
+    lanewise!(|i| a[i] + b[i], |v| neon::vaddq_f32(vector(&a, v), vector(&b, v)))
 }
 
 #[inline(always)]
 fn difference(a: Lanes, b: Lanes) -> Lanes {
-    map!(|i| a[i] - b[i])
+    lanewise!(|i| a[i] - b[i], |v| neon::vsubq_f32(vector(&a, v), vector(&b, v)))
 }
 
 /// `Bᵀ·d`.
