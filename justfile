@@ -47,4 +47,8 @@ sanitize:
     PROPTEST_CASES=1 cargo test --release -p fixnorm-kernels --lib --target-dir target/valgrind {{ little_optimized }} \
         --config "target.'cfg(all())'.runner = 'valgrind -q --error-exitcode=9'" -- --test-threads=1
 
+# Kernel tests on AArch64, emulated by qemu in a chroot of Debian sid (on Debian as root; apt-get install debootstrap).
+arm root="target/arm":
+    scripts/arm.sh {{ root }}
+
 little_optimized := "--config profile.release.package.fixnorm-kernels.opt-level=1"
