@@ -19,11 +19,17 @@ pub(crate) fn load<T: Real, const W: usize>(x: &[T]) -> [f32; W] {
 #[inline(always)]
 pub(crate) fn store<T: Real, const W: usize>(lanes: [f32; W], out: &mut [T]) {
     let out: &mut [T; W] = out.first_chunk_mut().expect("a block lies inside its row");
-    let mut stored = [T::default(); W];
+    *out = rounded(lanes);
+}
+
+/// The values in the format in which they are stored.
+#[inline(always)]
+pub(crate) fn rounded<T: Real, const W: usize>(lanes: [f32; W]) -> [T; W] {
+    let mut rounded = [T::default(); W];
     for i in 0..W {
-        stored[i] = T::from_f32(lanes[i]);
+        rounded[i] = T::from_f32(lanes[i]);
     }
-    *out = stored;
+    rounded
 }
 
 /// Adds to the first `W` elements of `out`.

@@ -21,6 +21,10 @@ impl<T: Real> Buffer<T> {
         Self { slots: Box::new_uninit_slice(len), written: AtomicUsize::new(0) }
     }
 
+    pub(crate) fn len(&self) -> usize {
+        self.slots.len()
+    }
+
     /// The first element that starts a cache line.
     pub(crate) fn line_start(&self) -> usize {
         line_start(&self.slots)
@@ -82,6 +86,15 @@ impl<'a, T: Real> Output<'a, T> {
         zeroed(self.take(len))
     }
 
+    /// Writes the next elements, which are not set to zero before.
+    #[inline(always)]
+    pub(crate) fn push<const W: usize>(&mut self, values: [T; W]) {
+        let slots: &mut [MaybeUninit<T>; W] = self.take(W).try_into().expect("as many as taken");
+        for i in 0..W {
+            slots[i].write(values[i]);
+        }
+    }
+
     #[inline(always)]
     fn take(&mut self, len: usize) -> &'a mut [MaybeUninit<T>] {
         // Before the rest is taken apart: after a panic all of it must still be there, to be set to zero.
@@ -92,7 +105,8 @@ impl<'a, T: Real> Output<'a, T> {
     }
 
     /// The next `len` elements as an output of their own.
-    fn split(&mut self, len: usize) -> Self {
+    #[inline(always)]
+    pub(crate) fn split(&mut self, len: usize) -> Self {
         let rest = self.take(len);
         self.len -= len;
         Self { rest, len, written: self.written }

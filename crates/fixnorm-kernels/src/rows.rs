@@ -5,8 +5,10 @@
 
 use crate::isa::{Isa, vectorized};
 use crate::lanes::{self, fma, for_each_block, load, map};
+use crate::memory::Output;
 use crate::norm::{Affine, NormGrad};
 use crate::real::Real;
+use crate::scratch::Scratch;
 
 /// Input of a convolution: stored values, and what is applied to them as they are read.
 #[derive(Clone, Copy, Debug)]
@@ -147,13 +149,15 @@ fn gradient_rows<T: Real, P: Real>(
     stride: usize,
 ) {
     let (p, q, r) = (&norm.p[..c], &norm.q[..c], &norm.r[..c]);
+    let [mut g_row, mut y_row] = [Scratch::<f32>::new(c), Scratch::<f32>::new(c)];
     let rows = g.chunks_exact(c).zip(y.chunks_exact(c));
     for ((g, y), out) in rows.zip(out.chunks_exact_mut(stride)) {
+        let (g, y) = (widened(g, &mut g_row), widened(y, &mut y_row));
         for_each_block!(c, j, W => {
-            let (g, y) = (load::<T, W>(&g[j..]), load::<T, W>(&y[j..]));
             let [p, q, r] = [p, q, r].map(
                 |values| load::<f32, W>(&values[j..]),
             );
+            let (g, y) = (load::<f32, W>(&g[j..]), load::<f32, W>(&y[j..]));
             let dy: [f32; W] = map!(
                 |i| fma(p[i], g[i], fma(q[i], y[i], r[i]))
             );
@@ -163,8 +167,20 @@ fn gradient_rows<T: Real, P: Real>(
     }
 }
 
+/// The values as `f32`: themselves, or in `out`. A pass of its own, where several values in 16 bits are combined: of loads of
+/// several such vectors in one loop the compiler makes loads of single values.
+#[inline(always)]
+pub(crate) fn widened<'a, T: Real>(x: &'a [T], out: &'a mut [f32]) -> &'a [f32] {
+    if let Some(x) = f32::same(x) {
+        return x;
+    }
+    let out = &mut out[..x.len()];
+    for_each_block!(x.len(), j, W => lanes::store::<f32, W>(load::<T, W>(&x[j..]), &mut out[j..]));
+    out
+}
+
 /// Mean and sum of squared deviations of each of `c` columns over `m` rows of `stride`, which reach to
-/// whole blocks of sixteen: two passes over memory that is in the cache, a block's sums in registers.
+/// whole blocks of sixteen.
 #[inline(never)]
 pub(crate) fn moments(
     isa: Isa,
@@ -179,6 +195,8 @@ pub(crate) fn moments(
 }
 
 /// [`moments`] within a kernel that is compiled for an instruction set.
+///
+/// In one pass: sums of differences to the first row, so that a mean far from zero takes no digits from the deviations.
 #[inline(always)]
 pub(crate) fn moments_inline(
     x: &[f32],
@@ -190,37 +208,66 @@ pub(crate) fn moments_inline(
 ) {
     const W: usize = 16;
     let inverse = 1.0 / m as f32;
-    let padded = c.div_ceil(W) * W;
-    for j in (0..padded).step_by(W) {
-        let mut sum = [[0.0; W]; 4];
-        for (row, x) in x.chunks(stride).take(m).enumerate() {
-            let (x, sum) = (load::<f32, W>(&x[j..]), &mut sum[row % 4]);
-            for i in 0..W {
-                sum[i] += x[i];
+    for j in (0..c).step_by(W) {
+        let first = load::<f32, W>(&x[j..]);
+        let (mut sums, mut squares) = ([[0.0; W]; 4], [[0.0; W]; 4]);
+        // The sums stay in registers only if their number `k` is a constant, as in loops that are unrolled.
+        let whole = m / 4 * 4;
+        for row in (0..whole).step_by(4) {
+            for k in 0..4 {
+                deviate(&x[(row + k) * stride + j..], &first, &mut sums[k], &mut squares[k]);
             }
         }
-        let own: [f32; W] = map!(|i| ((sum[0][i] + sum[1][i]) + (sum[2][i] + sum[3][i])) * inverse);
-        let mut sum = [[0.0; W]; 4];
-        for (row, x) in x.chunks(stride).take(m).enumerate() {
-            let (x, sum) = (load::<f32, W>(&x[j..]), &mut sum[row % 4]);
-            for i in 0..W {
-                let deviation = x[i] - own[i];
-                sum[i] = fma(deviation, deviation, sum[i]);
+        for k in 0..3 {
+            if whole + k < m {
+                deviate(&x[(whole + k) * stride + j..], &first, &mut sums[k], &mut squares[k]);
             }
         }
-        let deviations: [f32; W] = map!(|i| (sum[0][i] + sum[1][i]) + (sum[2][i] + sum[3][i]));
+        let total = |sums: [[f32; W]; 4]| -> [f32; W] {
+            map!(|i| (sums[0][i] + sums[1][i]) + (sums[2][i] + sums[3][i]))
+        };
+        let (sum, square_sum) = (total(sums), total(squares));
+        let shift: [f32; W] = map!(|i| sum[i] * inverse);
+        let own: [f32; W] = map!(|i| first[i] + shift[i]);
         mean[j..][..W].copy_from_slice(&own);
-        square[j..][..W].copy_from_slice(&deviations);
+        // Rounding can take what is zero in exact arithmetic below it; a NaN passes.
+        let deviations: [f32; W] = map!(|i| fma(-sum[i], shift[i], square_sum[i]));
+        square[j..][..W].copy_from_slice(&deviations.map(|d| if d < 0.0 { 0.0 } else { d }));
     }
 }
 
-/// Stores rows of sums in the format of activations.
-#[inline(never)]
-pub(crate) fn store<T: Real>(isa: Isa, x: &[f32], stride: usize, c: usize, out: &mut [T]) {
-    vectorized!(isa, store_inline(x, stride, c, out));
+/// Adds the differences of `x` to `first`, and their squares.
+#[inline(always)]
+fn deviate<const W: usize>(x: &[f32], first: &[f32; W], sum: &mut [f32; W], square: &mut [f32; W]) {
+    let x = load::<f32, W>(x);
+    for i in 0..W {
+        let difference = x[i] - first[i];
+        sum[i] += difference;
+        square[i] = fma(difference, difference, square[i]);
+    }
 }
 
-/// [`store`] within a kernel that is compiled for an instruction set.
+/// Stores `rows` rows of sums in the format of activations, as the next elements of `out`.
+#[inline(never)]
+pub(crate) fn store<T: Real>(
+    isa: Isa,
+    x: &[f32],
+    stride: usize,
+    c: usize,
+    rows: usize,
+    out: &mut Output<'_, T>,
+) {
+    vectorized!(isa, store_rows(x, stride, c, out.split(rows * c)));
+}
+
+#[inline(always)]
+fn store_rows<T: Real>(x: &[f32], stride: usize, c: usize, mut out: Output<'_, T>) {
+    for x in x.chunks(stride).take(out.len() / c) {
+        for_each_block!(c, j, W => out.push(lanes::rounded::<T, W>(load(&x[j..]))));
+    }
+}
+
+/// Stores a row.
 #[inline(always)]
 pub(crate) fn store_inline<T: Real>(x: &[f32], stride: usize, c: usize, out: &mut [T]) {
     for (x, out) in x.chunks(stride).zip(out.chunks_exact_mut(c)) {

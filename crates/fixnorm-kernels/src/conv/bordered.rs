@@ -177,7 +177,7 @@ impl<P: Real> Bordered<P> {
                     sums.add(0, counted, m, &mean[..s.c_out], &square[..s.c_out]);
                     counted += m;
                 }
-                store(isa, &c, c_stride, s.c_out, y.next(m * s.c_out));
+                store(isa, &c, c_stride, s.c_out, m, y);
             }
         }
         sums.set_count(counted);

@@ -30,7 +30,7 @@ mod weight_sums;
 mod window;
 mod winograd;
 
-use crate::isa::Isa;
+use crate::isa::{Isa, Level};
 use crate::norm::Moments;
 use crate::profile::timed;
 use crate::real::Real;
@@ -38,6 +38,33 @@ pub use crate::rows::{Gradient, Input};
 use backward::Backward;
 pub use backward::{ConvGrad, Wanted};
 pub use shape::ConvShape;
+
+/// How a convolution is computed.
+enum Method {
+    Depthwise,
+    /// By minimal filtering, in `f32`.
+    Winograd,
+    /// By products of operands in the format of the stored values.
+    Stored,
+    /// By products of `f32`.
+    Widened,
+}
+
+impl Method {
+    fn of<T: Real>(isa: Isa, shape: &ConvShape) -> Self {
+        // A quarter of the multiplications at half of the speed pays, at a fraction of it as beside tiles does not.
+        let tiles = T::products_pay(isa) && isa.level() >= Level::Amx;
+        if shape.is_depthwise() {
+            Method::Depthwise
+        } else if winograd::pays(shape) && !tiles {
+            Method::Winograd
+        } else if T::products_pay(isa) {
+            Method::Stored
+        } else {
+            Method::Widened
+        }
+    }
+}
 
 /// Convolves. Returns the result, and its moments if `want_moments` is set.
 ///
@@ -58,11 +85,11 @@ pub fn forward<T: Real>(
         || format!("{} forward", shape.name()),
         2 * shape.macs(),
         bytes,
-        || match (shape.is_depthwise(), T::products_pay(isa)) {
-            (true, _) => depthwise::forward(isa, shape, x, weight, want_moments),
-            (_, true) => dense::forward::<T, T>(isa, shape, x, weight, want_moments),
-            _ if winograd::pays(shape) => winograd::forward(isa, shape, x, weight, want_moments),
-            (_, false) => dense::forward::<T, f32>(isa, shape, x, weight, want_moments),
+        || match Method::of::<T>(isa, shape) {
+            Method::Depthwise => depthwise::forward(isa, shape, x, weight, want_moments),
+            Method::Winograd => winograd::forward(isa, shape, x, weight, want_moments),
+            Method::Stored => dense::forward::<T, T>(isa, shape, x, weight, want_moments),
+            Method::Widened => dense::forward::<T, f32>(isa, shape, x, weight, want_moments),
         },
     )
 }
@@ -99,11 +126,11 @@ pub fn backward<T: Real>(
         || format!("{} backward", shape.name()),
         2 * shape.macs() * (1 + u64::from(wants_dx)),
         bytes,
-        || match (shape.is_depthwise(), T::products_pay(isa)) {
-            (true, _) => depthwise::backward(pass, weight),
-            (_, true) => dense::backward::<T, T>(pass, weight),
-            _ if winograd::pays(shape) => winograd::backward(pass, weight),
-            (_, false) => dense::backward::<T, f32>(pass, weight),
+        || match Method::of::<T>(isa, shape) {
+            Method::Depthwise => depthwise::backward(pass, weight),
+            Method::Winograd => winograd::backward(pass, weight),
+            Method::Stored => dense::backward::<T, T>(pass, weight),
+            Method::Widened => dense::backward::<T, f32>(pass, weight),
         },
     )
 }

@@ -17,7 +17,6 @@
 #[cfg(all(target_arch = "aarch64", target_feature = "neon"))]
 use std::arch::aarch64 as neon;
 use std::f32::consts::{FRAC_1_SQRT_2 as P, SQRT_2 as Q};
-use std::mem::MaybeUninit;
 
 #[cfg(not(all(target_arch = "aarch64", target_feature = "neon")))]
 use crate::lanes::{fma, map};
@@ -33,6 +32,9 @@ pub(super) type Lanes = [f32; LANES];
 /// A transform of one line of a tile. A type for each, not a function: a function passed as a value is not
 /// compiled into its caller, and so not for the caller's instruction set.
 pub(super) trait Transform<const N: usize, const M: usize> {
+    /// Values of the result that are made of the same sums; the last two are one if their number is odd.
+    const PAIRS: &[[usize; 2]];
+
     /// The line's transform.
     fn of(line: &[Lanes; N]) -> [Lanes; M];
 }
@@ -92,6 +94,8 @@ fn difference(a: Lanes, b: Lanes) -> Lanes {
 pub(super) struct Input;
 
 impl Transform<IN, IN> for Input {
+    const PAIRS: &[[usize; 2]] = &[[0, 5], [1, 2], [3, 4]];
+
     #[inline(always)]
     fn of(d: &[Lanes; IN]) -> [Lanes; IN] {
         let (even_p, odd_p) = (plus(d[4], -2.0, d[2]), plus(times(P, d[3]), -Q, d[1]));
@@ -111,6 +115,8 @@ impl Transform<IN, IN> for Input {
 pub(super) struct Output;
 
 impl Transform<IN, OUT> for Output {
+    const PAIRS: &[[usize; 2]] = &[[0, 2], [1, 3]];
+
     #[inline(always)]
     fn of(m: &[Lanes; IN]) -> [Lanes; OUT] {
         let (even_p, odd_p) = (sum(m[1], m[2]), difference(m[1], m[2]));
@@ -128,6 +134,8 @@ impl Transform<IN, OUT> for Output {
 pub(super) struct Gradient;
 
 impl Transform<OUT, IN> for Gradient {
+    const PAIRS: &[[usize; 2]] = &[[0, 5], [1, 2], [3, 4]];
+
     #[inline(always)]
     fn of(y: &[Lanes; OUT]) -> [Lanes; IN] {
         let (even_p, odd_p) = (plus(y[0], 0.5, y[2]), plus(times(P, y[1]), 0.5 * P, y[3]));
@@ -147,6 +155,8 @@ impl Transform<OUT, IN> for Gradient {
 pub(super) struct Weight;
 
 impl Transform<3, IN> for Weight {
+    const PAIRS: &[[usize; 2]] = &[[0, 5], [1, 2], [3, 4]];
+
     #[inline(always)]
     fn of(g: &[Lanes; 3]) -> [Lanes; IN] {
         let even_p = plus(times(-2.0 / 3.0, g[0]), -1.0 / 3.0, g[2]);
@@ -167,6 +177,8 @@ impl Transform<3, IN> for Weight {
 pub(super) struct WeightGradient;
 
 impl Transform<IN, 3> for WeightGradient {
+    const PAIRS: &[[usize; 2]] = &[[0, 2], [1, 1]];
+
     #[inline(always)]
     fn of(u: &[Lanes; IN]) -> [Lanes; 3] {
         let (even_p, odd_p) = (sum(u[1], u[2]), difference(u[1], u[2]));
@@ -180,30 +192,37 @@ impl Transform<IN, 3> for WeightGradient {
 }
 
 /// A transform of columns and then of rows: from `read(y, x)` to `write(y, x, value)`.
+///
+/// Two rows of the result at a time, whose columns' transforms stay in registers: all of them together would go
+/// through memory, and storing them would take longer than the arithmetic.
 #[inline(always)]
 pub(super) fn both<F: Transform<N, M>, const N: usize, const M: usize>(
     read: impl Fn(usize, usize) -> Lanes,
     mut write: impl FnMut(usize, usize, Lanes),
 ) {
-    // Zeros first would be a call of memset for each tile, a tenth of the transform's time.
-    let mut half = [[const { MaybeUninit::<Lanes>::uninit() }; N]; M];
+    pair::<F, N, M, 0>(&read, &mut write);
+    pair::<F, N, M, 1>(&read, &mut write);
+    pair::<F, N, M, 2>(&read, &mut write);
+}
+
+#[inline(always)]
+fn pair<F: Transform<N, M>, const N: usize, const M: usize, const K: usize>(
+    read: &impl Fn(usize, usize) -> Lanes,
+    write: &mut impl FnMut(usize, usize, Lanes),
+) {
+    let Some(&[first, second]) = F::PAIRS.get(K) else { return };
+    let mut rows = [[[0.0; LANES]; N]; 2];
     for x in 0..N {
         let mut column = [[0.0; LANES]; N];
         for y in 0..N {
             column[y] = read(y, x);
         }
         let column = F::of(&column);
-        for y in 0..M {
-            half[y][x].write(column[y]);
-        }
+        rows[0][x] = column[first];
+        rows[1][x] = column[second];
     }
-    for y in 0..M {
-        let mut row = [[0.0; LANES]; N];
-        for x in 0..N {
-            // SAFETY: the loop above has written every x below N of every y below M.
-            row[x] = unsafe { half[y][x].assume_init() };
-        }
-        let row = F::of(&row);
+    for (y, row) in [(first, &rows[0]), (second, &rows[1])] {
+        let row = F::of(row);
         for x in 0..M {
             write(y, x, row[x]);
         }

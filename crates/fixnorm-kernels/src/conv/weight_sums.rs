@@ -39,18 +39,25 @@ impl WeightSums {
         let mut dweight = vec![0.0; self.groups * self.c_out * row];
         dweight.par_chunks_mut(row).enumerate().for_each(|(co, out)| {
             let start = co / self.c_out * self.group_len() + co % self.c_out * self.stride;
-            let mut sum = Scratch::<f32>::zeroed(self.stride);
-            for part in parts {
-                for (sum, &value) in sum.iter_mut().zip(&part[start..][..self.stride]) {
-                    *sum += value;
-                }
+            if k == 1 {
+                parts.iter().for_each(|part| add(&part[start..][..row], out));
+                return;
             }
-            for (ci, out) in out.chunks_exact_mut(k * k).enumerate() {
-                for (tap, out) in out.iter_mut().enumerate() {
-                    *out = sum[tap / k * self.line + tap % k * self.c_in + ci];
+            let mut sum = Scratch::<f32>::zeroed(self.stride);
+            parts.iter().for_each(|part| add(&part[start..][..self.stride], &mut sum));
+            for tap in 0..k * k {
+                let own = &sum[tap / k * self.line + tap % k * self.c_in..][..self.c_in];
+                for (out, &own) in out[tap..].iter_mut().step_by(k * k).zip(own) {
+                    *out = own;
                 }
             }
         });
         dweight
+    }
+}
+
+fn add(values: &[f32], sums: &mut [f32]) {
+    for (sum, &value) in sums.iter_mut().zip(values) {
+        *sum += value;
     }
 }

@@ -82,13 +82,13 @@ impl Tiling {
         tiles.div_ceil(self.across).min(count)
     }
 
-    /// Pixels of the lines of tiles `rows`, counted through all images, as a range of all pixels.
-    fn pixels(&self, rows: Range<usize>) -> Range<usize> {
+    /// Pixels of a line of tiles, both counted through all images.
+    fn pixels(&self, row: usize) -> Range<usize> {
         let first = |row: usize| {
             let line = row / self.down * self.h + (row % self.down * tile::OUT).min(self.h);
             line * self.w
         };
-        first(rows.start)..first(rows.end)
+        first(row)..first(row + 1)
     }
 
     /// Fills the image's lines that a line of tiles sees, `fill(image, y, pixels)` each, zeros outside.
@@ -139,17 +139,6 @@ impl Planes {
         RowsMut { data: &mut self.data[e * self.plane..][..self.plane], stride: self.stride }
     }
 
-    /// Value `e` of a tile, the channels from `j` on.
-    #[inline(always)]
-    fn get(&self, e: usize, tile: usize, j: usize) -> Lanes {
-        load(&self.data[e * self.plane + tile * self.stride + j..])
-    }
-
-    #[inline(always)]
-    fn set(&mut self, e: usize, tile: usize, j: usize, value: Lanes) {
-        store(value, &mut self.data[e * self.plane + tile * self.stride + j..]);
-    }
-
     /// Transforms a line of tiles from the lines of `read`: those of a convolution's input.
     #[inline(never)]
     fn take_input(&mut self, isa: Isa, lines: &[f32], tiling: &Tiling, first: usize) {
@@ -170,50 +159,87 @@ impl Planes {
         first: usize,
         off: usize,
     ) {
-        let stride = self.stride;
+        let (stride, plane) = (self.stride, self.plane);
+        let line = tiling.pitch() * stride;
         for tx in 0..tiling.across {
             for j in (0..stride).step_by(LANES) {
-                let corner = (off * tiling.pitch() + tx * tile::OUT + off) * stride + j;
+                let corner = off * line + (tx * tile::OUT + off) * stride + j;
+                let window = &lines[corner..][..(N - 1) * (line + stride) + LANES];
+                let own = &mut self.data[(first + tx) * stride + j..];
+                let own = &mut own[..(PLANES - 1) * plane + LANES];
                 tile::both::<F, _, _>(
+                    // SAFETY: `y` and `x` are below N, so this is at most where the window's last lanes begin.
                     #[inline(always)]
-                    |y, x| load(&lines[corner + (y * tiling.pitch() + x) * stride..]),
+                    |y, x| unsafe { load_at(window, y * line, x * stride) },
+                    // SAFETY: a transform has PLANES values, so this is at most where the last ones begin.
                     #[inline(always)]
-                    |y, x, value| self.set(y * tile::IN + x, first + tx, j, value),
+                    |y, x, value| unsafe { store_at(value, own, y * tile::IN * plane, x * plane) },
                 );
             }
         }
     }
 
-    /// Transforms the lines of tiles `rows` back into rows of pixels.
+    /// Transforms line `i` of tiles back into `lines` lines of pixels.
     #[inline(never)]
-    fn give(&self, isa: Isa, tiling: &Tiling, rows: Range<usize>, out: &mut [f32]) {
-        vectorized!(isa, self.give_rows(tiling, rows, out));
+    fn give(&self, isa: Isa, tiling: &Tiling, i: usize, lines: usize, out: &mut [f32]) {
+        vectorized!(isa, self.give_lines(tiling, i, lines, out));
     }
 
     #[inline(always)]
-    fn give_rows(&self, tiling: &Tiling, rows: Range<usize>, out: &mut [f32]) {
-        let (w, stride) = (tiling.w, self.stride);
-        let start = tiling.pixels(rows.start..rows.start).start;
-        for (i, row) in rows.enumerate() {
-            let pixels = tiling.pixels(row..row + 1);
-            let out = &mut out[(pixels.start - start) * stride..][..pixels.len() * stride];
-            for tx in 0..tiling.across {
-                let (left, tile) = (tx * tile::OUT, i * tiling.across + tx);
-                for j in (0..stride).step_by(LANES) {
+    fn give_lines(&self, tiling: &Tiling, i: usize, lines: usize, out: &mut [f32]) {
+        let (w, stride, plane) = (tiling.w, self.stride, self.plane);
+        for tx in 0..tiling.across {
+            let (left, tile) = (tx * tile::OUT, i * tiling.across + tx);
+            for j in (0..stride).step_by(LANES) {
+                let own = &self.data[tile * stride + j..][..(PLANES - 1) * plane + LANES];
+                if left + tile::OUT <= w && lines == tile::OUT {
+                    let last = (tile::OUT - 1) * (w + 1) * stride;
+                    let out = &mut out[left * stride + j..][..last + LANES];
                     tile::both::<tile::Output, _, _>(
+                        // SAFETY: a transform has PLANES values, so this is at most where the last ones begin.
                         #[inline(always)]
-                        |y, x| self.get(y * tile::IN + x, tile, j),
+                        |y, x| unsafe { load_at(own, y * tile::IN * plane, x * plane) },
+                        // SAFETY: `y` and `x` are below OUT, so this is at most `last`.
                         #[inline(always)]
-                        |y, x, value| {
-                            if left + x < w && y * w < pixels.len() {
-                                store(value, &mut out[(y * w + left + x) * stride + j..]);
-                            }
-                        },
+                        |y, x, value| unsafe { store_at(value, out, y * w * stride, x * stride) },
                     );
+                    continue;
                 }
+                tile::both::<tile::Output, _, _>(
+                    // SAFETY: as above.
+                    #[inline(always)]
+                    |y, x| unsafe { load_at(own, y * tile::IN * plane, x * plane) },
+                    #[inline(always)]
+                    |y, x, value| {
+                        if left + x < w && y < lines {
+                            store(value, &mut out[(y * w + left + x) * stride + j..]);
+                        }
+                    },
+                );
             }
         }
     }
+}
+
+/// The lanes from element `row + column` on. Two numbers, because of their sum the compiler would compute each of a tile's
+/// addresses anew.
+///
+/// # Safety
+/// `values` holds LANES elements from there on.
+#[inline(always)]
+unsafe fn load_at(values: &[f32], row: usize, column: usize) -> Lanes {
+    // SAFETY: the caller's; an array of `f32` needs no alignment beyond theirs.
+    unsafe { *values.as_ptr().add(row).add(column).cast() }
+}
+
+/// Sets the lanes from element `row + column` on.
+///
+/// # Safety
+/// As [`load_at`].
+#[inline(always)]
+unsafe fn store_at(lanes: Lanes, values: &mut [f32], row: usize, column: usize) {
+    // SAFETY: the caller's; an array of `f32` needs no alignment beyond theirs.
+    unsafe { *values.as_mut_ptr().add(row).add(column).cast() = lanes }
 }
 
 /// The weight in transformed form: a right operand for each plane, of `k` rows and `n` columns, whose taps
@@ -301,7 +327,7 @@ fn forward_part<T: Real>(
     let tiles = block * tiling.across;
     let mut lines = Scratch::<f32>::new(tile::IN * tiling.pitch() * x_stride);
     let (mut v, mut m) = (Planes::new(tiles, s.c_in), Planes::new(tiles, s.c_out));
-    let mut out = Scratch::<f32>::new(tiles * tile::OUT * tile::OUT * y_stride);
+    let mut out = Scratch::<f32>::new(tile::OUT * s.w * y_stride);
     let mut mean = Scratch::<f32>::new(y_stride);
     let mut square = Scratch::<f32>::new(y_stride);
     let mut sums = MomentSums::new(s.c_out);
@@ -317,15 +343,17 @@ fn forward_part<T: Real>(
         for (e, weight) in weight.iter().enumerate() {
             multiply(isa, rows.len() * tiling.across, v.rows(e), weight, m.rows_mut(e));
         }
-        let pixels = tiling.pixels(rows.clone());
-        m.give(isa, &tiling, rows, &mut out);
-        let out = &out[..pixels.len() * y_stride];
-        if want_moments {
-            moments(isa, out, y_stride, pixels.len(), s.c_out, &mut mean, &mut square);
-            sums.add(0, counted, pixels.len(), &mean[..s.c_out], &square[..s.c_out]);
-            counted += pixels.len();
+        for (i, row) in rows.enumerate() {
+            let pixels = tiling.pixels(row).len();
+            m.give(isa, &tiling, i, pixels / s.w, &mut out);
+            let out = &out[..pixels * y_stride];
+            if want_moments {
+                moments(isa, out, y_stride, pixels, s.c_out, &mut mean, &mut square);
+                sums.add(0, counted, pixels, &mean[..s.c_out], &square[..s.c_out]);
+                counted += pixels;
+            }
+            rows::store(isa, out, y_stride, s.c_out, pixels, y);
         }
-        rows::store(isa, out, y_stride, s.c_out, y.next(pixels.len() * s.c_out));
     }
     sums.set_count(counted);
     sums
@@ -379,10 +407,12 @@ fn backward_part<T: Real>(
     let mut lines = Scratch::<f32>::new(tile::IN * tiling.pitch() * x_stride.max(y_stride));
     let (mut a, mut b) = (Planes::new(tiles, s.c_out), Planes::new(tiles, s.c_in));
     let mut v = Planes::new(if turned.is_some() { tiles } else { 0 }, s.c_out);
-    let mut out = Scratch::<f32>::new(tiles * tile::OUT * tile::OUT * x_stride);
+    let mut out = Scratch::<f32>::new(tile::OUT * s.w * x_stride);
     let mut sums = GradSums::new(s.c_in);
     let plane = padded(s.c_out, ROWS) * x_stride;
-    let mut dweight = vec![0.0; PLANES * plane];
+    let mut dweight = Buffer::new(PLANES * plane);
+    let mut outputs = dweight.parts(plane, PLANES);
+    let mut planes: Vec<&mut [f32]> = Vec::with_capacity(PLANES);
     for first in (0..count).step_by(block) {
         let rows = first..count.min(first + block);
         let tiles = rows.len() * tiling.across;
@@ -403,8 +433,12 @@ fn backward_part<T: Real>(
             });
             b.take_input(isa, &lines, &tiling, at);
         }
-        for (e, dweight) in dweight.chunks_exact_mut(plane).enumerate() {
-            let dweight = RowsMut { data: dweight, stride: x_stride };
+        for (e, output) in outputs.iter_mut().enumerate() {
+            if planes.len() == e {
+                // Set to zero when it is used for the first time, and is in the cache then.
+                planes.push(output.next(plane));
+            }
+            let dweight = RowsMut { data: &mut *planes[e], stride: x_stride };
             add_outer(isa, [tiles, s.c_out, s.c_in], a.rows(e), b.rows(e), dweight);
         }
         let Some(turned) = turned else { continue };
@@ -412,16 +446,19 @@ fn backward_part<T: Real>(
         for (e, turned) in turned.iter().enumerate() {
             multiply(isa, tiles, v.rows(e), turned, b.rows_mut(e));
         }
-        let pixels = tiling.pixels(rows.clone());
-        b.give(isa, &tiling, rows, &mut out);
         let grid = Grid { size: [s.h, s.w], first: [0; 2] };
-        let out = &out[..pixels.len() * x_stride];
-        let dx = dx.next(pixels.len() * s.c_in);
-        let first_pixel = pixels.start;
-        let to = InputGrad { dx, first_pixel, dgate: &mut *dgate, sums: &mut sums };
-        pass.finish(grid, images.start, pixels, out, to);
+        for (i, row) in rows.enumerate() {
+            let pixels = tiling.pixels(row);
+            b.give(isa, &tiling, i, pixels.len() / s.w, &mut out);
+            let out = &out[..pixels.len() * x_stride];
+            let dx = dx.next(pixels.len() * s.c_in);
+            let first_pixel = pixels.start;
+            let to = InputGrad { dx, first_pixel, dgate: &mut *dgate, sums: &mut sums };
+            pass.finish(grid, images.start, pixels, out, to);
+        }
     }
-    (sums, dweight)
+    drop(outputs);
+    (sums, dweight.into_vec())
 }
 
 /// The sum of all parts, transformed back into the layout of the weight.

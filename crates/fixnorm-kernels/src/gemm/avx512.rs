@@ -179,6 +179,35 @@ unsafe fn tile_bf16<const R: usize, const V: usize>(o: Operands<bf16>, row: usiz
     }
 }
 
+/// `out[p * 32 + 2 * j + i] = b[(2 * p + i) * b_row + j]` for `pairs` pairs of rows of 16.
+///
+/// # Safety
+/// `b` is good for `2 * pairs` rows of 16, `out` for `32 * pairs` elements; the processor has AVX-512 F and BW.
+#[target_feature(enable = "avx512f,avx512bw")]
+pub(super) unsafe fn interleave_panel(pairs: usize, b: *const bf16, b_row: usize, out: *mut bf16) {
+    for pair in 0..pairs {
+        // SAFETY: the caller's.
+        unsafe {
+            let row = b.add(2 * pair * b_row);
+            let pairs = interleaved(row, row.add(b_row));
+            _mm512_storeu_si512(out.add(2 * COLUMNS * pair).cast(), pairs);
+        }
+    }
+}
+
+/// The pairs of two rows of 16.
+///
+/// # Safety
+/// Both are good for 16 elements; the processor has AVX-512 F and BW.
+#[inline]
+#[target_feature(enable = "avx512f,avx512bw")]
+unsafe fn interleaved(even: *const bf16, odd: *const bf16) -> __m512i {
+    // SAFETY: the caller's.
+    let (even, odd) = unsafe { (_mm256_loadu_si256(even.cast()), _mm256_loadu_si256(odd.cast())) };
+    let odd = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(odd));
+    _mm512_or_si512(_mm512_cvtepu16_epi32(even), odd)
+}
+
 /// `out[j * out_row + p] = a[p * a_row + j]` for 32 rows of 16: pairs of rows become 32-bit integers,
 /// whose 16 × 16 matrix is transposed in registers.
 ///
@@ -189,14 +218,7 @@ pub(super) unsafe fn transpose_block(a: *const bf16, a_row: usize, out: *mut bf1
     let mut x = [_mm512_set1_epi32(0); 16];
     for (pair, x) in x.iter_mut().enumerate() {
         // SAFETY: the caller's.
-        let (even, odd) = unsafe {
-            (
-                _mm256_loadu_si256(a.add(2 * pair * a_row).cast()),
-                _mm256_loadu_si256(a.add((2 * pair + 1) * a_row).cast()),
-            )
-        };
-        let odd = _mm512_slli_epi32::<16>(_mm512_cvtepu16_epi32(odd));
-        *x = _mm512_or_si512(_mm512_cvtepu16_epi32(even), odd);
+        *x = unsafe { interleaved(a.add(2 * pair * a_row), a.add((2 * pair + 1) * a_row)) };
     }
     for (j, row) in transpose16(x).into_iter().enumerate() {
         // SAFETY: the caller's.

@@ -112,11 +112,11 @@ fn add_outer_bf16(
     let m_padded = padded(m, k_align::<bf16>());
     let (n_padded, k_padded) = (padded(n, ROWS), padded(k, COLUMNS));
     let mut left = Scratch::<bf16>::new(n_padded * m_padded);
-    let mut right = Scratch::<bf16>::new(m_padded * k_padded);
-    vectorized!(isa, {
-        pack::transpose(isa, a, m, m_padded, n_padded, &mut left);
-        pack::interleave(b, m, m_padded, k_padded, &mut right);
-    });
+    // A line more than a panel takes: rows of one pair are written to all panels, and would share a set of the cache.
+    let panel = (m_padded + 2) * COLUMNS;
+    let mut right = Scratch::<bf16>::new(k_padded / COLUMNS * panel);
+    vectorized!(isa, pack::transpose(isa, a, m, m_padded, n_padded, &mut left));
+    pack::interleave(isa, b, m, m_padded, k_padded, panel, &mut right);
     let operands = Operands {
         m: n,
         panels: k_padded / COLUMNS,
@@ -125,13 +125,13 @@ fn add_outer_bf16(
         l_row: m_padded,
         l_step: 2,
         r: right.as_ptr(),
-        r_row: 2 * k_padded,
-        r_panel: 2 * COLUMNS,
+        r_row: 2 * COLUMNS,
+        r_panel: panel,
         c: c.data.as_mut_ptr(),
         c_row: c.stride,
         accumulate: true,
     };
-    // SAFETY: `left` holds `n_padded` rows of `m_padded`, `right` `m_padded / 2` rows of `2·k_padded`, and `add_outer`
+    // SAFETY: `left` holds `n_padded` rows of `m_padded`, `right` panels of `m_padded / 2` rows of `2·16`, `panel` apart, and `add_outer`
     // has checked that `C` holds `n_padded` rows of `k_padded`.
     unsafe { product(isa, operands) }
 }

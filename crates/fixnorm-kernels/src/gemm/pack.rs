@@ -3,7 +3,7 @@
 use rayon::prelude::*;
 
 use super::operands::{COLUMNS, ROWS, Rows, checked_padded, interleaved, k_align};
-use crate::isa::Isa;
+use crate::isa::{Isa, vectorized};
 use crate::lanes;
 use crate::memory::{Buffer, Output};
 use crate::real::{Real, bf16};
@@ -43,22 +43,23 @@ impl<T: Real> PackedB<T> {
         assert!(c <= stride, "{c} rows of a group of {stride}");
         let k = taps.checked_mul(stride).expect("a size that fits into memory");
         let mut packing = Packing::new(k, n);
+        let isa = Isa::current();
         packing.panels().into_par_iter().enumerate().for_each(|(panel, mut output)| {
             let block = output.next(output.len());
             let first = panel * COLUMNS;
             let width = COLUMNS.min(n - first);
-            let pair = interleaved::<T>();
+            // Blocks of rows: what a column's elements share a cache line with is used at once.
+            let mut square = [[0.0; COLUMNS]; COLUMNS];
             for tap in 0..taps {
-                // Blocks of rows: what a column's elements share a cache line with is used at once.
-                for rows in (0..c).step_by(COLUMNS) {
+                for first_row in (0..c).step_by(COLUMNS) {
+                    let rows = COLUMNS.min(c - first_row);
                     for j in 0..width {
-                        for q in rows..c.min(rows + COLUMNS) {
-                            let p = tap * stride + q;
-                            let row = p / pair * pair * COLUMNS;
-                            block[row + j * pair + p % pair] =
-                                T::from_f32(element(tap, q, first + j));
+                        for q in 0..rows {
+                            square[q][j] = element(tap, first_row + q, first + j);
                         }
                     }
+                    let p = tap * stride + first_row;
+                    vectorized!(isa, store_square(&square[..rows], p, block));
                 }
             }
         });
@@ -82,6 +83,19 @@ impl<T: Real> PackedB<T> {
     /// Rows, padding included.
     pub fn k_padded(&self) -> usize {
         self.k_padded
+    }
+}
+
+/// Writes rows of sixteen columns to a panel, from its row `p` on.
+#[inline(always)]
+fn store_square<T: Real>(rows: &[[f32; COLUMNS]], p: usize, panel: &mut [T]) {
+    let pair = interleaved::<T>();
+    for (p, row) in (p..).zip(rows) {
+        let row = lanes::rounded::<T, COLUMNS>(*row);
+        let out = &mut panel[p / pair * pair * COLUMNS..][..pair * COLUMNS];
+        for (out, value) in out[p % pair..].iter_mut().step_by(pair).zip(row) {
+            *out = value;
+        }
     }
 }
 
@@ -141,27 +155,46 @@ pub(super) fn panels(b: Rows<'_, f32>, m: usize, k_padded: usize, out: &mut [f32
     }
 }
 
-/// `out[p/2][j][p%2] = b[p][j]` for `k` columns of stride `k_padded`, zeros from row `m` on.
-#[inline(always)]
+/// `out[panel][p/2][j][p%2] = b[p][panel·16 + j]` for `k_padded` columns, panels `panel` apart, zeros from row `m` on.
 pub(super) fn interleave(
+    isa: Isa,
     b: Rows<'_, bf16>,
     m: usize,
     m_padded: usize,
     k_padded: usize,
+    panel: usize,
     out: &mut [bf16],
 ) {
-    let zeros = [bf16::ZERO; COLUMNS];
-    for (pair, out) in out.chunks_exact_mut(2 * k_padded).take(m_padded / 2).enumerate() {
-        for j in (0..k_padded).step_by(COLUMNS) {
-            let row = |p: usize| {
-                if p < m { &b.data[p * b.stride + j..][..COLUMNS] } else { &zeros[..] }
-            };
-            let (even, odd) = (row(2 * pair), row(2 * pair + 1));
-            let out = &mut out[2 * j..][..2 * COLUMNS];
-            for i in 0..COLUMNS {
-                out[2 * i] = even[i];
-                out[2 * i + 1] = odd[i];
-            }
+    for (j, out) in (0..k_padded).step_by(COLUMNS).zip(out.chunks_mut(panel)) {
+        let whole = m / 2;
+        let (out, rest) = out[..m_padded * COLUMNS].split_at_mut(whole * 2 * COLUMNS);
+        interleave_panel(isa, Rows { data: &b.data[j..], stride: b.stride }, whole, out);
+        rest.fill(bf16::ZERO);
+        if m % 2 == 1 {
+            let last = &b.data[(m - 1) * b.stride + j..][..COLUMNS];
+            rest.iter_mut().step_by(2).zip(last).for_each(|(out, &value)| *out = value);
+        }
+    }
+}
+
+/// One panel of whole pairs of rows.
+fn interleave_panel(isa: Isa, b: Rows<'_, bf16>, pairs: usize, out: &mut [bf16]) {
+    if pairs == 0 {
+        return;
+    }
+    b.check("B", 2 * pairs, COLUMNS);
+    #[cfg(target_arch = "x86_64")]
+    if isa.level() >= crate::isa::Level::Avx512 {
+        assert!(out.len() >= 2 * COLUMNS * pairs);
+        // SAFETY: the slices hold `2 * pairs` rows of 16 columns, both checked; `isa` exists, so this processor has AVX-512.
+        return unsafe {
+            super::avx512::interleave_panel(pairs, b.data.as_ptr(), b.stride, out.as_mut_ptr())
+        };
+    }
+    let _ = isa;
+    for (pair, out) in out.chunks_exact_mut(2 * COLUMNS).enumerate().take(pairs) {
+        for i in 0..2 * COLUMNS {
+            out[i] = b.data[(2 * pair + i % 2) * b.stride + i / 2];
         }
     }
 }
