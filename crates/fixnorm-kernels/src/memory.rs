@@ -157,7 +157,7 @@ impl Split {
         // 16 MiB of partial sums at most, and no more of them than values to sum if that leaves enough parts; but
         // never less than two.
         let fit = (4 << 20) / len.max(1);
-        let pays = (read / len.max(1)).max(16);
+        let pays = (read / len.max(1)).max(8);
         Self { per: units.div_ceil(fit.min(pays).clamp(2, Self::MOST)).max(1) }
     }
 }

@@ -8,6 +8,9 @@ use crate::isa::{Isa, Level};
 pub(crate) use sealed::Format;
 
 mod sealed {
+    use std::cell::RefCell;
+    use std::thread::LocalKey;
+
     use super::bf16;
 
     /// Formats of stored values.
@@ -17,17 +20,36 @@ mod sealed {
         Bf16,
     }
 
+    /// Buffers that a thread keeps.
+    pub(super) type Pool<T> = RefCell<Vec<Vec<T>>>;
+
     /// Keeps [`Real`](super::Real) to the types whose format the kernels know: they read memory by it.
-    pub trait Sealed: 'static {
+    pub trait Sealed: Sized + 'static {
         const FORMAT: Format;
+
+        /// The thread's buffers of this type, for `scratch`.
+        fn pool() -> &'static LocalKey<Pool<Self>>;
+    }
+
+    thread_local! {
+        static F32: Pool<f32> = const { RefCell::new(Vec::new()) };
+        static BF16: Pool<bf16> = const { RefCell::new(Vec::new()) };
     }
 
     impl Sealed for f32 {
         const FORMAT: Format = Format::F32;
+
+        fn pool() -> &'static LocalKey<Pool<Self>> {
+            &F32
+        }
     }
 
     impl Sealed for bf16 {
         const FORMAT: Format = Format::Bf16;
+
+        fn pool() -> &'static LocalKey<Pool<Self>> {
+            &BF16
+        }
     }
 }
 

@@ -149,15 +149,15 @@ fn gradient_rows<T: Real, P: Real>(
     stride: usize,
 ) {
     let (p, q, r) = (&norm.p[..c], &norm.q[..c], &norm.r[..c]);
-    let [mut g_row, mut y_row] = [Scratch::<f32>::new(c), Scratch::<f32>::new(c)];
+    let mut y_row = Scratch::<f32>::new(c);
     let rows = g.chunks_exact(c).zip(y.chunks_exact(c));
     for ((g, y), out) in rows.zip(out.chunks_exact_mut(stride)) {
-        let (g, y) = (widened(g, &mut g_row), widened(y, &mut y_row));
+        let y = widened(y, &mut y_row);
         for_each_block!(c, j, W => {
             let [p, q, r] = [p, q, r].map(
                 |values| load::<f32, W>(&values[j..]),
             );
-            let (g, y) = (load::<f32, W>(&g[j..]), load::<f32, W>(&y[j..]));
+            let (g, y) = (load::<T, W>(&g[j..]), load::<f32, W>(&y[j..]));
             let dy: [f32; W] = map!(
                 |i| fma(p[i], g[i], fma(q[i], y[i], r[i]))
             );
@@ -167,10 +167,10 @@ fn gradient_rows<T: Real, P: Real>(
     }
 }
 
-/// The values as `f32`: themselves, or in `out`. A pass of its own, where several values in 16 bits are combined: of loads of
-/// several such vectors in one loop the compiler makes loads of single values.
+/// The values as `f32`: themselves, or in `out`. A pass of its own, because of two vectors of 16-bit values in one loop the
+/// compiler makes loads of single values.
 #[inline(always)]
-pub(crate) fn widened<'a, T: Real>(x: &'a [T], out: &'a mut [f32]) -> &'a [f32] {
+fn widened<'a, T: Real>(x: &'a [T], out: &'a mut [f32]) -> &'a [f32] {
     if let Some(x) = f32::same(x) {
         return x;
     }

@@ -1,9 +1,6 @@
 //! Memory that a thread keeps between kernels, so that working buffers stay in its cache and are not allocated again for
 //! every kernel.
 
-use std::any::{Any, TypeId};
-use std::cell::RefCell;
-use std::collections::HashMap;
 use std::ops::{Deref, DerefMut};
 
 use crate::real::Real;
@@ -17,10 +14,6 @@ pub(crate) fn line_start<T>(buffer: &[T]) -> usize {
     if start < buffer.len() { start } else { 0 }
 }
 
-thread_local! {
-    static POOL: RefCell<HashMap<TypeId, Vec<Box<dyn Any>>>> = RefCell::default();
-}
-
 /// A buffer lent by the thread's pool, at the start of a cache line. Its content is unspecified, but
 /// initialized.
 pub(crate) struct Scratch<T: Real> {
@@ -30,9 +23,7 @@ pub(crate) struct Scratch<T: Real> {
 
 impl<T: Real> Scratch<T> {
     pub(crate) fn new(len: usize) -> Self {
-        let lent = POOL.with_borrow_mut(|pool| pool.get_mut(&TypeId::of::<T>())?.pop());
-        let mut buffer =
-            lent.and_then(|lent| lent.downcast::<Vec<T>>().ok()).map_or_else(Vec::new, |b| *b);
+        let mut buffer = T::pool().with_borrow_mut(Vec::pop).unwrap_or_default();
         buffer.resize(buffer.len().max(len + LINE / T::BYTES), T::default());
         let start = line_start(&buffer);
         Self { buffer, start }
@@ -49,9 +40,7 @@ impl<T: Real> Drop for Scratch<T> {
     fn drop(&mut self) {
         let buffer = std::mem::take(&mut self.buffer);
         // A thread that is ending has no pool any more, and needs none.
-        let _ = POOL.try_with(|pool| {
-            pool.borrow_mut().entry(TypeId::of::<T>()).or_default().push(Box::new(buffer));
-        });
+        let _ = T::pool().try_with(|pool| pool.borrow_mut().push(buffer));
     }
 }
 

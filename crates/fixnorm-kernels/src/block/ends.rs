@@ -12,8 +12,6 @@ use crate::lanes::{self, fma, for_each_block, load, map};
 use crate::memory::{Buffer, Output, Split};
 use crate::norm::{Affine, GradSums};
 use crate::real::Real;
-use crate::rows::widened;
-use crate::scratch::Scratch;
 
 /// `activation(survival·(scale·y + shift) + shortcut)`.
 pub(super) struct End<'a, T> {
@@ -80,6 +78,35 @@ impl<T: Real> End<'_, T> {
         self.shape.c_out
     }
 
+    /// The last activation's arguments, for the channels from `j` on of one pixel.
+    #[inline(always)]
+    fn before_activation<const W: usize>(&self, image: usize, row: usize, j: usize) -> [f32; W] {
+        let at = (image * self.rows() + row) * self.row_len() + j;
+        let mut out = normalize(self.y, &self.affine, at, j);
+        if let Some(survival) = self.survival {
+            let factor = survival[image];
+            for i in 0..W {
+                out[i] *= factor;
+            }
+        }
+        let added = match &self.shortcut {
+            Added::Nothing => return out,
+            Added::Input { x, c: own, .. } => {
+                let x = &x[self.input_pixel(image, row) * own..][..*own];
+                match x.get(j..j + W) {
+                    Some(x) => load::<T, W>(x),
+                    // The input lacks some of these channels.
+                    None => map!(|i| x.get(j + i).map_or(0.0, |x| x.to_f32())),
+                }
+            }
+            Added::Projection { y, affine } => normalize(y, affine, at, j),
+        };
+        for i in 0..W {
+            out[i] += added[i];
+        }
+        out
+    }
+
     /// The input's pixel that an identity adds to a result's pixel.
     #[inline(always)]
     fn input_pixel(&self, image: usize, row: usize) -> usize {
@@ -93,96 +120,10 @@ impl<T: Real> End<'_, T> {
     }
 }
 
-/// Consecutive rows of an image, few enough to stay in the first-level cache while they are worked on channel by channel.
-#[derive(Clone, Copy)]
-struct Strip {
-    image: usize,
-    first: usize,
-    rows: usize,
-}
-
-impl Strip {
-    /// The strips of so many images, from `first_image` on.
-    fn all<T: Real>(
-        end: &End<'_, T>,
-        first_image: usize,
-        images: usize,
-    ) -> impl Iterator<Item = Self> {
-        let (all, most) = (end.rows(), (2048 / end.row_len()).clamp(1, 8));
-        (first_image..first_image + images).flat_map(move |image| {
-            let strip = move |first| Self { image, first, rows: most.min(all - first) };
-            (0..all).step_by(most).map(strip)
-        })
-    }
-}
-
-/// What the last activation's arguments of a strip are made of, in `f32`.
-struct Terms<'a> {
-    y: &'a [f32],
-    affine: &'a Affine,
-    factor: Option<f32>,
-    /// The shortcut's values; empty without one.
-    added: &'a [f32],
-    added_affine: Option<&'a Affine>,
-}
-
-impl<'a> Terms<'a> {
-    /// The terms, widened into the two buffers where they are not `f32`.
-    #[inline(always)]
-    fn of<T: Real>(
-        end: &'a End<'_, T>,
-        strip: Strip,
-        [own, other]: &'a mut [Scratch<f32>; 2],
-    ) -> Self {
-        let Strip { image, first, rows } = strip;
-        let c = end.row_len();
-        let at = (image * end.rows() + first) * c;
-        let range = at..at + rows * c;
-        let (added, added_affine) = match &end.shortcut {
-            Added::Nothing => (&[][..], None),
-            Added::Projection { y, affine } => (widened(&y[range.clone()], other), Some(affine)),
-            Added::Input { x, c: own, stride: 1, .. } if *own == c => {
-                (widened(&x[range.clone()], other), None)
-            }
-            Added::Input { x, c: own, .. } => {
-                for (row, out) in other.chunks_exact_mut(c).enumerate().take(rows) {
-                    let x = &x[end.input_pixel(image, first + row) * own..][..*own];
-                    for (out, x) in out.iter_mut().zip(x) {
-                        *out = x.to_f32();
-                    }
-                    // The input may lack some of the channels.
-                    out[*own..].fill(0.0);
-                }
-                (&other[..rows * c], None)
-            }
-        };
-        let y = widened(&end.y[range], own);
-        let factor = end.survival.map(|survival| survival[image]);
-        Self { y, affine: &end.affine, factor, added, added_affine }
-    }
-
-    /// The arguments of the channels from `j` on, which start at `y[at]`.
-    #[inline(always)]
-    fn before_activation<const W: usize>(&self, at: usize, j: usize) -> [f32; W] {
-        let mut out: [f32; W] = normalized(self.y, self.affine, at, j);
-        if let Some(factor) = self.factor {
-            out = map!(|i| out[i] * factor);
-        }
-        if self.added.is_empty() {
-            return out;
-        }
-        let added: [f32; W] = match self.added_affine {
-            Some(affine) => normalized(self.added, affine, at, j),
-            None => load(&self.added[at..]),
-        };
-        map!(|i| out[i] + added[i])
-    }
-}
-
 /// `scale·y + shift` of the channels from `j` on, which start at `y[at]`.
 #[inline(always)]
-fn normalized<const W: usize>(y: &[f32], affine: &Affine, at: usize, j: usize) -> [f32; W] {
-    let y = load::<f32, W>(&y[at..]);
+fn normalize<T: Real, const W: usize>(y: &[T], affine: &Affine, at: usize, j: usize) -> [f32; W] {
+    let y = load::<T, W>(&y[at..]);
     let (scale, shift) = (load::<f32, W>(&affine.scale[j..]), load::<f32, W>(&affine.shift[j..]));
     map!(|i| fma(y[i], scale[i], shift[i]))
 }
@@ -201,14 +142,11 @@ pub(super) fn forward<T: Real>(isa: Isa, end: &End<'_, T>) -> Vec<T> {
 
 #[inline(always)]
 fn forward_part<T: Real>(end: &End<'_, T>, first_image: usize, mut out: Output<'_, T>) {
-    let c = end.row_len();
-    let images = out.len() / (end.rows() * c);
-    let mut buffers = [(); 2].map(|()| Scratch::new(8 * c));
-    for strip in Strip::all(end, first_image, images) {
-        let terms = Terms::of(end, strip, &mut buffers);
-        for row in 0..strip.rows {
+    let (rows, c) = (end.rows(), end.row_len());
+    for image in first_image..first_image + out.len() / (rows * c) {
+        for row in 0..rows {
             for_each_block!(c, j, W => {
-                let pre = terms.before_activation::<W>(row * c + j, j);
+                let pre = end.before_activation::<W>(image, row, j);
                 out.push(lanes::rounded::<T, W>(end.affine.activation.values(pre)));
             });
         }
@@ -237,9 +175,9 @@ pub(super) fn backward<'a, T: Real>(
     let outputs = outputs.zip(dnorm.parts(dnorm_len, images)).zip(dout.par_chunks(part_len));
     let sums: (Vec<_>, Vec<_>) = outputs
         .enumerate()
-        .map(|(part, ((mut dpre, mut dnorm), dout))| {
+        .map(|(part, ((dpre, dnorm), dout))| {
             let mut pass = EndPass::new(end);
-            vectorized!(isa, pass.part(part * split.per, dout, &mut dpre, &mut dnorm));
+            vectorized!(isa, pass.part(part * split.per, dout, dpre, dnorm));
             (pass.own.total, pass.projection.total)
         })
         .unzip();
@@ -264,7 +202,8 @@ pub(super) fn backward<'a, T: Real>(
     EndGrad { dpre, dnorm, dspread, sums: own, projection_sums }
 }
 
-/// The backward pass of one part of the images.
+/// The backward pass of one part of the images, in one pass over its values in their order: what several of them are summed
+/// to is in the first-level cache.
 struct EndPass<'a, T> {
     end: &'a End<'a, T>,
     /// For the last normalization.
@@ -285,23 +224,19 @@ impl Sums {
         Self { g: vec![0.0; c], gy: vec![0.0; c], total: GradSums::new(c) }
     }
 
-    /// Adds the sums of some rows.
+    /// Adds the channels from `j` on of one pixel, which start at `y[at]`.
     #[inline(always)]
-    fn add(&mut self, g: &[f32], y: &[f32], affine: &Affine) {
-        let c = affine.mean.len();
-        for_each_block!(c, j, W => {
-            let mean = load::<f32, W>(&affine.mean[j..]);
-            let (mut g_sum, mut gy_sum) = ([0.0; W], [0.0; W]);
-            for (g, y) in g.chunks_exact(c).zip(y.chunks_exact(c)) {
-                let (g, y) = (load::<f32, W>(&g[j..]), load::<f32, W>(&y[j..]));
-                for i in 0..W {
-                    g_sum[i] += g[i];
-                    gy_sum[i] = fma(g[i], y[i] - mean[i], gy_sum[i]);
-                }
-            }
-            lanes::add(g_sum, &mut self.g[j..]);
-            lanes::add(gy_sum, &mut self.gy[j..]);
-        });
+    fn add<T: Real, const W: usize>(
+        &mut self,
+        g: [f32; W],
+        y: &[T],
+        affine: &Affine,
+        at: usize,
+        j: usize,
+    ) {
+        let (y, mean) = (load::<T, W>(&y[at..]), load::<f32, W>(&affine.mean[j..]));
+        lanes::add(g, &mut self.g[j..]);
+        lanes::add::<W>(map!(|i| g[i] * (y[i] - mean[i])), &mut self.gy[j..]);
     }
 
     fn flush(&mut self) {
@@ -327,61 +262,48 @@ impl<'a, T: Real> EndPass<'a, T> {
         &mut self,
         first_image: usize,
         dout: &[T],
-        dpre: &mut Output<'_, T>,
-        dnorm: &mut Output<'_, T>,
+        mut dpre: Output<'_, T>,
+        mut dnorm: Output<'_, T>,
     ) {
         let end = self.end;
-        let c = end.row_len();
-        let images = dout.len() / (end.rows() * c);
-        let (masks, drops) = (dpre.len() > 0, dnorm.len() > 0);
-        let mut buffers = [(); 2].map(|()| Scratch::new(8 * c));
-        let mut rest = dout;
-        let mut summed = 0;
-        for strip in Strip::all(end, first_image, images) {
-            let terms = Terms::of(end, strip, &mut buffers);
-            let (dout, further) = rest.split_at(strip.rows * c);
-            rest = further;
-            let dpre = dpre.next(if masks { dout.len() } else { 0 });
-            let dnorm = dnorm.next(if drops { dout.len() } else { 0 });
-            self.strip(&terms, dout, dpre, dnorm);
-            summed += strip.rows;
-            if summed >= Self::ROWS {
-                self.own.flush();
-                self.projection.flush();
-                summed = 0;
+        let (rows, c) = (end.rows(), end.row_len());
+        let masks = dpre.len() > 0;
+        for (number, dout) in dout.chunks_exact(c).enumerate() {
+            let (image, row) = (first_image + number / rows, number % rows);
+            let at = (image * rows + row) * c;
+            for_each_block!(c, j, W => {
+                let mut g = load::<T, W>(&dout[j..]);
+                if masks {
+                    let pre = end.before_activation::<W>(image, row, j);
+                    let slope = end.affine.activation.slopes(pre);
+                    g = pushed::<T, W>(map!(|i| g[i] * slope[i]), &mut dpre);
+                }
+                if let Added::Projection { y, affine } = &end.shortcut {
+                    self.projection.add::<T, W>(g, y, affine, at + j, j);
+                }
+                if let Some(survival) = end.survival {
+                    let factor = survival[image];
+                    g = pushed::<T, W>(map!(|i| g[i] * factor), &mut dnorm);
+                }
+                self.own.add::<T, W>(g, end.y, &end.affine, at + j, j);
+            });
+            if (number + 1) % Self::ROWS == 0 {
+                self.flush();
             }
         }
+        self.flush();
+    }
+
+    fn flush(&mut self) {
         self.own.flush();
         self.projection.flush();
     }
+}
 
-    #[inline(always)]
-    fn strip(&mut self, terms: &Terms<'_>, dout: &[T], dpre: &mut [T], dnorm: &mut [T]) {
-        let c = self.end.row_len();
-        let [mut wide, mut scaled] = [(); 2].map(|()| Scratch::<f32>::new(dout.len()));
-        let mut g = widened(dout, &mut wide);
-        if !dpre.is_empty() {
-            let activation = self.end.affine.activation;
-            for first in (0..dout.len()).step_by(c) {
-                for_each_block!(c, j, W => {
-                    let at = first + j;
-                    let slope = activation.slopes(terms.before_activation::<W>(at, j));
-                    let g = load::<f32, W>(&g[at..]);
-                    lanes::store::<T, W>(map!(|i| g[i] * slope[i]), &mut dpre[at..]);
-                });
-            }
-            g = widened(dpre, &mut wide);
-        }
-        if let Some(affine) = terms.added_affine {
-            self.projection.add(g, terms.added, affine);
-        }
-        if let Some(factor) = terms.factor {
-            for_each_block!(g.len(), j, W => {
-                let g = load::<f32, W>(&g[j..]);
-                lanes::store::<T, W>(map!(|i| g[i] * factor), &mut dnorm[j..]);
-            });
-            g = widened(dnorm, &mut scaled);
-        }
-        self.own.add(g, terms.y, terms.affine);
-    }
+/// Appends the values, and returns them as they are stored.
+#[inline(always)]
+fn pushed<T: Real, const W: usize>(values: [f32; W], out: &mut Output<'_, T>) -> [f32; W] {
+    let stored = lanes::rounded::<T, W>(values);
+    out.push(stored);
+    map!(|i| stored[i].to_f32())
 }

@@ -42,6 +42,9 @@ const BLOCK_BYTES: usize = 1 << 19;
 /// Bytes of it for the images of a chunk.
 const CHUNK_BYTES: usize = 1 << 20;
 
+/// Rows of a chunk without windows, if they fit: the gradient of the weight is read and written once for each chunk.
+const DEEP_ROWS: usize = 512;
+
 /// Rows of a block: whole tiles, and enough of them to pay for reading the weight.
 fn block_rows(bytes_a_row: usize) -> usize {
     (BLOCK_BYTES / bytes_a_row / 32 * 32).clamp(96, 512)
@@ -297,7 +300,7 @@ impl<T: Real, P: Real> DenseBackward<'_, T, P> {
         let cols_stride = self.weights.stride.max(widest);
         let block = block_rows(cols_stride * P::BYTES + padded(s.c_in, COLUMNS) * 4);
         let bytes = (rows_in * x_stride + rows_out * y_stride) * P::BYTES;
-        let chunk = chunk_images(block, rows_out, bytes);
+        let chunk = chunk_images(if direct { DEEP_ROWS } else { block }, rows_out, bytes);
         let most = chunk.min(images.len());
         let mut xa = Scratch::<P>::new(padded(most * rows_in, ROWS) * x_stride);
         let mut dya = Scratch::<P>::new(padded(most * rows_out, ROWS) * y_stride);
@@ -347,6 +350,8 @@ impl<T: Real, P: Real> DenseBackward<'_, T, P> {
         let direct = s.is_direct();
         let window = Window::forward(s);
         let total = images * s.h_out * s.w_out;
+        // Nothing is gathered: the sums are read and written once for all rows of the chunk, not for each block.
+        let block = if direct { total } else { block };
         let mut own =
             Scratch::<P>::new(if s.groups > 1 { block * padded(weights.c_out, ROWS) } else { 0 });
         for start in (0..total).step_by(block) {

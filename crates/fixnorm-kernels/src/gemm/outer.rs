@@ -101,6 +101,9 @@ fn add_outer_f32(
     }
 }
 
+/// Columns of `A` that are transposed at a time: with their part of `C` and with `B` they fit into the second-level cache.
+const COLUMNS_AT_ONCE: usize = 256;
+
 /// The slices hold the sizes that [`add_outer`] checks.
 fn add_outer_bf16(
     isa: Isa,
@@ -110,28 +113,33 @@ fn add_outer_bf16(
     c: RowsMut<'_>,
 ) {
     let m_padded = padded(m, k_align::<bf16>());
-    let (n_padded, k_padded) = (padded(n, ROWS), padded(k, COLUMNS));
-    let mut left = Scratch::<bf16>::new(n_padded * m_padded);
+    let k_padded = padded(k, COLUMNS);
+    let mut left = Scratch::<bf16>::new(padded(n, ROWS).min(COLUMNS_AT_ONCE) * m_padded);
     // A line more than a panel takes: rows of one pair are written to all panels, and would share a set of the cache.
     let panel = (m_padded + 2) * COLUMNS;
     let mut right = Scratch::<bf16>::new(k_padded / COLUMNS * panel);
-    vectorized!(isa, pack::transpose(isa, a, m, m_padded, n_padded, &mut left));
     pack::interleave(isa, b, m, m_padded, k_padded, panel, &mut right);
-    let operands = Operands {
-        m: n,
-        panels: k_padded / COLUMNS,
-        k: m_padded / 2,
-        l: left.as_ptr(),
-        l_row: m_padded,
-        l_step: 2,
-        r: right.as_ptr(),
-        r_row: 2 * COLUMNS,
-        r_panel: panel,
-        c: c.data.as_mut_ptr(),
-        c_row: c.stride,
-        accumulate: true,
-    };
-    // SAFETY: `left` holds `n_padded` rows of `m_padded`, `right` panels of `m_padded / 2` rows of `2·16`, `panel` apart, and `add_outer`
-    // has checked that `C` holds `n_padded` rows of `k_padded`.
-    unsafe { product(isa, operands) }
+    for first in (0..n).step_by(COLUMNS_AT_ONCE) {
+        let columns = COLUMNS_AT_ONCE.min(n - first);
+        let own = Rows { data: &a.data[first..], stride: a.stride };
+        vectorized!(isa, pack::transpose(isa, own, m, m_padded, padded(columns, ROWS), &mut left));
+        let operands = Operands {
+            m: columns,
+            panels: k_padded / COLUMNS,
+            k: m_padded / 2,
+            l: left.as_ptr(),
+            l_row: m_padded,
+            l_step: 2,
+            r: right.as_ptr(),
+            r_row: 2 * COLUMNS,
+            r_panel: panel,
+            c: c.data[first * c.stride..].as_mut_ptr(),
+            c_row: c.stride,
+            accumulate: true,
+        };
+        // SAFETY: `left` holds `padded(columns)` rows of `m_padded`, `right` panels of `m_padded / 2` rows of `2·16`, `panel`
+        // apart, and `add_outer` has checked that `C` holds `padded(n)` rows of `k_padded`, of which these are those from
+        // `first` on: it is a multiple of 16.
+        unsafe { product(isa, operands) }
+    }
 }

@@ -165,23 +165,29 @@ pub(super) fn interleave(
     panel: usize,
     out: &mut [bf16],
 ) {
-    for (j, out) in (0..k_padded).step_by(COLUMNS).zip(out.chunks_mut(panel)) {
-        let whole = m / 2;
-        let (out, rest) = out[..m_padded * COLUMNS].split_at_mut(whole * 2 * COLUMNS);
-        interleave_panel(isa, Rows { data: &b.data[j..], stride: b.stride }, whole, out);
-        rest.fill(bf16::ZERO);
-        if m % 2 == 1 {
-            let last = &b.data[(m - 1) * b.stride + j..][..COLUMNS];
-            rest.iter_mut().step_by(2).zip(last).for_each(|(out, &value)| *out = value);
+    // Pairs whose rows stay in the first-level cache from panel to panel.
+    const PAIRS: usize = 8;
+    for first in (0..m_padded / 2).step_by(PAIRS) {
+        let count = PAIRS.min(m_padded / 2 - first);
+        let whole = (m / 2).saturating_sub(first).min(count);
+        for (j, out) in (0..k_padded).step_by(COLUMNS).zip(out.chunks_mut(panel)) {
+            let out = &mut out[first * 2 * COLUMNS..][..count * 2 * COLUMNS];
+            let (out, rest) = out.split_at_mut(whole * 2 * COLUMNS);
+            if whole > 0 {
+                let rows = Rows { data: &b.data[2 * first * b.stride + j..], stride: b.stride };
+                interleave_panel(isa, rows, whole, out);
+            }
+            rest.fill(bf16::ZERO);
+            if m % 2 == 1 && m / 2 == first + whole && whole < count {
+                let last = &b.data[(m - 1) * b.stride + j..][..COLUMNS];
+                rest.iter_mut().step_by(2).zip(last).for_each(|(out, &value)| *out = value);
+            }
         }
     }
 }
 
 /// One panel of whole pairs of rows.
 fn interleave_panel(isa: Isa, b: Rows<'_, bf16>, pairs: usize, out: &mut [bf16]) {
-    if pairs == 0 {
-        return;
-    }
     b.check("B", 2 * pairs, COLUMNS);
     #[cfg(target_arch = "x86_64")]
     if isa.level() >= crate::isa::Level::Avx512 {
