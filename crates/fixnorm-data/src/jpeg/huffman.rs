@@ -227,22 +227,25 @@ impl AcTable {
     pub(super) fn pass(&self, bits: &mut Bits<'_>, mut next: u32) -> Option<()> {
         while next < 64 {
             bits.refill();
-            let entry = self.pass[bits.peek(PASS)];
-            let after = next + (entry >> 8 & 255);
-            // Where the block may end before the last of these symbols, they are passed over one by one.
-            if entry != 0 && after < 64 {
+            // Two looks for each refill: the first takes at most PASS bits and a value's 10, the second is left 34.
+            for _ in 0..2 {
+                let entry = self.pass[bits.peek(PASS)];
+                let after = next + (entry >> 8 & 255);
+                // Where the block may end before the last of these symbols, they are passed over one by one.
+                if entry == 0 || after >= 64 {
+                    let symbol = self.symbol(bits)?;
+                    bits.consume(symbol.length());
+                    if symbol.advance() == END {
+                        return Some(());
+                    }
+                    next += symbol.advance();
+                    break;
+                }
                 bits.consume(entry & 255);
                 if entry & ENDS != 0 {
                     return Some(());
                 }
                 next = after;
-            } else {
-                let symbol = self.symbol(bits)?;
-                bits.consume(symbol.length());
-                if symbol.advance() == END {
-                    return Some(());
-                }
-                next += symbol.advance();
             }
         }
         (next == 64).then_some(())
