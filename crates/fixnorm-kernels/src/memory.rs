@@ -179,6 +179,15 @@ mod tests {
     }
 
     #[test]
+    fn what_is_pushed_comes_first() {
+        let mut buffer = Buffer::<f32>::new(6);
+        for mut output in buffer.parts(3, 2) {
+            output.push([1.0, 2.0]);
+        }
+        assert_eq!(buffer.into_vec(), [1.0, 2.0, 0.0, 1.0, 2.0, 0.0]);
+    }
+
+    #[test]
     fn what_no_part_covers_is_zero() {
         let mut buffer = Buffer::<f32>::new(6);
         buffer.parts_from(1, 2, 2).iter_mut().for_each(|output| output.next(2).fill(1.0));

@@ -311,3 +311,29 @@ pub(crate) fn mask_rows<T: Real>(
         lanes::add(sum_gy, &mut gy[j..]);
     });
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn moments_of_columns_far_from_zero_keep_their_digits() {
+        const STRIDE: usize = 32;
+        for m in [1, 2, 3, 4, 7, 64, 255] {
+            let c = 19;
+            let value = |i: usize| (i * i % 97) as f32 / 48.0 + 1000.0 * (i % STRIDE) as f32;
+            let x: Vec<f32> = (0..m * STRIDE).map(value).collect();
+            for isa in Isa::available() {
+                let [mut mean, mut square] = [[0.0; STRIDE]; 2];
+                moments(isa, &x, STRIDE, m, c, &mut mean, &mut square);
+                for j in 0..c {
+                    let column = || x.iter().skip(j).step_by(STRIDE).map(|&x| f64::from(x));
+                    let exact = column().sum::<f64>() / m as f64;
+                    let deviations: f64 = column().map(|x| (x - exact).powi(2)).sum();
+                    assert!((f64::from(mean[j]) - exact).abs() <= 1e-7 * exact.abs() + 1e-6);
+                    assert!((f64::from(square[j]) - deviations).abs() <= 1e-4 * deviations + 1e-6);
+                }
+            }
+        }
+    }
+}
