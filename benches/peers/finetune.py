@@ -54,8 +54,12 @@ def main() -> None:
         subprocess.run([sys.executable, script, weights], check=True, stdout=subprocess.DEVNULL)
         subset(args.tree, args.pictures, scratch / "tree")
         starts = [("pretrained", None, ["--init", weights])]
-        exact = ("pretrained, exact decoding", None, ["--init", weights, "--set", "augment.exact_decode=true"])
-        starts += [exact] if args.decode else [("scratch", lr, ["--set", f"optimizer.lr={lr}", "--set", "optimizer.radius=sqrt_c_out"]) for lr in SCRATCH]
+        if args.decode:
+            exact = ["--init", weights, "--set", "augment.exact_decode=true"]
+            starts.append(("pretrained, exact decoding", None, exact))
+        else:
+            norms = ["--set", "optimizer.radius=sqrt_c_out"]
+            starts += [("scratch", lr, ["--set", f"optimizer.lr={lr}", *norms]) for lr in SCRATCH]
         for seed in range(args.seeds):
             for start, lr, flags in starts:
                 run = scratch / f"{start}-{lr}-{seed}"
